@@ -77,7 +77,9 @@ def read_secret(path: Path) -> str:
     return path.read_text(encoding="utf-8").strip()
 
 
-def serve(app: Asgi, chosen: Options, *, content_types: frozenset[str], vendor_paths: tuple[str, ...]) -> None:
+def serve(
+    app: Asgi, chosen: Options, *, content_types: frozenset[str], vendor_paths: tuple[str, ...]
+) -> None:
     """Serve on loopback only, behind the safety rules, until a signal ends the process."""
     guarded = LoopbackGuard(app, chosen, content_types=content_types, vendor_paths=vendor_paths)
     uvicorn.run(
@@ -99,12 +101,20 @@ class LoopbackGuard:
     """
 
     def __init__(
-        self, app: Asgi, chosen: Options, *, content_types: frozenset[str], vendor_paths: tuple[str, ...]
+        self,
+        app: Asgi,
+        chosen: Options,
+        *,
+        content_types: frozenset[str],
+        vendor_paths: tuple[str, ...],
     ) -> None:
         self._app = app
         self._hosts = {f"{name}:{chosen.port}" for name in (LOOPBACK, "localhost")}
         parts = urlsplit(chosen.public_url)
-        self._origins = {f"{parts.scheme}://{parts.netloc}", *(f"http://{host}" for host in self._hosts)}
+        self._origins = {
+            f"{parts.scheme}://{parts.netloc}",
+            *(f"http://{host}" for host in self._hosts),
+        }
         self._content_types = content_types
         self._vendor_paths = vendor_paths
         self._token = chosen.token.encode()
@@ -124,21 +134,33 @@ class LoopbackGuard:
         origin = headers.get(b"origin", b"").decode("latin-1")
         if origin and origin not in self._origins:
             return 403, f"Origin {origin!r} may not use this simulator."
-        if self._needs_token(scope["path"]) and not hmac.compare_digest(headers.get(TOKEN_HEADER, b""), self._token):
-            return 401, "This page needs the token from the state folder; open it through the product's /dev pages."
+        if self._needs_token(scope["path"]) and not hmac.compare_digest(
+            headers.get(TOKEN_HEADER, b""), self._token
+        ):
+            return (
+                401,
+                "This page needs the token from the state folder; open it through the product's /dev pages.",
+            )
         return self._body_refusal(scope, headers)
 
     def _needs_token(self, path: str) -> bool:
-        return not any(path == known or path.startswith(f"{known}/") for known in self._vendor_paths)
+        return not any(
+            path == known or path.startswith(f"{known}/") for known in self._vendor_paths
+        )
 
     def _body_refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> tuple[int, str] | None:
         has_body = headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
         if scope.get("method") not in METHODS_WITH_BODY or not has_body:
             return None
-        content_type = headers.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
+        content_type = (
+            headers.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
+        )
         if content_type in self._content_types:
             return None
-        return 415, f"Content-Type {content_type!r} is not taken here; send {' or '.join(sorted(self._content_types))}."
+        return (
+            415,
+            f"Content-Type {content_type!r} is not taken here; send {' or '.join(sorted(self._content_types))}.",
+        )
 
 
 async def _refuse(send: Send, status: int, reason: str) -> None:

@@ -1,0 +1,1 @@
+"""OpenClaw Cloud: a customer chats, pays, and gets an OpenClaw assistant of their own."""

@@ -1,0 +1,1 @@
+"""Who somebody is: customers, sign-in, sessions, audit, mail outbox."""

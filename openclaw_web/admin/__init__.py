@@ -1,0 +1,1 @@
+"""Screens for the operator of the business, across areas; owns no tables."""

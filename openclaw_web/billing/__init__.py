@@ -1,0 +1,1 @@
+"""Tiers, subscriptions, checkout, and the sync with Stripe."""

@@ -1,0 +1,1 @@
+"""A customer's namespace and pod: settings, status, provisioning."""

@@ -1,0 +1,1 @@
+"""What every area stands on: settings, clocks, database, errors, logs, secrets. Knows nobody."""

@@ -1,0 +1,83 @@
+"""One engine for each process, and one unit of work for each act."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlmodel import SQLModel
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from openclaw_web.core.errors import OpenClawError
+
+# PostgreSQL's own names, so that the documented constraint and index names come out by themselves.
+SQLModel.metadata.naming_convention = {
+    "pk": "%(table_name)s_pkey",
+    "uq": "%(table_name)s_%(column_0_N_name)s_key",
+    "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
+    "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+    "ck": "%(constraint_name)s",
+}
+
+POOL_SIZE = 10
+CONNECT_TIMEOUT_SECONDS = 5
+AFTER_COMMIT = "after_commit"
+
+
+class DatabaseNotOpenError(OpenClawError):
+    """A session was asked for before `open_database`."""
+
+
+class _Process:
+    """What this process holds: one engine, opened once."""
+
+    engine: AsyncEngine | None = None
+
+
+def driver_url(url: str) -> sa.URL:
+    """Return the SQLAlchemy address of a PostgreSQL URL in its usual spelling."""
+    return sa.make_url(url).set(drivername="postgresql+psycopg")
+
+
+def open_database(url: str) -> AsyncEngine:
+    """Open the process's engine; the second call with another address replaces it (tests do)."""
+    _Process.engine = create_async_engine(
+        driver_url(url),
+        pool_size=POOL_SIZE,
+        max_overflow=POOL_SIZE,
+        pool_pre_ping=True,
+        connect_args={"connect_timeout": CONNECT_TIMEOUT_SECONDS},
+    )
+    return _Process.engine
+
+
+def engine() -> AsyncEngine:
+    """Return the process's engine.
+
+    Raises:
+        DatabaseNotOpenError: nobody called `open_database`.
+    """
+    if _Process.engine is None:
+        raise DatabaseNotOpenError("The database is not open; call open_database first.")
+    return _Process.engine
+
+
+async def close_database() -> None:
+    if _Process.engine is not None:
+        await _Process.engine.dispose()
+        _Process.engine = None
+
+
+@asynccontextmanager
+async def session_scope() -> AsyncIterator[AsyncSession]:
+    """Open one unit of work: committed at the end, rolled back when anything is raised."""
+    async with AsyncSession(engine(), expire_on_commit=False) as session:
+        async with session.begin():
+            yield session
+        for callback in session.info.pop(AFTER_COMMIT, ()):
+            await callback()
+
+
+def after_commit(session: AsyncSession, callback: Callable[[], Awaitable[None]]) -> None:
+    """Run something once this unit of work is committed, such as ringing a bell; never when it is rolled back."""
+    session.info.setdefault(AFTER_COMMIT, []).append(callback)

@@ -1,0 +1,200 @@
+"""What the deployment decides: read once at start, from the environment and the state folder.
+
+On a laptop the supervisor writes `stack.env` (0600) into the state folder, so that every command typed in another
+shell talks to the same stack. The environment wins over that file; production never reads it.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import cache
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from openclaw_web.core.errors import SettingsError
+
+PRODUCTION = "production"
+LOCAL = "local"
+STACK_FILE = "stack.env"
+LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
+SECRET = {"secret": True}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Every setting; the environment variable is the field's name in capitals, unless `env` says otherwise."""
+
+    environment: str = field(default=LOCAL, metadata={"env": "OPENCLAW_CLOUD_ENV"})
+    home: Path = field(default=Path(".openclaw-cloud"), metadata={"env": "OPENCLAW_CLOUD_HOME"})
+    host: str = "127.0.0.1"
+    port: int = 3000
+    public_url: str = ""
+    log_level: str = "INFO"
+    secret_key: str = field(default="", metadata=SECRET)
+
+    database_url: str = field(default="", metadata=SECRET)
+    redis_url: str = field(default="", metadata=SECRET)
+
+    stripe_secret_key: str = field(default="", metadata=SECRET)
+    stripe_webhook_secret: str = field(default="", metadata=SECRET)
+    stripe_api_url: str = "https://api.stripe.com"
+
+    upstream_url: str = "https://api.kimi.com/coding/v1"
+    upstream_key: str = field(default="", metadata={"env": "KIMI_API_KEY", **SECRET})
+    upstream_model: str = "kimi-for-coding"
+
+    telegram_api_url: str = "https://api.telegram.org"
+    telegram_link_url: str = "https://t.me"
+
+    smtp_url: str = field(default="", metadata=SECRET)
+    mail_from: str = "OpenClaw Cloud <hello@openclaw.invalid>"
+
+    kubeconfig: str = ""
+    cluster_name: str = "default"
+    box_image: str = "ghcr.io/openclaw/openclaw:2026.9.6"
+    box_proxy_url: str = ""
+    box_storage_class: str = ""
+    box_runtime_class: str = ""
+
+    dev_services: str = ""
+
+    @property
+    def is_production(self) -> bool:
+        return self.environment == PRODUCTION
+
+    @property
+    def cookies_are_secure(self) -> bool:
+        return urlsplit(self.public_url).scheme == "https"
+
+
+def load(environment: Mapping[str, str]) -> Settings:
+    """Read settings from the environment, over the state folder's file.
+
+    Raises:
+        SettingsError: a value has the wrong form; the sentence names the setting.
+    """
+    home = Path(environment.get("OPENCLAW_CLOUD_HOME") or ".openclaw-cloud").expanduser().resolve()
+    stored = {} if environment.get("OPENCLAW_CLOUD_ENV") == PRODUCTION else read_stack_file(home)
+    found = {**stored, **{name: value for name, value in environment.items() if value}}
+    values = {
+        known.name: _parsed(known.name, known.type, found[name])
+        for known in fields(Settings)
+        if (name := variable(known.name)) in found
+    }
+    values["home"] = home
+    loaded = Settings(**values)
+    return loaded if loaded.public_url else _with_default_url(loaded)
+
+
+def variable(field_name: str) -> str:
+    """Return the environment variable of a setting."""
+    known = next(one for one in fields(Settings) if one.name == field_name)
+    return known.metadata.get("env", field_name.upper())
+
+
+def is_secret(field_name: str) -> bool:
+    return any(one.name == field_name and one.metadata.get("secret") for one in fields(Settings))
+
+
+def read_stack_file(home: Path) -> dict[str, str]:
+    """Return what the supervisor of this state folder wrote, or nothing."""
+    path = home / STACK_FILE
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return {}
+    return dict(line.split("=", 1) for line in lines if "=" in line)
+
+
+@cache
+def settings() -> Settings:
+    """Return this process's settings, read at the first call."""
+    return load(os.environ)
+
+
+def problems(chosen: Settings) -> list[str]:
+    """Return why these settings must not start, one sentence each; an empty list means they may."""
+    return [
+        *_missing(chosen),
+        *(_production_problems(chosen) if chosen.is_production else _local_problems(chosen)),
+    ]
+
+
+def require(chosen: Settings) -> None:
+    """Refuse to start with settings that cannot work.
+
+    Raises:
+        SettingsError: all problems, one a line.
+    """
+    if found := problems(chosen):
+        raise SettingsError("\n".join(found))
+
+
+def _missing(chosen: Settings) -> list[str]:
+    needed = ("secret_key", "database_url", "redis_url")
+    return [
+        f"{variable(name)} is not set; run `make run`, or name the server in the environment."
+        for name in needed
+        if not getattr(chosen, name)
+    ]
+
+
+def _production_problems(chosen: Settings) -> list[str]:
+    needed = (
+        "stripe_secret_key",
+        "stripe_webhook_secret",
+        "upstream_key",
+        "smtp_url",
+        "box_proxy_url",
+    )
+    found = [
+        f"{variable(name)} is not set; production needs it."
+        for name in needed
+        if not getattr(chosen, name)
+    ]
+    addresses = (
+        "stripe_api_url",
+        "upstream_url",
+        "telegram_api_url",
+        "telegram_link_url",
+        "public_url",
+    )
+    found += [
+        f"{variable(name)} points at this machine; production refuses simulators."
+        for name in addresses
+        if urlsplit(getattr(chosen, name)).hostname in LOOPBACK_NAMES
+    ]
+    if urlsplit(chosen.public_url).scheme != "https":
+        found.append("PUBLIC_URL must start with https:// in production.")
+    if chosen.dev_services:
+        found.append("DEV_SERVICES is set; production has no /dev pages.")
+    return found
+
+
+def _local_problems(chosen: Settings) -> list[str]:
+    found = []
+    if chosen.stripe_secret_key.startswith(("sk_live_", "rk_live_")):
+        found.append(
+            "STRIPE_SECRET_KEY is a live key; set OPENCLAW_CLOUD_ENV=production to use it."
+        )
+    if chosen.host not in LOOPBACK_NAMES:
+        found.append(
+            "HOST is not a loopback address; set OPENCLAW_CLOUD_ENV=production to be reachable."
+        )
+    return found
+
+
+def _with_default_url(chosen: Settings) -> Settings:
+    values = {one.name: getattr(chosen, one.name) for one in fields(chosen)}
+    return Settings(**{**values, "public_url": f"http://localhost:{chosen.port}"})
+
+
+def _parsed(name: str, kind: object, value: str) -> object:
+    if kind is int:
+        try:
+            return int(value)
+        except ValueError as error:
+            raise SettingsError(
+                f"{variable(name)} must be a whole number, not {value!r}."
+            ) from error
+    return Path(value) if kind is Path else value

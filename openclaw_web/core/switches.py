@@ -1,0 +1,50 @@
+"""Settings that an admin changes while everything runs: pauses, banner, the clock's offset."""
+
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlmodel import Field, SQLModel
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from openclaw_web.core import columns
+from openclaw_web.core.clock import OFFSET_KEY
+
+
+class PlatformSetting(SQLModel, table=True):
+    __tablename__ = "platform_settings"
+
+    key: str = Field(sa_column=sa.Column(sa.Text(), primary_key=True))
+    value: Any = Field(sa_column=columns.document())
+    updated_by: str | None = Field(default=None, sa_column=columns.text())
+    updated_at: datetime | None = Field(default=None, sa_column=columns.timestamp(default_now=True))
+
+
+async def read_switch(session: AsyncSession, key: str, default: Any = None) -> Any:
+    """Return the value of a switch, or the default when nobody set it."""
+    row = await session.get(PlatformSetting, key)
+    return default if row is None else row.value
+
+
+async def set_switch(session: AsyncSession, key: str, value: Any, *, by: str) -> None:
+    statement = insert(PlatformSetting).values(key=key, value=value, updated_by=by)
+    await session.execute(
+        statement.on_conflict_do_update(
+            index_elements=["key"],
+            set_={"value": statement.excluded.value, "updated_by": by, "updated_at": columns.NOW},
+        )
+    )
+
+
+async def advance_clock(session: AsyncSession, seconds: float, *, by: str) -> float:
+    """Move business time forward and return the new offset in seconds.
+
+    Raises:
+        ValueError: the step is negative; business time only grows.
+    """
+    if seconds < 0:
+        raise ValueError("Business time only moves forward.")
+    offset = float(await read_switch(session, OFFSET_KEY, 0)) + seconds
+    await set_switch(session, OFFSET_KEY, offset, by=by)
+    return offset

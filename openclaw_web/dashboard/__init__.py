@@ -1,0 +1,1 @@
+"""Screens for a customer, across areas; owns no tables."""

@@ -1,0 +1,1 @@
+"""The token proxy's HTTP edge: who asks, may they, forward, settle."""

@@ -1,0 +1,1 @@
+"""The only place that meets a vendor: one module for each, in our words."""

@@ -1,0 +1,105 @@
+"""Redis: the live queue, the bells and the change announcements. Everything here may be lost at any time."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from uuid import UUID
+
+import redis.asyncio
+from redis.exceptions import RedisError
+
+from openclaw_web.core.errors import OpenClawError
+
+logger = logging.getLogger(__name__)
+
+BELL_LENGTH = 1_000  # a bell that nobody hears must not grow
+CHANGES = "changes"
+SOCKET_TIMEOUT_SECONDS = 5.0
+
+
+class RedisNotOpenError(OpenClawError):
+    """Redis was asked for before `open_redis`."""
+
+
+class _Process:
+    client: redis.asyncio.Redis | None = None
+
+
+def open_redis(url: str) -> redis.asyncio.Redis:
+    """Open the process's connection pool; the second call with another address replaces it."""
+    _Process.client = redis.asyncio.Redis.from_url(
+        url,
+        decode_responses=True,
+        socket_connect_timeout=SOCKET_TIMEOUT_SECONDS,
+        health_check_interval=30,
+    )
+    return _Process.client
+
+
+def client() -> redis.asyncio.Redis:
+    """Return the process's client.
+
+    Raises:
+        RedisNotOpenError: nobody called `open_redis`.
+    """
+    if _Process.client is None:
+        raise RedisNotOpenError("Redis is not open; call open_redis first.")
+    return _Process.client
+
+
+async def close_redis() -> None:
+    if _Process.client is not None:
+        await _Process.client.aclose()
+        _Process.client = None
+
+
+async def ring(bell: str, note: str = "1") -> None:
+    """Wake whoever waits for this bell. Without Redis nobody is woken; the waiters look by themselves soon."""
+    try:
+        async with client().pipeline(transaction=False) as pipeline:
+            pipeline.lpush(_bell(bell), note)
+            pipeline.ltrim(_bell(bell), 0, BELL_LENGTH - 1)
+            await pipeline.execute()
+    except RedisError:
+        logger.warning("The bell %s could not be rung; Redis does not answer.", bell)
+
+
+async def wait_for_bell(bell: str, *, timeout_seconds: float) -> str | None:
+    """Return the note of the next ring, or `None` after the time; without Redis it just takes the time."""
+    try:
+        async with asyncio.timeout(timeout_seconds + SOCKET_TIMEOUT_SECONDS):
+            rung = await client().brpop([_bell(bell)], timeout=timeout_seconds)
+    except (RedisError, TimeoutError):
+        await asyncio.sleep(timeout_seconds)
+        return None
+    return rung[1] if rung else None
+
+
+async def announce_change(customer_id: UUID) -> None:
+    """Tell every web process that something of this customer changed; pages reload it from the database."""
+    try:
+        await client().publish(CHANGES, str(customer_id))
+    except RedisError:
+        logger.warning("A change could not be announced; Redis does not answer.")
+
+
+async def changes() -> AsyncIterator[UUID]:
+    """Yield the id of each customer whose data changed, until Redis goes away (then raises RedisError)."""
+    async with client().pubsub(ignore_subscribe_messages=True) as subscription:
+        await subscription.subscribe(CHANGES)
+        async for message in subscription.listen():
+            with contextlib.suppress(ValueError):
+                yield UUID(message["data"])
+
+
+async def is_alive() -> bool:
+    try:
+        async with asyncio.timeout(SOCKET_TIMEOUT_SECONDS):
+            return bool(await client().ping())
+    except (RedisError, TimeoutError, OSError):
+        return False
+
+
+def _bell(name: str) -> str:
+    return f"bell:{name}"

@@ -1,0 +1,1 @@
+"""The supervisor that starts the whole stack on a laptop."""

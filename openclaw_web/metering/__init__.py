@@ -1,0 +1,1 @@
+"""Proxy tokens, usage events, limits, periods and roll-ups."""

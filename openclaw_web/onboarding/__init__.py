@@ -1,0 +1,1 @@
+"""The chat that ends in a paid box."""

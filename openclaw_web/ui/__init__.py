@@ -1,0 +1,1 @@
+"""Shell, theme, charts, badges and formats. Knows no area."""

@@ -1,0 +1,1 @@
+"""What changes two areas at once, written once, in order, in one transaction."""

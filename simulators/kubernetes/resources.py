@@ -1,0 +1,106 @@
+"""The kinds this cluster knows, and the addresses they have."""
+
+from dataclasses import dataclass
+
+SERVER_MINOR = "33"
+SERVER_VERSION = f"v1.{SERVER_MINOR}.0"
+VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resource:
+    """One kind: where it lives in the API and what kubectl may call it."""
+
+    group: str
+    plural: str
+    kind: str
+    namespaced: bool = True
+    short: tuple[str, ...] = ()
+    subresources: tuple[str, ...] = ()
+    in_all: bool = False
+    version: str = "v1"
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def qualified(self) -> str:
+        """The plural with its group, as error messages say it: `deployments.apps`."""
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+    @property
+    def qualified_kind(self) -> str:
+        return f"{self.kind}.{self.group}" if self.group else self.kind
+
+    @property
+    def definition(self) -> str:
+        """The name of its schema in Kubernetes' OpenAPI document."""
+        package = self.group.partition(".")[0] or "core"
+        return f"io.k8s.api.{package}.{self.version}.{self.kind}"
+
+    @property
+    def has_status(self) -> bool:
+        return "status" in self.subresources
+
+
+def _core(plural: str, kind: str, *short: str, sub: tuple[str, ...] = (), **more: bool) -> Resource:
+    return Resource(group="", plural=plural, kind=kind, short=short, subresources=sub, **more)
+
+
+_STATUS = ("status",)
+NAMESPACES = _core(
+    "namespaces", "Namespace", "ns", sub=("status", "finalize"), namespaced=False
+)
+NODES = _core("nodes", "Node", "no", sub=_STATUS, namespaced=False)
+SECRETS = _core("secrets", "Secret")
+CONFIG_MAPS = _core("configmaps", "ConfigMap", "cm")
+PODS = _core("pods", "Pod", "po", sub=("status", "log"), in_all=True)
+SERVICES = _core("services", "Service", "svc", sub=_STATUS, in_all=True)
+VOLUMES = _core("persistentvolumes", "PersistentVolume", "pv", sub=_STATUS, namespaced=False)
+CLAIMS = _core("persistentvolumeclaims", "PersistentVolumeClaim", "pvc", sub=_STATUS)
+QUOTAS = _core("resourcequotas", "ResourceQuota", "quota", sub=_STATUS)
+LIMIT_RANGES = _core("limitranges", "LimitRange", "limits")
+SERVICE_ACCOUNTS = _core("serviceaccounts", "ServiceAccount", "sa")
+EVENTS = _core("events", "Event", "ev")
+DEPLOYMENTS = Resource(
+    group="apps",
+    plural="deployments",
+    kind="Deployment",
+    short=("deploy",),
+    subresources=("status", "scale"),
+    in_all=True,
+)
+REPLICA_SETS = Resource(
+    group="apps",
+    plural="replicasets",
+    kind="ReplicaSet",
+    short=("rs",),
+    subresources=("status", "scale"),
+    in_all=True,
+)
+NETWORK_POLICIES = Resource(
+    group="networking.k8s.io", plural="networkpolicies", kind="NetworkPolicy", short=("netpol",)
+)
+
+ALL = (
+    NAMESPACES,
+    NODES,
+    SECRETS,
+    CONFIG_MAPS,
+    PODS,
+    SERVICES,
+    VOLUMES,
+    CLAIMS,
+    QUOTAS,
+    LIMIT_RANGES,
+    SERVICE_ACCOUNTS,
+    EVENTS,
+    DEPLOYMENTS,
+    REPLICA_SETS,
+    NETWORK_POLICIES,
+)
+GROUP_VERSIONS = tuple(sorted({(one.group, one.version) for one in ALL}))
+BY_ADDRESS = {(one.group, one.version, one.plural): one for one in ALL}
+BY_QUALIFIED = {one.qualified: one for one in ALL}
+BY_KIND = {(one.api_version, one.kind): one for one in ALL}

@@ -1,0 +1,170 @@
+"""What the cluster knows: objects in memory, written through to SQLite, with a history for watches.
+
+A write is on disk (in SQLite's log) before it is acknowledged, so killing the process loses nothing.
+"""
+
+import asyncio
+import bisect
+import sqlite3
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import orjson
+
+from simulators.kubernetes.errors import expired
+from simulators.kubernetes.objects import Object, name_of, namespace_of
+from simulators.kubernetes.resources import BY_QUALIFIED, Resource
+
+HISTORY_LENGTH = 600  # changes kept of each kind; an older watch is told to list again
+ADDED, MODIFIED, DELETED = "ADDED", "MODIFIED", "DELETED"
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS objects (
+    kind TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL, body BLOB NOT NULL,
+    PRIMARY KEY (kind, namespace, name)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS revision (id INTEGER PRIMARY KEY CHECK (id = 1), value INTEGER NOT NULL);
+INSERT OR IGNORE INTO revision VALUES (1, 1);
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """One step of an object's life. `before` is what a selector may have matched until now."""
+
+    revision: int
+    kind: str
+    resource: Resource
+    obj: Object
+    before: Object | None
+
+
+@dataclass
+class _History:
+    floor: int
+    changes: list[Change] = field(default_factory=list)
+    bell: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def add(self, change: Change) -> None:
+        self.changes.append(change)
+        if len(self.changes) > HISTORY_LENGTH:
+            kept = HISTORY_LENGTH // 2
+            self.floor = self.changes[-kept - 1].revision
+            self.changes = self.changes[-kept:]
+        self.bell.set()
+        self.bell = asyncio.Event()
+
+
+class Store:
+    """All objects by kind, namespace and name; every write gets the next revision."""
+
+    def __init__(self, path: Path) -> None:
+        self._database = sqlite3.connect(path, isolation_level=None)
+        self._database.execute("PRAGMA journal_mode=WAL")
+        self._database.execute("PRAGMA synchronous=NORMAL")
+        self._database.executescript(_SCHEMA)
+        self._objects: dict[str, dict[tuple[str, str], Object]] = defaultdict(dict)
+        self._listeners: list[Callable[[Change], None]] = []
+        (self.revision,) = self._database.execute("SELECT value FROM revision").fetchone()
+        self._history = {kind: _History(self.revision) for kind in BY_QUALIFIED}
+        for kind, namespace, name, body in self._database.execute("SELECT * FROM objects"):
+            self._objects[kind][namespace, name] = orjson.loads(body)
+
+    def close(self) -> None:
+        self._database.close()
+
+    def listen(self, listener: Callable[[Change], None]) -> None:
+        """Call `listener` after each write; it must be quick and must not write itself."""
+        self._listeners.append(listener)
+
+    def find(self, resource: Resource, namespace: str, name: str) -> Object | None:
+        return self._objects[resource.qualified].get((namespace, name))
+
+    def list(self, resource: Resource, namespace: str = "") -> list[Object]:
+        found = self._objects[resource.qualified]
+        if not namespace:
+            return list(found.values())
+        return [one for (inside, _), one in found.items() if inside == namespace]
+
+    def everything(self) -> list[tuple[Resource, Object]]:
+        return [
+            (resource, one)
+            for kind, resource in BY_QUALIFIED.items()
+            for one in self._objects[kind].values()
+        ]
+
+    def write(self, resource: Resource, one: Object) -> Object:
+        """Keep this version of the object, and return it with its new revision."""
+        revision = self.revision + 1
+        metadata = {**one["metadata"], "resourceVersion": str(revision)}
+        written = {**one, "metadata": metadata}
+        key = (namespace_of(one), name_of(one))
+        with self._transaction(revision):
+            self._database.execute(
+                "INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?)",
+                (resource.qualified, *key, orjson.dumps(written)),
+            )
+        before = self._objects[resource.qualified].get(key)
+        self._objects[resource.qualified][key] = written
+        self._announce(ADDED if before is None else MODIFIED, resource, written, before)
+        return written
+
+    def remove(self, resource: Resource, namespace: str, name: str) -> Object | None:
+        before = self.find(resource, namespace, name)
+        if before is None:
+            return None
+        revision = self.revision + 1
+        with self._transaction(revision):
+            self._database.execute(
+                "DELETE FROM objects WHERE kind = ? AND namespace = ? AND name = ?",
+                (resource.qualified, namespace, name),
+            )
+        del self._objects[resource.qualified][namespace, name]
+        metadata = {**before["metadata"], "resourceVersion": str(revision)}
+        self._announce(DELETED, resource, {**before, "metadata": metadata}, before)
+        return before
+
+    def since(self, resource: Resource, revision: int) -> list[Change]:
+        """Return this kind's changes after `revision`.
+
+        Raises:
+            ApiError: 410, the revision is older than the history or from another life of this cluster.
+        """
+        history = self._history[resource.qualified]
+        if revision < history.floor or revision > self.revision:
+            raise expired(f"too old resource version: {revision} ({history.floor})")
+        start = bisect.bisect_right(history.changes, revision, key=lambda one: one.revision)
+        return history.changes[start:]
+
+    def bell(self, resource: Resource) -> asyncio.Event:
+        """Return the event that the next change of this kind sets."""
+        return self._history[resource.qualified].bell
+
+    def _transaction(self, revision: int) -> "_Transaction":
+        return _Transaction(self._database, revision)
+
+    def _announce(self, kind: str, resource: Resource, one: Object, before: Object | None) -> None:
+        self.revision = int(one["metadata"]["resourceVersion"])
+        change = Change(
+            revision=self.revision, kind=kind, resource=resource, obj=one, before=before
+        )
+        self._history[resource.qualified].add(change)
+        for listener in self._listeners:
+            listener(change)
+
+
+@dataclass(frozen=True)
+class _Transaction:
+    """Write an object and the revision together, or neither."""
+
+    database: sqlite3.Connection
+    revision: int
+
+    def __enter__(self) -> None:
+        self.database.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.database.execute("UPDATE revision SET value = ?", (self.revision,))
+        self.database.execute("COMMIT" if kind is None else "ROLLBACK")

@@ -1,0 +1,1 @@
+"""Telegram on a laptop: the Bot API for programs and a phone page for people."""
