@@ -1,8 +1,11 @@
-"""Runs the migrations: one short lock at a time, against the database of the settings or of `-x url=…`."""
+"""Runs the migrations.
+
+One short lock at a time, against the database of the settings or of `-x url=…`.
+"""
 
 import sqlalchemy as sa
-from alembic import context
 
+from alembic import context
 from openclaw_web.core.database import driver_url
 from openclaw_web.core.settings import settings
 from openclaw_web.tables import METADATA

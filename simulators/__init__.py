@@ -1,7 +1,7 @@
 """The outside world on a laptop, speaking the vendors' own protocols.
 
-Each subpackage stands alone and knows nothing of the product. This module is what all of them share:
-how a simulator is started, and the safety rules that keep web pages of the same machine out.
+Each subpackage stands alone and knows nothing of the product. This module is what all of them
+share: how a simulator is started, and the safety rules that keep web pages of the same machine out.
 """
 
 import argparse
@@ -32,8 +32,8 @@ METHODS_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 class Options:
     """How a simulator was asked to run.
 
-    `public_url` is where a browser finds this simulator's pages (they are forwarded by the product's web
-    process); `token` opens its pages and control endpoints.
+    `public_url` is where a browser finds this simulator's pages (they are forwarded by the
+    product's web process); `token` opens its pages and control endpoints.
     """
 
     port: int
@@ -95,9 +95,10 @@ def serve(
 class LoopbackGuard:
     """Keep other people's web pages out of a development server.
 
-    Host must be ours (no DNS rebinding), a foreign Origin is refused, a body's Content-Type must be exactly
-    one that the vendor takes (so a page cannot send a "simple" request), and everything outside the vendor's
-    own paths needs the token. The vendor's paths are guarded by the vendor's own credential.
+    Host must be ours (no DNS rebinding), a foreign Origin is refused, a body's Content-Type must be
+    exactly one that the vendor takes (so a page cannot send a "simple" request), and everything
+    outside the vendor's own paths needs the token. The vendor's paths are guarded by the vendor's
+    own credential.
     """
 
     def __init__(
@@ -139,7 +140,10 @@ class LoopbackGuard:
         ):
             return (
                 401,
-                "This page needs the token from the state folder; open it through the product's /dev pages.",
+                (
+                    "This page needs the token from the state folder; open it through the "
+                    "product's /dev pages."
+                ),
             )
         return self._body_refusal(scope, headers)
 
@@ -157,9 +161,10 @@ class LoopbackGuard:
         )
         if content_type in self._content_types:
             return None
+        wanted = " or ".join(sorted(self._content_types))
         return (
             415,
-            f"Content-Type {content_type!r} is not taken here; send {' or '.join(sorted(self._content_types))}.",
+            f"Content-Type {content_type!r} is not taken here; send {wanted}.",
         )
 
 

@@ -12,7 +12,7 @@ branch_labels = None
 depends_on = None
 
 UPGRADE = (
-    """
+    r"""
     CREATE TABLE customers (
         id                 UUID PRIMARY KEY DEFAULT gen_random_uuid(),
         email              TEXT NOT NULL UNIQUE,

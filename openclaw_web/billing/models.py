@@ -80,7 +80,10 @@ class Subscription(SQLModel, table=True):
 
 
 class BillingSync(SQLModel, table=True):
-    """One sync with Stripe at a time for each customer; a request meanwhile raises `requested_seq`."""
+    """One sync with Stripe at a time for each customer.
+
+    A request meanwhile raises `requested_seq`.
+    """
 
     __tablename__ = "billing_syncs"
 

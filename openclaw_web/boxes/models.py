@@ -126,7 +126,10 @@ class BoxSecret(SQLModel, table=True):
 
 
 class BoxRevision(SQLModel, table=True):
-    """What was applied to the cluster, so that drift compares with the truth and rollback has somewhere to go."""
+    """What was applied to the cluster.
+
+    So that drift compares with the truth and rollback has somewhere to go.
+    """
 
     __tablename__ = "box_revisions"
     __table_args__ = (

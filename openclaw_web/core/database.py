@@ -79,5 +79,8 @@ async def session_scope() -> AsyncIterator[AsyncSession]:
 
 
 def after_commit(session: AsyncSession, callback: Callable[[], Awaitable[None]]) -> None:
-    """Run something once this unit of work is committed, such as ringing a bell; never when it is rolled back."""
+    """Run something once this unit of work is committed, such as ringing a bell.
+
+    Never when it is rolled back.
+    """
     session.info.setdefault(AFTER_COMMIT, []).append(callback)

@@ -2,7 +2,10 @@
 
 
 class OpenClawError(Exception):
-    """Base of every error that we raise on purpose; its text is a sentence that a person may read."""
+    """Base of every error that we raise on purpose.
+
+    Its text is a sentence that a person may read.
+    """
 
 
 class SettingsError(OpenClawError):
@@ -20,7 +23,8 @@ class NotFoundError(OpenClawError):
 class VendorError(OpenClawError):
     """A vendor refused or failed.
 
-    `can_retry` says whether the same call may succeed later; `code` is the vendor's own word for it.
+    `can_retry` says whether the same call may succeed later; `code` is the vendor's own word for
+    it.
     """
 
     def __init__(self, sentence: str, *, can_retry: bool, code: str = "") -> None:

@@ -11,7 +11,8 @@ CODE_DIGITS = 8  # 26.6 bits; ASVS 6.5.2 asks for at least 20
 
 # argon2 takes passwords of any length; plain bcrypt refuses more than 72 bytes.
 _PASSWORDS = CryptContext(schemes=["argon2", "bcrypt_sha256"])
-# The documented column holds a bcrypt hash. The secret is random, so the lowest cost protects it as well.
+# The documented column holds a bcrypt hash. The secret is random, so the lowest cost protects it
+# as well.
 _TOKEN_HASHES = CryptContext(schemes=["bcrypt"], bcrypt__rounds=4)
 
 

@@ -1,7 +1,8 @@
 """What the deployment decides: read once at start, from the environment and the state folder.
 
-On a laptop the supervisor writes `stack.env` (0600) into the state folder, so that every command typed in another
-shell talks to the same stack. The environment wins over that file; production never reads it.
+On a laptop the supervisor writes `stack.env` (0600) into the state folder, so that every command
+typed in another shell talks to the same stack. The environment wins over that file; production
+never reads it.
 """
 
 import os
@@ -22,7 +23,10 @@ SECRET = {"secret": True}
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Every setting; the environment variable is the field's name in capitals, unless `env` says otherwise."""
+    """Every setting.
+
+    The environment variable is the field's name in capitals, unless `env` says otherwise.
+    """
 
     environment: str = field(default=LOCAL, metadata={"env": "OPENCLAW_CLOUD_ENV"})
     home: Path = field(default=Path(".openclaw-cloud"), metadata={"env": "OPENCLAW_CLOUD_HOME"})

@@ -1,4 +1,7 @@
-"""Redis: the live queue, the bells and the change announcements. Everything here may be lost at any time."""
+"""Redis.
+
+The live queue, the bells and the change announcements. Everything here may be lost at any time.
+"""
 
 import asyncio
 import contextlib
@@ -55,7 +58,10 @@ async def close_redis() -> None:
 
 
 async def ring(bell: str, note: str = "1") -> None:
-    """Wake whoever waits for this bell. Without Redis nobody is woken; the waiters look by themselves soon."""
+    """Wake whoever waits for this bell. Without Redis nobody is woken.
+
+    The waiters look by themselves soon.
+    """
     try:
         async with client().pipeline(transaction=False) as pipeline:
             pipeline.lpush(_bell(bell), note)
@@ -66,7 +72,10 @@ async def ring(bell: str, note: str = "1") -> None:
 
 
 async def wait_for_bell(bell: str, *, timeout_seconds: float) -> str | None:
-    """Return the note of the next ring, or `None` after the time; without Redis it just takes the time."""
+    """Return the note of the next ring, or `None` after the time.
+
+    Without Redis it just takes the time.
+    """
     try:
         async with asyncio.timeout(timeout_seconds + SOCKET_TIMEOUT_SECONDS):
             rung = await client().brpop([_bell(bell)], timeout=timeout_seconds)
@@ -77,7 +86,10 @@ async def wait_for_bell(bell: str, *, timeout_seconds: float) -> str | None:
 
 
 async def announce_change(customer_id: UUID) -> None:
-    """Tell every web process that something of this customer changed; pages reload it from the database."""
+    """Tell every web process that something of this customer changed.
+
+    Pages reload it from the database.
+    """
     try:
         await client().publish(CHANGES, str(customer_id))
     except RedisError:
@@ -85,7 +97,10 @@ async def announce_change(customer_id: UUID) -> None:
 
 
 async def changes() -> AsyncIterator[UUID]:
-    """Yield the id of each customer whose data changed, until Redis goes away (then raises RedisError)."""
+    """Yield the id of each customer whose data changed.
+
+    Until Redis goes away (then raises RedisError).
+    """
     async with client().pubsub(ignore_subscribe_messages=True) as subscription:
         await subscription.subscribe(CHANGES)
         async for message in subscription.listen():

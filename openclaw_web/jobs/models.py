@@ -60,7 +60,10 @@ class OperatorJob(SQLModel, table=True):
             "box_id",
             unique=True,
             postgresql_where=sa.text(
-                "status = 'queued'::job_status AND box_id IS NOT NULL AND job_type <> 'health_check'::job_type"
+
+                    "status = 'queued'::job_status AND box_id IS NOT NULL AND job_type <> "
+                    "'health_check'::job_type"
+
             ),
         ),
         sa.Index(
@@ -108,7 +111,10 @@ class OperatorJob(SQLModel, table=True):
 
 
 class WebhookEvent(SQLModel, table=True):
-    """What a provider told us, stored under its own id before it is answered; only a hint to look."""
+    """What a provider told us, stored under its own id before it is answered.
+
+    Only a hint to look.
+    """
 
     __tablename__ = "webhook_events"
     __table_args__ = (

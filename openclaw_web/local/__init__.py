@@ -1,1 +1,1 @@
-"""The supervisor that starts the whole stack on a laptop."""
+"""The supervisor that starts the whole stack on a laptop, and the tools around it."""

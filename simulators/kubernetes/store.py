@@ -52,6 +52,9 @@ class _History:
             kept = HISTORY_LENGTH // 2
             self.floor = self.changes[-kept - 1].revision
             self.changes = self.changes[-kept:]
+        self.ring()
+
+    def ring(self) -> None:
         self.bell.set()
         self.bell = asyncio.Event()
 
@@ -66,10 +69,16 @@ class Store:
         self._database.executescript(_SCHEMA)
         self._objects: dict[str, dict[tuple[str, str], Object]] = defaultdict(dict)
         self._listeners: list[Callable[[Change], None]] = []
+        self.is_closing = False
         (self.revision,) = self._database.execute("SELECT value FROM revision").fetchone()
         self._history = {kind: _History(self.revision) for kind in BY_QUALIFIED}
         for kind, namespace, name, body in self._database.execute("SELECT * FROM objects"):
             self._objects[kind][namespace, name] = orjson.loads(body)
+
+    def end_watches(self) -> None:
+        self.is_closing = True
+        for history in self._history.values():
+            history.ring()
 
     def close(self) -> None:
         self._database.close()

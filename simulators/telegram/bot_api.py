@@ -83,15 +83,15 @@ class BotApi:
         self._messenger = messenger
         self._faults = faults
 
-    async def __call__(self, request: Request) -> Response:
+    async def answer(self, request: Request) -> Response:
         try:
-            result = await self._answer(request)
+            result = await self._result(request)
         except ApiError as error:
             headers = {"retry-after": str(error.retry_after)} if error.retry_after else None
             return JSONResponse(error.as_json(), status_code=error.code, headers=headers)
         return JSONResponse({"ok": True, "result": result})
 
-    async def _answer(self, request: Request) -> Any:
+    async def _result(self, request: Request) -> Any:
         token, name = request.path_params["token"], request.path_params["method"]
         if not TOKEN_SHAPE.fullmatch(token):
             raise NOT_FOUND

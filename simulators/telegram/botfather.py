@@ -3,9 +3,9 @@
 import re
 from typing import Any
 
+from simulators.telegram.errors import ApiError
 from simulators.telegram.formatting import format_text
 from simulators.telegram.messenger import Messenger
-from simulators.telegram.errors import ApiError
 from simulators.telegram.store import BOTFATHER_ID, Bot, Content, Person
 
 USERNAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{3,30}[A-Za-z0-9]")
@@ -46,7 +46,7 @@ your bot.
 
 For a description of the Bot API, see this page: https://core.telegram.org/bots/api"""
 
-TOKEN = """\
+HERE_IS_IT = """\
 You can use this token to access HTTP API:
 <code>{token}</code>
 
@@ -75,11 +75,9 @@ class BotFather:
         }
 
     def answer(self, person: Person, text: str) -> None:
-        """Take a message or a pressed button of a person and write back."""
+        """Take a person's message and write back."""
         step, draft = self._store.dialogue(person.id)
-        if text.startswith("button:"):
-            self._take_button(person, text.removeprefix("button:"))
-        elif text.startswith("/"):
+        if text.startswith("/"):
             command = text[1:].split(maxsplit=1)[0].partition("@")[0].lower() if text[1:] else ""
             self._take_command(person, command, step, draft)
         elif step:
@@ -166,7 +164,7 @@ class BotFather:
             return
         self._store.set_dialogue(person.id, "")
         if command == "token":
-            self._say(person, TOKEN.format(token=bot.token))
+            self._say(person, HERE_IS_IT.format(token=bot.token))
         elif command == "revoke":
             self._revoke(person, bot)
         elif command == "setname":
@@ -220,7 +218,8 @@ class BotFather:
         rows = [buttons[at : at + 2] for at in range(0, len(buttons), 2)]
         self._say(person, "Choose a bot from the list below:", {"inline_keyboard": rows})
 
-    def _take_button(self, person: Person, data: str) -> None:
+    def press(self, person: Person, data: str) -> None:
+        """Take a pressed button and write back."""
         action, _, bot_id = data.partition(":")
         bot = self._store.find_bot(int(bot_id)) if bot_id.isdigit() else None
         if action == "list":
@@ -278,7 +277,7 @@ def username_problem(messenger: Messenger, username: str) -> str | None:
 
 
 def _button(text: str, data: str) -> dict[str, str]:
-    return {"text": text, "callback_data": f"button:{data}"}
+    return {"text": text, "callback_data": data}
 
 
 def _escape(text: str) -> str:

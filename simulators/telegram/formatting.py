@@ -139,7 +139,9 @@ class _HtmlReader(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         if not self._open:
-            raise bad_request(f"can't parse entities: Unexpected end tag at byte offset {self._at()}")
+            raise bad_request(
+                f"can't parse entities: Unexpected end tag at byte offset {self._at()}"
+            )
         expected, start, entity = self._open.pop()
         if tag != expected:
             raise bad_request(

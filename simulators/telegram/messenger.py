@@ -2,8 +2,7 @@
 
 import secrets
 import time
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from simulators.telegram.errors import ApiError, bad_request
 from simulators.telegram.formatting import detect_entities
@@ -13,7 +12,13 @@ from simulators.telegram.updates import Updates
 MESSAGE_LIMIT = 4096
 TYPING_SECONDS = 5  # Telegram: the status is set for 5 seconds or less
 
-OfficialBot = Callable[[Person, str], None]
+
+class OfficialBot(Protocol):
+    """A bot that lives in this simulator instead of behind the Bot API."""
+
+    def answer(self, person: Person, text: str) -> None: ...
+
+    def press(self, person: Person, data: str) -> None: ...
 
 
 class Messenger:
@@ -35,9 +40,9 @@ class Messenger:
     def touch(self) -> None:
         self._changes += 1
 
-    def employ(self, bot_id: int, answer: OfficialBot) -> None:
+    def employ(self, bot_id: int, official: OfficialBot) -> None:
         """Let code of this simulator answer for a bot."""
-        self._official[bot_id] = answer
+        self._official[bot_id] = official
 
     # What people do
 
@@ -49,7 +54,7 @@ class Messenger:
         self._typing_until.pop((person.id, bot.id), None)
         self.touch()
         if bot.id in self._official:
-            self._official[bot.id](person, text)
+            self._official[bot.id].answer(person, text)
         else:
             self.updates.add(bot.id, {"message": self.as_json(sent)})
         return sent
@@ -57,7 +62,7 @@ class Messenger:
     def person_presses(self, person: Person, message: ChatMessage, data: str) -> None:
         """Press an inline button of a bot's message."""
         if message.bot_id in self._official:
-            self._official[message.bot_id](person, data)
+            self._official[message.bot_id].press(person, data)
             return
         query = {
             "id": str(secrets.randbits(62)),

@@ -1,4 +1,4 @@
-"""What Telegram remembers: people, bots, chats, messages and waiting updates, in one SQLite file."""
+"""What Telegram remembers: people, bots, chats, messages and updates, in one SQLite file."""
 
 import json
 import secrets
@@ -340,4 +340,3 @@ def _random_between(first: int, last: int) -> int:
 def _new_token(bot_id: int) -> str:
     """Return a token in Telegram's shape: the bot's id, a colon and 35 characters."""
     return f"{bot_id}:{'AA' + secrets.token_urlsafe(40)[: TOKEN_SECRET_LENGTH - 2]}"
-

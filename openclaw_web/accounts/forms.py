@@ -1,0 +1,144 @@
+"""Signing in and out: plain HTML forms, because only a real POST can set an HttpOnly cookie.
+
+Every answer is a 303 back to a page of ours. What went wrong travels as a short code in the
+address; `messages.sentence_of` turns it into a sentence. Fields: `next` is where to go once signed
+in, `back` is the page that the form stands on (default: the sign-in page).
+"""
+
+from collections.abc import Mapping
+from typing import Annotated
+from urllib.parse import parse_qsl
+
+from fastapi import APIRouter, Depends, HTTPException, Request, Response, status
+from fastapi.responses import RedirectResponse
+
+from openclaw_web.accounts import cookies, origins
+from openclaw_web.accounts import service as accounts
+from openclaw_web.accounts.models import Role
+from openclaw_web.core.database import session_scope
+
+router = APIRouter(prefix="/auth")
+
+LARGEST_FORM_BYTES = 8 * 1024
+FORM_TYPE = "application/x-www-form-urlencoded"
+NO_STORE = {"Cache-Control": "no-store"}
+LOGIN_PAGE = "/login"
+HOME_PAGE = "/home"
+ADMIN_PAGE = "/admin"
+STAFF = frozenset({Role.ADMIN, Role.SUPPORT})
+
+
+async def posted_fields(request: Request) -> Mapping[str, str]:
+    """Read a small form that a page of ours posted.
+
+    Raises:
+        HTTPException: 403 foreign page, 413 too large, 415 no HTML form.
+    """
+    if not origins.is_own_post(request.headers):
+        raise _refusal(status.HTTP_403_FORBIDDEN, "This form was sent from another site.")
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != FORM_TYPE:
+        raise _refusal(status.HTTP_415_UNSUPPORTED_MEDIA_TYPE, "Send an HTML form.")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > LARGEST_FORM_BYTES:
+            raise _refusal(status.HTTP_413_CONTENT_TOO_LARGE, "This form is too large.")
+    return dict(parse_qsl(body.decode("utf-8", "replace"), max_num_fields=20))
+
+
+Fields = Annotated[Mapping[str, str], Depends(posted_fields)]
+
+
+@router.post("/send-code")
+async def send_code(request: Request, fields: Fields) -> Response:
+    """Mail a code, and show the page where it is typed."""
+    email = fields.get("email", "")
+    try:
+        async with session_scope() as session:
+            await accounts.request_code(session, email, ip=_ip(request))
+    except accounts.SignInError as error:
+        return _back(fields, step="", email=email, error=error.code)
+    return _back(fields, step="code", email=email, error="", sent="1")
+
+
+@router.post("/code")
+async def confirm_code(request: Request, fields: Fields) -> Response:
+    """Sign in with a mailed code."""
+    email = fields.get("email", "")
+    async with session_scope() as session:
+        outcome = await accounts.confirm_code(
+            session,
+            email,
+            fields.get("code", ""),
+            ip=_ip(request),
+            user_agent=request.headers.get("user-agent"),
+        )
+    if isinstance(outcome, accounts.Refused):
+        return _back(fields, step="code", email=email, error=outcome.code)
+    return await _welcome(request, fields, outcome)
+
+
+@router.post("/password")
+async def confirm_password(request: Request, fields: Fields) -> Response:
+    """Sign in with a password."""
+    email = fields.get("email", "")
+    async with session_scope() as session:
+        outcome = await accounts.sign_in_with_password(
+            session,
+            email,
+            fields.get("password", ""),
+            ip=_ip(request),
+            user_agent=request.headers.get("user-agent"),
+        )
+    if isinstance(outcome, accounts.Refused):
+        return _back(fields, step="password", email=email, error=outcome.code)
+    return await _welcome(request, fields, outcome)
+
+
+@router.post("/logout")
+async def log_out(request: Request, fields: Fields) -> Response:
+    """End the session and make the browser forget what it stored for us."""
+    await _end_session(request)
+    answer = _redirect(origins.local_path(fields.get("next", ""), default="/"))
+    cookies.remove_cookie(answer, cookies.SESSION_COOKIE)
+    cookies.remove_cookie(answer, cookies.VISITOR_COOKIE)
+    answer.headers["Clear-Site-Data"] = '"storage"'
+    return answer
+
+
+async def _welcome(
+    request: Request, fields: Mapping[str, str], signed_in: accounts.SignedIn
+) -> Response:
+    """Give the browser its new session; the one that it may have had ends."""
+    await _end_session(request)
+    home = ADMIN_PAGE if signed_in.role in STAFF else HOME_PAGE
+    answer = _redirect(origins.local_path(fields.get("next", ""), default=home))
+    cookies.set_cookie(
+        answer, cookies.SESSION_COOKIE, signed_in.token, seconds=cookies.SESSION_SECONDS
+    )
+    return answer
+
+
+async def _end_session(request: Request) -> None:
+    token = cookies.session_token(request.headers.get("cookie", ""))
+    if token is not None:
+        async with session_scope() as session:
+            await accounts.end_session(session, token)
+
+
+def _back(fields: Mapping[str, str], **values: str) -> Response:
+    page = origins.local_path(fields.get("back", ""), default=LOGIN_PAGE)
+    target = origins.local_path(fields.get("next", ""), default="")
+    return _redirect(origins.with_query(page, **{"sent": "", "next": target, **values}))
+
+
+def _redirect(path: str) -> Response:
+    return RedirectResponse(path, status_code=status.HTTP_303_SEE_OTHER, headers=NO_STORE)
+
+
+def _refusal(status_code: int, sentence: str) -> HTTPException:
+    return HTTPException(status_code, sentence, headers=NO_STORE)
+
+
+def _ip(request: Request) -> str | None:
+    return request.client.host if request.client else None

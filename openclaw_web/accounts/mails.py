@@ -1,0 +1,247 @@
+"""The words of every mail that we send: one function a kind, from a small payload."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from openclaw_web.core.errors import OpenClawError
+from openclaw_web.core.settings import settings
+from openclaw_web.ui import format as written
+
+CODE_MINUTES = 10
+
+
+class MailKind(StrEnum):
+    CODE = "code"
+    WELCOME = "welcome"
+    LIVE = "live"
+    PROVISIONING_FAILED = "provisioning_failed"
+    PAYMENT_FAILED = "payment_failed"
+    SUSPENDED = "suspended"
+    REACTIVATED = "reactivated"
+    MEMORY_LOST = "memory_lost"
+    LIMIT_75 = "limit_75"
+    LIMIT_90 = "limit_90"
+    LIMIT_100 = "limit_100"
+
+
+class UnknownMailError(OpenClawError):
+    """A mail was queued whose kind has no words, or without what its words need."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Letter:
+    """What a mail says; `layout` turns it into text and HTML."""
+
+    subject: str
+    heading: str
+    paragraphs: tuple[str, ...]
+    code: str = ""
+    button: str = ""
+    address: str = ""
+    closing: str = "You get this mail because you have an assistant at OpenClaw Cloud."
+
+
+Payload = Mapping[str, Any]
+
+
+def write(kind: str, payload: Payload, *, secret: str | None = None) -> Letter:
+    """Return the letter of a kind; a payload without an optional value just leaves its clause out.
+
+    Payload values, all optional: tier_name, bot_username, price_cents, currency, tokens_used,
+    tokens_limit, reason; and, in ISO 8601: grace_until, delete_after, period_end.
+
+    Raises:
+        UnknownMailError: nobody wrote words for this kind, or a code mail came without its code.
+    """
+    if kind == MailKind.CODE:
+        return _code(secret)
+    words = LETTERS.get(kind)
+    if words is None:
+        raise UnknownMailError(f"There are no words for a mail of the kind {kind!r}.")
+    return words(payload)
+
+
+def _code(secret: str | None) -> Letter:
+    if not secret:
+        raise UnknownMailError("A code mail has no code; it was wiped or never stored.")
+    return Letter(
+        subject="Your sign-in code for OpenClaw Cloud",
+        heading="Here is your code",
+        paragraphs=(
+            f"Type it on the page that you came from. It works once, for {CODE_MINUTES} minutes.",
+        ),
+        code=secret,
+        closing="Somebody, hopefully you, asked to sign in with this address. If it was not you, "
+        "ignore this mail: without the code nothing happens.",
+    )
+
+
+def _welcome(payload: Payload) -> Letter:
+    tier = f" on the {payload['tier_name']} plan" if payload.get("tier_name") else ""
+    return Letter(
+        subject="Welcome to OpenClaw Cloud",
+        heading="Thank you! We are setting up your assistant",
+        paragraphs=(
+            f"Your payment arrived, and your own OpenClaw{tier} is being prepared right now.",
+            "It usually takes a minute or two. We write again as soon as it answers.",
+        ),
+        button="Watch it start",
+        address=_page("/home"),
+    )
+
+
+def _live(payload: Payload) -> Letter:
+    bot = str(payload.get("bot_username") or "")
+    return Letter(
+        subject="Your assistant is live",
+        heading="Your assistant is live",
+        paragraphs=(
+            "It runs, it is connected to Telegram, and it is waiting for you.",
+            f"Open your chat with @{bot} and say hi." if bot else "Open its chat and say hi.",
+        ),
+        button="Say hi on Telegram" if bot else "See how it is doing",
+        address=f"{settings().telegram_link_url}/{bot}" if bot else _page("/home"),
+    )
+
+
+def _provisioning_failed(_payload: Payload) -> Letter:
+    return Letter(
+        subject="Setting up your assistant takes longer than it should",
+        heading="We could not start your assistant yet",
+        paragraphs=(
+            "Several tries failed. We were told as well, and we keep trying on our own.",
+            "Nothing is lost and you need not pay again. We write as soon as it answers.",
+        ),
+        button="See what happened",
+        address=_page("/home"),
+    )
+
+
+def _payment_failed(payload: Payload) -> Letter:
+    until = _day(payload, "grace_until")
+    price = _price(payload)
+    return Letter(
+        subject="Your payment did not go through",
+        heading="Your payment did not go through",
+        paragraphs=(
+            f"Your bank declined the payment{f' of {price}' if price else ''} for your assistant.",
+            f"It keeps working until {until}. Update your card before then and nothing changes."
+            if until
+            else "It keeps working for now. Update your card and nothing changes.",
+        ),
+        button="Update your card",
+        address=_page("/billing"),
+    )
+
+
+def _suspended(payload: Payload) -> Letter:
+    until = _day(payload, "delete_after")
+    reason = str(payload.get("reason") or "the subscription is not paid")
+    return Letter(
+        subject="Your assistant is paused",
+        heading="Your assistant is paused",
+        paragraphs=(
+            f"It stopped answering because {reason.rstrip('.')}.",
+            f"Its memory is safe until {until}; after that it is deleted."
+            if until
+            else "Its memory is safe. It goes on where it stopped once this is mended.",
+        ),
+        button="Bring it back",
+        address=_page("/billing"),
+    )
+
+
+def _reactivated(_payload: Payload) -> Letter:
+    return Letter(
+        subject="Your assistant is back",
+        heading="Your assistant is back",
+        paragraphs=("Thank you. It is starting again, with everything that it remembered.",),
+        button="See how it is doing",
+        address=_page("/home"),
+    )
+
+
+def _memory_lost(_payload: Payload) -> Letter:
+    return Letter(
+        subject="Your assistant lost its memory",
+        heading="Your assistant lost its memory",
+        paragraphs=(
+            "The disk of your assistant failed and there was no backup to restore. We are sorry.",
+            "It runs again with your settings and bot, but does not remember earlier chats.",
+        ),
+        button="See how it is doing",
+        address=_page("/home"),
+    )
+
+
+def _limit_near(share: int) -> Callable[[Payload], Letter]:
+    def letter(payload: Payload) -> Letter:
+        return Letter(
+            subject=f"{share} % of your tokens are used",
+            heading=f"{share} % of your tokens are used",
+            paragraphs=(
+                _usage(payload),
+                "Nothing stops yet. A bigger plan raises the limit at once.",
+            ),
+            button="See your usage",
+            address=_page("/usage"),
+        )
+
+    return letter
+
+
+def _limit_reached(payload: Payload) -> Letter:
+    until = _day(payload, "period_end")
+    return Letter(
+        subject="Your assistant has used all its tokens",
+        heading="All tokens of this period are used",
+        paragraphs=(
+            _usage(payload),
+            "Your assistant says so politely when somebody writes to it.",
+            f"It works again {f'on {until}, or ' if until else ''}once you choose a bigger plan.",
+        ),
+        button="Choose a bigger plan",
+        address=_page("/billing"),
+    )
+
+
+LETTERS: Mapping[str, Callable[[Payload], Letter]] = {
+    MailKind.WELCOME: _welcome,
+    MailKind.LIVE: _live,
+    MailKind.PROVISIONING_FAILED: _provisioning_failed,
+    MailKind.PAYMENT_FAILED: _payment_failed,
+    MailKind.SUSPENDED: _suspended,
+    MailKind.REACTIVATED: _reactivated,
+    MailKind.MEMORY_LOST: _memory_lost,
+    MailKind.LIMIT_75: _limit_near(75),
+    MailKind.LIMIT_90: _limit_near(90),
+    MailKind.LIMIT_100: _limit_reached,
+}
+
+
+def _usage(payload: Payload) -> str:
+    used, limit = payload.get("tokens_used"), payload.get("tokens_limit")
+    until = _day(payload, "period_end")
+    counted = (
+        f"Used so far: {written.tokens(int(used))} of {written.tokens(int(limit))} tokens"
+        if used is not None and limit is not None
+        else "Your assistant is near the tokens of your plan"
+    )
+    return f"{counted}{f'. The count starts anew on {until}' if until else ''}."
+
+
+def _day(payload: Payload, name: str) -> str:
+    value = payload.get(name)
+    return written.day(datetime.fromisoformat(value)) if isinstance(value, str) and value else ""
+
+
+def _price(payload: Payload) -> str:
+    cents = payload.get("price_cents")
+    return "" if cents is None else written.money(int(cents), str(payload.get("currency") or "usd"))
+
+
+def _page(path: str) -> str:
+    return f"{settings().public_url.rstrip('/')}{path}"

@@ -1,0 +1,80 @@
+"""The FastAPI sub-app: Stripe's webhook, sign-in forms, health, and a laptop's /dev pages."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import sqlalchemy as sa
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
+
+from openclaw_web import tables
+from openclaw_web.accounts import forms as account_forms
+from openclaw_web.accounts import live
+from openclaw_web.billing import webhooks
+from openclaw_web.core import database
+from openclaw_web.core.settings import require, settings
+from openclaw_web.gateway import proxy as gateway
+from openclaw_web.integrations import redis
+from openclaw_web.local import dev_pages
+from openclaw_web.onboarding import forms as onboarding_forms
+
+proxy = gateway.proxy
+PROXY_PREFIX = "/proxy/"
+
+
+@asynccontextmanager
+async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    """Open what the web process needs, and close it in the opposite order."""
+    chosen = settings()
+    require(chosen)
+    async with AsyncExitStack() as stack:
+        database.open_database(chosen.database_url)
+        stack.push_async_callback(database.close_database)
+        redis.open_redis(chosen.redis_url)
+        stack.push_async_callback(redis.close_redis)
+        await stack.enter_async_context(gateway.lifespan())
+        await stack.enter_async_context(live.listening())
+        yield
+
+
+def make_api() -> FastAPI:
+    """Return the sub-app; its own documentation pages stay off, since they would be public."""
+    api = FastAPI(
+        title="OpenClaw Cloud", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None
+    )
+    api.include_router(account_forms.router)
+    api.include_router(onboarding_forms.router)
+    api.include_router(webhooks.router)
+    if settings().dev_services:
+        api.include_router(dev_pages.router)
+    api.get("/healthz")(healthz)
+    api.get("/readyz")(readyz)
+    return api
+
+
+async def healthz() -> dict[str, str]:
+    """Say that the process runs."""
+    return {"status": "ok"}
+
+
+async def readyz() -> JSONResponse:
+    """Say whether requests can be served: 200, or 503 with what is missing."""
+    checks = {"database": await _database_answers(), "redis": await redis.is_alive()}
+    ready = checks["database"]  # without Redis pages and the proxy go on, only slower
+    return JSONResponse(
+        {
+            "status": "ready" if ready else "not ready",
+            "checks": checks,
+            "tables": len(tables.AREAS),
+        },
+        status_code=200 if ready else 503,
+    )
+
+
+async def _database_answers() -> bool:
+    try:
+        async with database.session_scope() as session:
+            await session.execute(sa.text("SELECT 1"))
+    except (sa.exc.SQLAlchemyError, OSError):
+        return False
+    return True

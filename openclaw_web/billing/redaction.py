@@ -1,0 +1,68 @@
+"""What of a Stripe event may be stored: ids, states and amounts, but nothing about a person.
+
+The sync fetches again what it needs, so nothing of ours reads what is taken out here.
+"""
+
+import re
+from typing import Any
+
+from openclaw_web.core.logs import REDACTED, redact
+
+PERSONAL = frozenset(
+    {
+        "address",
+        "billing_details",
+        "business_name",
+        "card",
+        "custom_fields",
+        "customer_address",
+        "customer_details",
+        "customer_email",
+        "customer_name",
+        "customer_phone",
+        "customer_shipping",
+        "customer_tax_ids",
+        "description",
+        "email",
+        "evidence",
+        "individual_name",
+        "ip_address",
+        "name",
+        "payment_method_details",
+        "phone",
+        "receipt_email",
+        "shipping",
+        "shipping_details",
+        "statement_descriptor",
+        "tax_ids",
+    }
+)
+# Whoever has one of these can pay, read an invoice, or act for the customer.
+BEARER = frozenset(
+    {"client_secret", "hosted_invoice_url", "invoice_pdf", "receipt_url", "secret", "url"}
+)
+TAKEN_OUT = PERSONAL | BEARER
+DEEPEST = 40  # Stripe nests about ten deep; a signed but absurd document must not exhaust the stack
+
+_EMAIL = re.compile(r"[^\s@<>\"']+@[^\s@<>\"']+\.[^\s@<>\"']+")
+
+
+def without_people(value: Any, *, depth: int = 0) -> Any:
+    """Return a copy of a document without personal fields; empty ones stay empty."""
+    if depth > DEEPEST:
+        return REDACTED
+    if isinstance(value, dict):
+        return {
+            _text(key): REDACTED
+            if key in TAKEN_OUT and one
+            else without_people(one, depth=depth + 1)
+            for key, one in value.items()
+        }
+    if isinstance(value, list):
+        return [without_people(one, depth=depth + 1) for one in value]
+    return _text(value) if isinstance(value, str) else value
+
+
+def _text(value: str) -> str:
+    """Take e-mail addresses and secrets out of a text, and the NUL that PostgreSQL refuses."""
+    return _EMAIL.sub(REDACTED, redact(value.replace("\x00", "")))

@@ -1,0 +1,137 @@
+"""Why a request is refused, said in the form of the API that was called. Never 402: agents take it for a dead key."""
+
+from datetime import datetime
+from enum import Enum
+
+import msgspec
+
+from openclaw_web.core.errors import OpenClawError
+
+TOO_MANY_REQUESTS = 429
+
+
+class Form(Enum):
+    """Which API is spoken."""
+
+    OPENAI = "openai"
+    ANTHROPIC = "anthropic"
+
+
+class RefusalError(OpenClawError):
+    """The request is not forwarded. `kind` is the error type that both APIs know."""
+
+    def __init__(
+        self, sentence: str, *, status: int, kind: str, code: str, retry_after: int | None = None
+    ) -> None:
+        super().__init__(sentence)
+        self.status = status
+        self.kind = kind
+        self.code = code
+        self.retry_after = retry_after
+
+
+class UnknownTokenError(RefusalError):
+    def __init__(self) -> None:
+        super().__init__(
+            "The token is unknown, revoked or expired.",
+            status=401,
+            kind="authentication_error",
+            code="invalid_token",
+        )
+
+
+class NotFromHereError(RefusalError):
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence, status=403, kind="permission_error", code="not_from_here")
+
+
+class BadRequestError(RefusalError):
+    def __init__(self, sentence: str, *, code: str = "invalid_request") -> None:
+        super().__init__(sentence, status=400, kind="invalid_request_error", code=code)
+
+
+class TooLargeError(RefusalError):
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence, status=413, kind="request_too_large", code="too_large")
+
+
+class NotFoundError(RefusalError):
+    def __init__(self, sentence: str, *, code: str = "not_found") -> None:
+        super().__init__(sentence, status=404, kind="not_found_error", code=code)
+
+
+class SlowDownError(RefusalError):
+    """Too fast, or too much at once: the same request may succeed after `retry_after` seconds."""
+
+    def __init__(self, sentence: str, *, retry_after: int) -> None:
+        super().__init__(
+            sentence,
+            status=TOO_MANY_REQUESTS,
+            kind="rate_limit_error",
+            code="rate_limit_exceeded",
+            retry_after=retry_after,
+        )
+
+
+class UnavailableError(RefusalError):
+    """We or the provider cannot answer now."""
+
+    def __init__(
+        self, sentence: str, *, status: int = 503, code: str = "unavailable", retry_after: int = 2
+    ) -> None:
+        super().__init__(
+            sentence, status=status, kind="api_error", code=code, retry_after=retry_after
+        )
+
+
+class PoliteError(RefusalError):
+    """A refusal that the assistant can say itself, in the chat."""
+
+    polite_text: str
+
+
+class LimitReachedError(PoliteError):
+    """The wording is chosen: agents show it as it is, and do not take it for an unpaid bill."""
+
+    def __init__(self, *, resets_at: datetime, now: datetime, billing_url: str) -> None:
+        day = f"{resets_at.day} {resets_at:%B %Y}"
+        super().__init__(
+            f"monthly usage limit reached, resets on {day}",
+            status=TOO_MANY_REQUESTS,
+            kind="rate_limit_error",
+            code="usage_limit_reached",
+            retry_after=max(1, int((resets_at - now).total_seconds())),
+        )
+        self.polite_text = (
+            f"I have reached my monthly limit. It resets on {day}. "
+            f"If you need me before that, a larger plan is one click away: {billing_url}"
+        )
+
+
+class NotEntitledError(PoliteError):
+    def __init__(self, *, billing_url: str) -> None:
+        super().__init__(
+            "The subscription is not active.",
+            status=403,
+            kind="permission_error",
+            code="subscription_inactive",
+        )
+        self.polite_text = (
+            "I am paused, because my subscription is not active at the moment. "
+            f"You can wake me up here: {billing_url}"
+        )
+
+
+def body_of(refusal: RefusalError, form: Form) -> bytes:
+    if form is Form.ANTHROPIC:
+        error = {"type": refusal.kind, "message": str(refusal)}
+        return msgspec.json.encode({"type": "error", "error": error})
+    return msgspec.json.encode(
+        {"error": {"message": str(refusal), "type": refusal.kind, "code": refusal.code}}
+    )
+
+
+def event_of(refusal: RefusalError, form: Form) -> bytes:
+    """Return the refusal as the last event of a stream that has begun."""
+    name = b"event: error\n" if form is Form.ANTHROPIC else b""
+    return name + b"data: " + body_of(refusal, form) + b"\n\n"

@@ -1,0 +1,85 @@
+"""Talk to servers on this machine: the simulators' pages and controls, forwarded or asked directly."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from openclaw_web.core.errors import VendorError
+from openclaw_web.core.settings import LOOPBACK_NAMES
+
+TOKEN_HEADER = "X-Simulator-Token"  # noqa: S105 - the header's name
+TIMEOUT_SECONDS = 60.0
+CONTROL_TIMEOUT_SECONDS = 120.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forwarded:
+    """The answer of a local server: its head, and its body as it arrives."""
+
+    status: int
+    headers: Mapping[str, list[str]]
+    body: AsyncIterator[bytes]
+
+
+@asynccontextmanager
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    """Open a client that goes to this machine only, never through a proxy, and follows no redirect."""
+    # A stream of events stays open and silent for long: only connecting has a limit.
+    limits = httpx.Timeout(None, connect=TIMEOUT_SECONDS)
+    async with httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=limits) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def forward(
+    opened: httpx.AsyncClient,
+    method: str,
+    url: str,
+    *,
+    headers: list[tuple[str, str]],
+    body: AsyncIterator[bytes],
+) -> AsyncIterator[Forwarded]:
+    """Send a request on and yield the answer while it streams.
+
+    Raises:
+        VendorError: the server does not answer, or is not on this machine.
+    """
+    _check(url)
+    request = opened.build_request(method, url, headers=headers, content=body)
+    try:
+        answer = await opened.send(request, stream=True)
+    except httpx.HTTPError as error:
+        raise VendorError("The simulator does not answer.", can_retry=True) from error
+    try:
+        named = {name: answer.headers.get_list(name) for name in answer.headers}
+        yield Forwarded(status=answer.status_code, headers=named, body=answer.aiter_raw())
+    finally:
+        await answer.aclose()
+
+
+async def control(url: str, token: str, payload: Mapping[str, Any]) -> Any:
+    """POST to a simulator's control endpoint and return its JSON answer.
+
+    Raises:
+        VendorError: it does not answer, or refuses.
+    """
+    _check(url)
+    async with httpx.AsyncClient(trust_env=False, timeout=CONTROL_TIMEOUT_SECONDS) as opened:
+        try:
+            answer = await opened.post(url, json=dict(payload), headers={TOKEN_HEADER: token})
+        except httpx.HTTPError as error:
+            raise VendorError("The simulator does not answer.", can_retry=True) from error
+    if answer.is_error:
+        raise VendorError(
+            f"The simulator refused ({answer.status_code}): {answer.text[:200]}", can_retry=False
+        )
+    return answer.json() if answer.content else None
+
+
+def _check(url: str) -> None:
+    if urlsplit(url).hostname not in LOOPBACK_NAMES:
+        raise VendorError("Only servers on this machine are asked this way.", can_retry=False)

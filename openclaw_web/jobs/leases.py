@@ -1,0 +1,358 @@
+"""Running jobs: claim one under a lease, write as its holder only, end it, reap what nobody holds.
+
+Leases and due times are the database's real clock; `created_at` and the like are business time.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import aliased
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from openclaw_web.core.clock import business_now, real_now
+from openclaw_web.core.database import after_commit
+from openclaw_web.core.errors import OpenClawError
+from openclaw_web.core.logs import redact
+from openclaw_web.integrations import redis
+from openclaw_web.jobs import merging, service
+from openclaw_web.jobs.models import JobStatus, OperatorJob
+
+LEASE = timedelta(seconds=60)
+HEARTBEAT_SECONDS = 15
+# A worker that cannot say it lives for so long stops by itself, well before its lease ends.
+LONGEST_SILENCE_SECONDS = 45
+BACK_OFF_SECONDS = (2, 5, 15, 60)
+WAITS_TOO_LONG = timedelta(minutes=30)
+CLAIM_TRIES = 3
+MAX_ERROR_CHARACTERS = 4_000
+SUPERSEDED = "superseded"
+LEASE_EXPIRED = "lease_expired"
+QUEUE_ALERT = "queue_stuck"
+
+
+class LeaseLostError(OpenClawError):
+    """Somebody else holds this job now, or nobody; stop without another write."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fence:
+    """Who holds a job; every write names it, so that a worker that slept too long changes nothing.
+
+    `number` grows with every claim (microseconds of the database's clock): it marks what we write
+    to the cluster, where a higher one is never overwritten.
+    """
+
+    job_id: UUID
+    owner: str
+    attempt: int
+    number: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimedJob:
+    job: OperatorJob
+    fence: Fence
+
+
+async def claim_job(
+    session: AsyncSession, *, owner: str, job_id: UUID | None = None
+) -> ClaimedJob | None:
+    """Take the named job, or the oldest due one; `None` when nothing may run now.
+
+    A unique index tells two workers apart that race for two jobs of one box; the loser looks again.
+    """
+    for _ in range(CLAIM_TRIES):
+        try:
+            async with session.begin_nested():
+                return await _claim(session, owner, job_id)
+        except IntegrityError:
+            continue
+    return None
+
+
+async def _claim(session: AsyncSession, owner: str, job_id: UUID | None) -> ClaimedJob | None:
+    running = aliased(OperatorJob)
+    due = (
+        select(OperatorJob.id)
+        .where(
+            OperatorJob.status == JobStatus.QUEUED,
+            col(OperatorJob.run_after) <= service.REAL_NOW,
+            ~sa.exists().where(
+                col(running.box_id) == col(OperatorJob.box_id),
+                col(running.status) == JobStatus.RUNNING,
+            ),
+            *([OperatorJob.id == job_id] if job_id else []),
+        )
+        .order_by(col(OperatorJob.run_after), col(OperatorJob.created_at))
+        .limit(1)
+        .with_for_update(skip_locked=True, of=OperatorJob)
+    )
+    now = await business_now(session)
+    statement = (
+        sa.update(OperatorJob)
+        .where(col(OperatorJob.id) == due.scalar_subquery())
+        .values(
+            status=JobStatus.RUNNING,
+            attempt=OperatorJob.attempt + 1,
+            started_at=sa.func.coalesce(OperatorJob.started_at, now),
+            lease_owner=owner,
+            lease_until=service.REAL_NOW + LEASE,
+            cancel_requested_at=None,
+            error_code=None,
+        )
+        .returning(
+            OperatorJob,
+            sa.cast(sa.func.extract("epoch", service.REAL_NOW) * 1_000_000, sa.BigInteger),
+        )
+    )
+    row = (await session.exec(statement, execution_options={"populate_existing": True})).first()
+    if row is None:
+        return None
+    job, number = row
+    service.announce(session, job, rings=False)
+    fence = Fence(job_id=job.id, owner=owner, attempt=job.attempt, number=number)
+    return ClaimedJob(job=job, fence=fence)
+
+
+async def heartbeat(session: AsyncSession, fence: Fence) -> bool:
+    """Prolong the lease and say whether somebody asked to stop.
+
+    Raises:
+        LeaseLostError: the job is not ours any more.
+    """
+    row = await _write(session, fence, lease_until=service.REAL_NOW + LEASE)
+    return row.cancel_requested_at is not None
+
+
+async def check_lease(session: AsyncSession, fence: Fence) -> bool:
+    """Say whether somebody asked to stop; done just before each write to the cluster.
+
+    Raises:
+        LeaseLostError: the job is not ours any more, or its lease is over.
+    """
+    found = await session.exec(
+        select(OperatorJob.cancel_requested_at).where(
+            *_held(fence), col(OperatorJob.lease_until) > service.REAL_NOW
+        )
+    )
+    row = found.all()
+    if not row:
+        raise LeaseLostError(f"Job {fence.job_id} is not held by {fence.owner} any more.")
+    return row[0] is not None
+
+
+async def add_progress(session: AsyncSession, fence: Fence, sentence: str) -> None:
+    """Write one line into the job's story, and show it to the customer.
+
+    Raises:
+        LeaseLostError: the job is not ours any more.
+    """
+    job = await _write(session, fence, progress=_with_line(sentence))
+    after_commit(session, partial(redis.announce_change, job.customer_id))
+
+
+async def finish_job(session: AsyncSession, fence: Fence, sentence: str = "Done.") -> None:
+    """End a job well.
+
+    Raises:
+        LeaseLostError: the job is not ours any more.
+    """
+    job = await _write(
+        session,
+        fence,
+        status=JobStatus.COMPLETE,
+        completed_at=await business_now(session),
+        progress=_with_line(sentence),
+        error_log=None,
+        lease_owner=None,
+        lease_until=None,
+    )
+    # A request may have arrived meanwhile, and no worker could claim it before this commit.
+    service.announce(session, job)
+
+
+async def fail_job(
+    session: AsyncSession, fence: Fence, *, code: str, detail: str, can_retry: bool = True
+) -> OperatorJob:
+    """End an attempt badly: try again after a pause, or end the job when no attempt is left.
+
+    Raises:
+        LeaseLostError: the job is not ours any more.
+    """
+    job = await _locked(session, fence)
+    has_attempts = can_retry and job.attempt < job.max_attempts
+    pause = BACK_OFF_SECONDS[min(job.attempt, len(BACK_OFF_SECONDS)) - 1]
+    sentence = (
+        f"Attempt {job.attempt} failed ({code}); trying again in {pause} s."
+        if has_attempts
+        else f"Attempt {job.attempt} failed ({code}); giving up."
+    )
+    await _end_attempt(session, job, code=code, detail=detail, sentence=sentence)
+    if has_attempts:
+        await _queue_again(session, job, pause)
+    return job
+
+
+async def release_job(session: AsyncSession, fence: Fence) -> None:
+    """Give a job back unfinished, because this worker ends; the attempt is not counted.
+
+    Raises:
+        LeaseLostError: the job is not ours any more.
+    """
+    job = await _locked(session, fence)
+    job.max_attempts += 1
+    await _end_attempt(
+        session,
+        job,
+        code="released",
+        detail="The worker was stopped.",
+        sentence="The worker was stopped; another one goes on.",
+    )
+    await _queue_again(session, job, 0)
+
+
+async def reap_jobs(session: AsyncSession) -> list[OperatorJob]:
+    """Take back the jobs whose lease is over; a second reaper skips the rows that we hold."""
+    found = await session.exec(
+        select(OperatorJob)
+        .where(
+            OperatorJob.status == JobStatus.RUNNING,
+            col(OperatorJob.lease_until) < service.REAL_NOW,
+        )
+        .with_for_update(skip_locked=True),
+        execution_options={"populate_existing": True},
+    )
+    reaped = list(found.all())
+    for job in reaped:
+        has_attempts = job.attempt < job.max_attempts
+        sentence = f"The worker {job.lease_owner} went silent; " + (
+            "trying again." if has_attempts else "giving up."
+        )
+        await _end_attempt(
+            session, job, code=LEASE_EXPIRED, detail="The lease ran out.", sentence=sentence
+        )
+        if has_attempts:
+            await _queue_again(session, job, 0)
+    return reaped
+
+
+async def watch_queue(session: AsyncSession) -> int:
+    """Keep one alert open while due jobs wait for half an hour; return how many do."""
+    found = await session.exec(
+        select(sa.func.count(), sa.func.min(OperatorJob.run_after)).where(
+            OperatorJob.status == JobStatus.QUEUED,
+            col(OperatorJob.run_after) < service.REAL_NOW - WAITS_TOO_LONG,
+        )
+    )
+    stuck, oldest = found.one()
+    if oldest is not None:
+        detail = {"jobs": stuck, "oldest_due_at": oldest.isoformat()}
+        await service.raise_alert(session, code=QUEUE_ALERT, subject="operator_jobs", detail=detail)
+    else:
+        await service.resolve_alert(session, code=QUEUE_ALERT, subject="operator_jobs")
+    return stuck
+
+
+async def any_customers_held_jobs(session: AsyncSession, owner: str) -> Sequence[OperatorJob]:
+    """Return what this worker holds."""
+    found = await session.exec(
+        select(OperatorJob).where(
+            OperatorJob.status == JobStatus.RUNNING, OperatorJob.lease_owner == owner
+        )
+    )
+    return found.all()
+
+
+async def _end_attempt(
+    session: AsyncSession, job: OperatorJob, *, code: str, detail: str, sentence: str
+) -> None:
+    """Put a locked job to failed; `_queue_again` may lift it back into the queue."""
+    job.status = JobStatus.FAILED
+    job.error_code = code
+    job.error_log = redact(detail)[:MAX_ERROR_CHARACTERS]
+    job.progress = [*job.progress, _line(sentence)]
+    job.completed_at = await business_now(session)
+    job.lease_owner = None
+    job.lease_until = None
+    session.add(job)
+    await session.flush()
+    service.announce(session, job)
+
+
+async def _queue_again(session: AsyncSession, job: OperatorJob, pause_seconds: int) -> None:
+    """Queue a failed attempt again, unless a newer request waits: that one takes it over."""
+    for _ in range(CLAIM_TRIES):
+        waiting = await service.find_waiting(session, job.box_id, job.job_type)
+        if waiting is not None:
+            return await _hand_over(session, job, waiting)
+        requeue = (
+            sa.update(OperatorJob)
+            .where(col(OperatorJob.id) == job.id)
+            .values(
+                status=JobStatus.QUEUED,
+                completed_at=None,
+                run_after=service.REAL_NOW + timedelta(seconds=pause_seconds),
+            )
+        )
+        try:
+            async with session.begin_nested():
+                await session.exec(requeue)
+        except IntegrityError:
+            continue  # a request came between our look and our write; it takes this one over
+        return await session.refresh(job)
+    return None
+
+
+async def _hand_over(session: AsyncSession, job: OperatorJob, waiting: OperatorJob) -> None:
+    waiting.job_type, waiting.payload = merging.merge_requests(
+        job.job_type, job.payload, waiting.job_type, waiting.payload
+    )
+    job.error_code = SUPERSEDED
+    job.progress = [*job.progress, _line("A newer request took this one over.")]
+    session.add_all([job, waiting])
+    await session.flush()
+
+
+async def _locked(session: AsyncSession, fence: Fence) -> OperatorJob:
+    found = await session.exec(
+        select(OperatorJob).where(*_held(fence)).with_for_update(),
+        execution_options={"populate_existing": True},
+    )
+    job = found.first()
+    if job is None:
+        raise LeaseLostError(f"Job {fence.job_id} is not held by {fence.owner} any more.")
+    return job
+
+
+async def _write(session: AsyncSession, fence: Fence, **values: Any) -> OperatorJob:
+    statement = sa.update(OperatorJob).where(*_held(fence)).values(**values).returning(OperatorJob)
+    job = await session.scalar(statement, execution_options={"populate_existing": True})
+    if job is None:
+        raise LeaseLostError(f"Job {fence.job_id} is not held by {fence.owner} any more.")
+    return job
+
+
+def _held(fence: Fence) -> tuple[sa.ColumnElement[bool], ...]:
+    return (
+        col(OperatorJob.id) == fence.job_id,
+        col(OperatorJob.status) == JobStatus.RUNNING,
+        col(OperatorJob.lease_owner) == fence.owner,
+        col(OperatorJob.attempt) == fence.attempt,
+    )
+
+
+def _with_line(sentence: str) -> sa.ColumnElement[Any]:
+    line = sa.cast([_line(sentence)], postgresql.JSONB)
+    return sa.cast(OperatorJob.progress, postgresql.JSONB).concat(line)
+
+
+def _line(sentence: str) -> dict[str, str]:
+    return {"at": real_now().isoformat(timespec="milliseconds"), "text": redact(sentence)}

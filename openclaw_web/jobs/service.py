@@ -1,0 +1,317 @@
+"""Asking the operator for something, the webhook inbox, and alerts; `jobs/leases.py` runs jobs."""
+
+from datetime import timedelta
+from functools import partial
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from openclaw_web.core.clock import business_now
+from openclaw_web.core.database import after_commit
+from openclaw_web.core.errors import NotFoundError, ValidationError
+from openclaw_web.core.logs import redact
+from openclaw_web.integrations import redis
+from openclaw_web.jobs import merging
+from openclaw_web.jobs.models import (
+    Alert,
+    JobStatus,
+    JobType,
+    OperatorJob,
+    WebhookEvent,
+    WebhookOutcome,
+)
+
+REAL_NOW = sa.func.clock_timestamp()
+BELL = "jobs"
+WEBHOOK_BELL = "webhooks"
+WEBHOOK_LEASE = timedelta(seconds=60)
+WEBHOOK_BACK_OFF_SECONDS = (2, 5, 15, 60, 300, 900)
+WEBHOOK_MAX_ATTEMPTS = 20  # with the back-off above: about four hours
+REQUEST_TRIES = (
+    3  # a claim or another request can come between our look and our write, hardly twice
+)
+CANCELLED = "cancelled"
+
+
+class JobConflictError(ValidationError):
+    """The queue kept changing while a request was written; asking again helps."""
+
+
+async def request_job(
+    session: AsyncSession,
+    *,
+    customer_id: UUID,
+    box_id: UUID | None,
+    job_type: JobType,
+    requested_by: str,
+    payload: dict[str, Any] | None = None,
+    correlation_id: UUID | None = None,
+) -> OperatorJob:
+    """Queue a job; a box's waiting job takes the new request in, so that one waits at most.
+
+    Raises:
+        JobConflictError: the queue of this box changed three times meanwhile.
+    """
+    wanted = OperatorJob(
+        customer_id=customer_id,
+        box_id=box_id,
+        job_type=job_type,
+        payload=merging.with_action(job_type, payload),
+        requested_by=requested_by,
+        correlation_id=correlation_id,
+        created_at=await business_now(session),
+    )
+    for _ in range(REQUEST_TRIES):
+        job = await _merge(session, wanted) or await _insert(session, wanted)
+        if job is not None:
+            announce(session, job)
+            return job
+    raise JobConflictError("This box is very busy; try again in a moment.")
+
+
+async def cancel_job(session: AsyncSession, job_id: UUID, *, requested_by: str) -> OperatorJob:
+    """End a waiting job at once; ask a running one to stop at its next step.
+
+    Raises:
+        NotFoundError: there is no such job.
+        ValidationError: it has ended already.
+    """
+    job = await session.get(OperatorJob, job_id, with_for_update=True)
+    if job is None:
+        raise NotFoundError("There is no such job.")
+    if job.status is JobStatus.QUEUED:
+        job.status = JobStatus.FAILED
+        job.error_code = CANCELLED
+        job.error_log = f"Cancelled by {requested_by} before it started."
+        job.completed_at = await business_now(session)
+    elif job.status is JobStatus.RUNNING:
+        job.cancel_requested_at = job.cancel_requested_at or await business_now(session)
+    else:
+        raise ValidationError("This job has ended already.")
+    session.add(job)
+    await session.flush()
+    announce(session, job, rings=False)
+    return job
+
+
+async def cancel_waiting_jobs(session: AsyncSession, box_id: UUID, *, requested_by: str) -> None:
+    """End whatever waits for this box and ask what runs to stop: something stronger comes."""
+    jobs = await session.exec(
+        select(OperatorJob.id).where(
+            OperatorJob.box_id == box_id,
+            col(OperatorJob.status).in_([JobStatus.QUEUED, JobStatus.RUNNING]),
+        )
+    )
+    for job_id in jobs.all():
+        await cancel_job(session, job_id, requested_by=requested_by)
+
+
+def announce(session: AsyncSession, job: OperatorJob, *, rings: bool = True) -> None:
+    """After the commit: wake a worker, and tell the customer's pages."""
+    if rings:
+        after_commit(session, partial(redis.ring, BELL, str(job.id)))
+    after_commit(session, partial(redis.announce_change, job.customer_id))
+
+
+async def record_webhook_event(
+    session: AsyncSession,
+    *,
+    provider: str,
+    event_id: str,
+    event_type: str,
+    payload: dict[str, Any],
+    object_id: str | None = None,
+    livemode: bool | None = None,
+    api_version: str | None = None,
+) -> bool:
+    """Store a provider's event under its own id; `False` means that we know it already."""
+    statement = (
+        insert(WebhookEvent)
+        .values(
+            provider=provider,
+            event_id=event_id,
+            event_type=event_type,
+            payload=merging.without_people(merging.without_secrets(payload)),
+            object_id=object_id,
+            livemode=livemode,
+            api_version=api_version,
+            created_at=await business_now(session),
+            run_after=REAL_NOW,
+        )
+        .on_conflict_do_nothing(index_elements=["event_id"])
+        .returning(col(WebhookEvent.id))
+    )
+    is_new = await session.scalar(statement) is not None
+    if is_new:
+        after_commit(session, partial(redis.ring, WEBHOOK_BELL, event_id))
+    return is_new
+
+
+async def claim_webhook_events(
+    session: AsyncSession, *, owner: str, limit: int = 50
+) -> list[WebhookEvent]:
+    """Take due events for a minute, the oldest first; no other worker sees them meanwhile."""
+    due = (
+        select(WebhookEvent.id)
+        .where(
+            ~col(WebhookEvent.processed),
+            col(WebhookEvent.run_after) <= REAL_NOW,
+            sa.or_(
+                col(WebhookEvent.lease_until).is_(None), col(WebhookEvent.lease_until) < REAL_NOW
+            ),
+        )
+        .order_by(col(WebhookEvent.created_at))
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    statement = (
+        sa.update(WebhookEvent)
+        .where(col(WebhookEvent.id).in_(due))
+        .values(
+            lease_owner=owner,
+            lease_until=REAL_NOW + WEBHOOK_LEASE,
+            attempt=WebhookEvent.attempt + 1,
+        )
+        .returning(WebhookEvent)
+    )
+    result = await session.scalars(statement, execution_options={"populate_existing": True})
+    return sorted(result.all(), key=lambda event: (event.created_at, event.event_id))
+
+
+async def finish_webhook_event(
+    session: AsyncSession,
+    event: WebhookEvent,
+    *,
+    outcome: WebhookOutcome,
+    error: str | None = None,
+) -> None:
+    """Say what became of an event; it is never looked at again."""
+    await session.exec(
+        sa.update(WebhookEvent)
+        .where(col(WebhookEvent.id) == event.id)
+        .values(
+            processed=True,
+            processed_at=await business_now(session),
+            outcome=outcome.value,
+            error_message=redact(error) if error else None,
+            lease_owner=None,
+            lease_until=None,
+        )
+    )
+
+
+async def retry_webhook_event(session: AsyncSession, event: WebhookEvent, *, error: str) -> bool:
+    """Try an event again later, with growing pauses; `False` means that this was its last try."""
+    if event.attempt >= WEBHOOK_MAX_ATTEMPTS:
+        await finish_webhook_event(session, event, outcome=WebhookOutcome.FAILED, error=error)
+        await raise_alert(
+            session, code="webhook_failed", subject=event.event_id, detail={"error": error}
+        )
+        return False
+    step = min(event.attempt, len(WEBHOOK_BACK_OFF_SECONDS)) - 1
+    await session.exec(
+        sa.update(WebhookEvent)
+        .where(col(WebhookEvent.id) == event.id)
+        .values(
+            run_after=REAL_NOW + timedelta(seconds=WEBHOOK_BACK_OFF_SECONDS[max(step, 0)]),
+            error_message=redact(error),
+            lease_owner=None,
+            lease_until=None,
+        )
+    )
+    return True
+
+
+async def raise_alert(
+    session: AsyncSession, *, code: str, subject: str, detail: dict[str, Any] | None = None
+) -> None:
+    """Open an alert for a person, or touch the open one of the same code and subject."""
+    now = await business_now(session)
+    statement = insert(Alert).values(
+        code=code,
+        subject=subject,
+        detail=merging.without_secrets(detail or {}),
+        first_seen_at=now,
+        last_seen_at=now,
+    )
+    await session.exec(
+        statement.on_conflict_do_update(
+            index_elements=["code", "subject"],
+            index_where=sa.text("resolved_at IS NULL"),
+            set_={"detail": statement.excluded.detail, "last_seen_at": now},
+        )
+    )
+
+
+async def resolve_alert(session: AsyncSession, *, code: str, subject: str) -> None:
+    """Close an alert; without an open one nothing happens."""
+    await session.exec(
+        sa.update(Alert)
+        .where(
+            col(Alert.code) == code, col(Alert.subject) == subject, col(Alert.resolved_at).is_(None)
+        )
+        .values(resolved_at=await business_now(session))
+    )
+
+
+async def _merge(session: AsyncSession, wanted: OperatorJob) -> OperatorJob | None:
+    waiting = await find_waiting(session, wanted.box_id, wanted.job_type)
+    if waiting is None:
+        return None
+    waiting.job_type, waiting.payload = merging.merge_requests(
+        waiting.job_type, waiting.payload, wanted.job_type, wanted.payload
+    )
+    waiting.requested_by = wanted.requested_by
+    waiting.correlation_id = waiting.correlation_id or wanted.correlation_id
+    # Somebody wants it now, whatever pause a failure had earned, and with a full set of attempts.
+    waiting.run_after = REAL_NOW  # ty: ignore[invalid-assignment]
+    waiting.max_attempts = waiting.attempt + 5
+    session.add(waiting)
+    await session.flush()
+    await session.refresh(waiting)
+    return waiting
+
+
+async def find_waiting(
+    session: AsyncSession, box_id: UUID | None, job_type: JobType
+) -> OperatorJob | None:
+    """Return and lock the job that already waits for this box; health checks wait apart."""
+    if box_id is None:
+        return None
+    is_check = col(OperatorJob.job_type) == JobType.HEALTH_CHECK
+    statement = (
+        select(OperatorJob)
+        .where(
+            OperatorJob.box_id == box_id,
+            OperatorJob.status == JobStatus.QUEUED,
+            is_check if job_type is JobType.HEALTH_CHECK else ~is_check,
+        )
+        .limit(1)
+        .with_for_update()
+    )
+    found = await session.exec(statement, execution_options={"populate_existing": True})
+    return found.first()
+
+
+async def _insert(session: AsyncSession, wanted: OperatorJob) -> OperatorJob | None:
+    statement = (
+        insert(OperatorJob)
+        .values(
+            id=wanted.id,
+            customer_id=wanted.customer_id,
+            box_id=wanted.box_id,
+            job_type=wanted.job_type,
+            payload=wanted.payload,
+            requested_by=wanted.requested_by,
+            correlation_id=wanted.correlation_id or wanted.id,
+            created_at=wanted.created_at,
+            run_after=REAL_NOW,
+        )
+        .on_conflict_do_nothing()
+        .returning(OperatorJob)
+    )
+    return await session.scalar(statement)

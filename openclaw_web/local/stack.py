@@ -1,0 +1,333 @@
+"""Everything that one embedded stack consists of: which services, where, with which keys."""
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from openclaw_web.local import frontend, keys, ports, postgres, valkey
+from openclaw_web.local.children import Command
+from openclaw_web.local.places import PROJECT, Identity, Places, is_passable, write_secret
+from openclaw_web.local.postgres import Postgres
+from openclaw_web.local.services import Kind, Service
+from openclaw_web.local.valkey import Valkey
+
+BOX_IMAGE = "openclaw-cloud/agent:local"
+AGENT_MODULE = "simulators.agent"
+# A part of the stack, and the environment variables that say "use mine instead".
+REPLACED_BY: Mapping[str, tuple[str, ...]] = {
+    "postgres": ("DATABASE_URL",),
+    "valkey": ("REDIS_URL",),
+    "kubernetes": ("KUBECONFIG",),
+    "stripe": ("STRIPE_SECRET_KEY",),
+    "kimi": ("KIMI_API_KEY", "UPSTREAM_URL"),
+    "telegram": ("TELEGRAM_API_URL",),
+    "mail": ("SMTP_URL",),
+}
+TITLES = {
+    "postgres": "PostgreSQL",
+    "valkey": "Valkey",
+    "kubernetes": "Kubernetes",
+    "stripe": "Stripe",
+    "kimi": "Kimi",
+    "telegram": "Telegram",
+    "mail": "Mail",
+}
+PAGES = {  # the path under /dev of each simulator's pages
+    "kubernetes": "cluster",
+    "stripe": "stripe",
+    "kimi": "kimi",
+    "telegram": "phone",
+    "mail": "inbox",
+}
+STEPS = ("worker and web", "simulators", "servers")  # the order of ending
+BUILD_SECONDS = 600.0
+TASK_SECONDS = 120.0
+WORKER_GRACE_SECONDS = 4.0
+SIMULATOR_GRACE_SECONDS = 4.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stack:
+    """One stack: folders, the port people use, the other ports, and what the environment brings along."""
+
+    places: Places
+    port: int
+    ports: Mapping[str, int]
+    environment: Mapping[str, str]
+
+    @property
+    def url(self) -> str:
+        return f"http://localhost:{self.port}"
+
+    def has(self, part: str) -> bool:
+        """Say whether we run this part ourselves."""
+        return not any(self.environment.get(name) for name in REPLACED_BY[part])
+
+    def page(self, part: str) -> str:
+        return f"{self.url}/dev/{PAGES[part]}"
+
+    def loopback(self, part: str) -> str:
+        return f"http://{ports.LOOPBACK}:{self.ports[part]}"
+
+    @property
+    def postgres(self) -> Postgres:
+        return Postgres(
+            folder=self.places.postgres,
+            port=self.ports["postgres"],
+            password=keys.keep(self.places.secret("postgres"), keys.password),
+            identity=self.places.identity,
+        )
+
+    @property
+    def valkey(self) -> Valkey:
+        return Valkey(
+            folder=self.places.valkey,
+            port=self.ports["valkey"],
+            password=keys.keep(self.places.secret("valkey"), keys.password),
+        )
+
+    @property
+    def simulator_token(self) -> Path:
+        return self.places.secret("simulator-token")
+
+    @property
+    def kubeconfig(self) -> Path:
+        return Path(self.environment.get("KUBECONFIG") or self.places.home / "kubeconfig")
+
+
+PORT_NAMES = (*TITLES, "smtp")
+
+
+def settings_of(stack: Stack) -> dict[str, str]:
+    """Return the settings for every process of this stack; the environment's own win."""
+    made: dict[str, str] = {
+        "PORT": str(stack.port),
+        "PUBLIC_URL": stack.url,
+        "SECRET_KEY": keys.keep(stack.places.secret("server-key"), keys.server_key),
+    }
+    dev_pages: dict[str, str] = {}
+    for part in TITLES:
+        if stack.has(part):
+            made |= _settings_of_part(stack, part)
+            if part in PAGES:
+                dev_pages[PAGES[part]] = stack.loopback(part)
+    if dev_pages:
+        keys.keep(stack.simulator_token, keys.password)
+        services = {**dev_pages, "token_file": str(stack.simulator_token)}
+        made["DEV_SERVICES"] = json.dumps(services, separators=(",", ":"))
+    given = {name for names in REPLACED_BY.values() for name in names} | set(made) | KEPT_IF_GIVEN
+    return made | {name: stack.environment[name] for name in given if stack.environment.get(name)}
+
+
+KEPT_IF_GIVEN = {
+    "STRIPE_API_URL",
+    "STRIPE_WEBHOOK_SECRET",
+    "TELEGRAM_LINK_URL",
+    "BOX_IMAGE",
+    "BOX_PROXY_URL",
+    "MAIL_FROM",
+}
+
+
+def write_settings(stack: Stack, extra: Mapping[str, str] | None = None) -> None:
+    """Write the file that every other process and shell reads its settings from."""
+    lines = [f"{name}={value}" for name, value in {**settings_of(stack), **(extra or {})}.items()]
+    write_secret(stack.places.stack_file, "\n".join(lines) + "\n")
+
+
+def services_of(stack: Stack) -> list[Service]:
+    """Return what the supervisor runs, in the order of the screen."""
+    found = [
+        *([_postgres(stack)] if stack.has("postgres") else []),
+        *([_valkey(stack)] if stack.has("valkey") else []),
+        *(_simulator(stack, part) for part in PAGES if stack.has(part)),
+    ]
+    everything = tuple(one.name for one in found)
+    key = frontend.build_key(stack.port)
+    build = _ours(stack, "build", "Pages (built)", kind=Kind.TASK, start_seconds=BUILD_SECONDS)
+    pages = [] if frontend.is_fresh(stack.places.web, key) else [build]
+    first_steps = _ours(
+        stack,
+        "prepare",
+        "Tables and keys",
+        options=[
+            *(["--own-database"] if stack.has("postgres") else []),
+            *(["--own-stripe"] if stack.has("stripe") else []),
+        ],
+        kind=Kind.TASK,
+        needs=tuple(name for name in everything if name in {"postgres", "valkey", "stripe"}),
+        start_seconds=TASK_SECONDS,
+    )
+    web = _ours(
+        stack,
+        "web",
+        "Website",
+        needs=("prepare", "build"),
+        is_ready=partial(ports.answers, stack.port),
+        port=stack.port,
+        address=stack.url,
+    )
+    worker = _ours(stack, "worker", "Operator", needs=("prepare", *everything))
+    return [*found, *pages, first_steps, web, worker]
+
+
+def child_environment(stack: Stack) -> dict[str, str]:
+    """Return the environment of our own processes: they read the rest from the state folder."""
+    return {
+        **stack.environment,
+        "OPENCLAW_CLOUD_HOME": str(stack.places.home),
+        "PATH": os.pathsep.join(
+            (str(Path(sys.executable).parent), stack.environment.get("PATH", ""))
+        ),
+        "PORT": str(stack.port),
+        "PYTHONUNBUFFERED": "1",
+        "MALLOC_ARENA_MAX": "2",  # threads on glibc otherwise reserve an arena each
+    }
+
+
+def _settings_of_part(stack: Stack, part: str) -> dict[str, str]:
+    if part == "postgres":
+        return {"DATABASE_URL": stack.postgres.url()}
+    if part == "valkey":
+        return {"REDIS_URL": stack.valkey.url}
+    if part == "kubernetes":
+        return {
+            "KUBECONFIG": str(stack.kubeconfig),
+            "BOX_IMAGE": BOX_IMAGE,
+            "BOX_PROXY_URL": f"http://{ports.LOOPBACK}:{stack.port}/proxy/v1",
+        }
+    if part == "stripe":
+        return {
+            "STRIPE_SECRET_KEY": keys.keep(stack.places.secret("stripe-key"), keys.stripe_key),
+            "STRIPE_API_URL": stack.loopback(part),
+        }
+    if part == "kimi":
+        return {
+            "KIMI_API_KEY": keys.keep(stack.places.secret("kimi-key"), keys.kimi_key),
+            "UPSTREAM_URL": f"{stack.loopback(part)}/v1",
+        }
+    if part == "telegram":
+        return {
+            "TELEGRAM_API_URL": stack.loopback(part),
+            "TELEGRAM_LINK_URL": f"{stack.page(part)}/t.me",
+        }
+    return {"SMTP_URL": f"smtp://{ports.LOOPBACK}:{stack.ports['smtp']}"}
+
+
+def _postgres(stack: Stack) -> Service:
+    def prepare() -> Command:
+        postgres.prepare(stack.postgres)
+        return postgres.command(stack.postgres)
+
+    port = stack.ports["postgres"]
+    return Service(
+        name="postgres",
+        title=TITLES["postgres"],
+        prepare=prepare,
+        is_ready=partial(postgres.accepts_connections, port),
+        port=port,
+        address=f"postgresql://{postgres.USER}@{ports.LOOPBACK}:{port}/{postgres.DATABASE}",
+        ending=STEPS.index("servers"),
+    )
+
+
+def _valkey(stack: Stack) -> Service:
+    def prepare() -> Command:
+        valkey.prepare(stack.valkey)
+        return valkey.command(stack.valkey)
+
+    port = stack.ports["valkey"]
+    return Service(
+        name="valkey",
+        title=TITLES["valkey"],
+        prepare=prepare,
+        is_ready=lambda: valkey.accepts_connections(stack.valkey),
+        port=port,
+        address=f"redis://{ports.LOOPBACK}:{port}/0",
+        ending=STEPS.index("servers"),
+    )
+
+
+def _simulator(stack: Stack, part: str) -> Service:
+    def prepare() -> Command:
+        words = [sys.executable, "-m", f"simulators.{part}", *_simulator_options(stack, part)]
+        return Command(
+            words=words,
+            environment=child_environment(stack),
+            grace_seconds=SIMULATOR_GRACE_SECONDS,
+        )
+
+    return Service(
+        name=part,
+        title=TITLES[part],
+        prepare=prepare,
+        is_ready=partial(ports.answers, stack.ports[part]),
+        port=stack.ports[part],
+        address=stack.page(part),
+        ending=STEPS.index("simulators"),
+    )
+
+
+def _simulator_options(stack: Stack, part: str) -> list[str]:
+    places = stack.places
+    common = [
+        *("--port", str(stack.ports[part])),
+        *("--state", str(places.simulators / part)),
+        *("--public-url", stack.page(part)),
+        *("--token-file", str(stack.simulator_token)),
+    ]
+    if part in {"stripe", "kimi"}:
+        return [*common, "--key-file", str(places.secret(f"{part}-key"))]
+    if part == "mail":
+        return [*common, "--smtp-port", str(stack.ports["smtp"])]
+    if part == "kubernetes":
+        return [*common, *_cluster_options(stack)]
+    return common
+
+
+def _cluster_options(stack: Stack) -> list[str]:
+    images = stack.places.home / "images.json"
+    agent = {
+        "command": [sys.executable, "-m", AGENT_MODULE],
+        "env": {"PYTHONPATH": str(PROJECT), "PYTHONUNBUFFERED": "1"},
+    }
+    images.write_text(json.dumps({BOX_IMAGE: agent}, indent=1), encoding="utf-8")
+    identity = box_identity(stack.places)
+    return [
+        *("--images", str(images)),
+        *("--kubeconfig", str(stack.kubeconfig)),
+        *("--volumes", str(stack.places.volumes)),
+        *(("--run-as", str(identity)) if identity else ()),
+    ]
+
+
+def box_identity(places: Places) -> Identity | None:
+    """Return the user for the boxes' processes; `None` when it could not even reach the interpreter and the code."""
+    needed = (Path(sys.executable).parent, Path(sys.executable).resolve().parent, PROJECT)
+    return places.identity if all(is_passable(folder) for folder in needed) else None
+
+
+def _ours(
+    stack: Stack,
+    subcommand: str,
+    title: str,
+    *,
+    options: Sequence[str] = (),
+    needs: Sequence[str] = (),
+    **more: Any,
+) -> Service:
+    """Return a service that is a command of our own; it reads its settings from the state folder."""
+
+    def prepare() -> Command:
+        return Command(
+            words=[sys.executable, "-m", "openclaw_web", subcommand, *options],
+            environment=child_environment(stack),
+            grace_seconds=WORKER_GRACE_SECONDS,
+        )
+
+    return Service(name=subcommand, title=title, prepare=prepare, needs=tuple(needs), **more)

@@ -1,0 +1,117 @@
+"""How a running stack is: looked at from outside, live, by anybody who may read its state folder."""
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from openclaw_web.local import control, ports
+from openclaw_web.local.screen import BOLD, DIM, GREEN, RED, Screen
+from openclaw_web.local.services import Kind, Phase
+
+OK, UNHEALTHY, NOT_RUNNING = 0, 1, 3  # 3: "not running", as init scripts say it (LSB)
+TITLE_WIDTH, STATE_WIDTH, PID_WIDTH = 18, 12, 9
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceStatus:
+    """One service as seen now."""
+
+    name: str
+    title: str
+    state: str
+    is_healthy: bool
+    pid: int | None
+    address: str
+    restarts: int
+    log: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackStatus:
+    """The whole stack as seen now. `pid` is the supervisor's."""
+
+    home: str
+    is_running: bool
+    is_healthy: bool
+    pid: int | None
+    url: str
+    kubeconfig: str
+    database: str
+    stack_file: str
+    services: tuple[ServiceStatus, ...]
+
+    @property
+    def exit_code(self) -> int:
+        if not self.is_running:
+            return NOT_RUNNING
+        return OK if self.is_healthy else UNHEALTHY
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def look(home: Path) -> StackStatus:
+    """Look at the stack of a state folder; whether it runs is known by its lock, not by a file that may be old."""
+    pid = control.running_pid(home)
+    state = control.read_state(home) if pid else {}
+    services = tuple(_service(one) for one in state.get("services", []))
+    return StackStatus(
+        home=str(home),
+        is_running=pid is not None,
+        is_healthy=bool(services) and all(one.is_healthy for one in services),
+        pid=pid,
+        url=state.get("url", ""),
+        kubeconfig=state.get("kubeconfig", ""),
+        database=next((one.address for one in services if one.name == "postgres"), ""),
+        stack_file=state.get("stack_file", ""),
+        services=services,
+    )
+
+
+def show(found: StackStatus, screen: Screen) -> None:
+    """Print the status for a person."""
+    if not found.is_running:
+        screen.line(f"Nothing runs in {found.home}; `make run` starts it.")
+        return
+    screen.line(f"{screen.paint('OpenClaw Cloud', BOLD)} {found.url} (supervisor {found.pid})\n")
+    for one in found.services:
+        mark = screen.paint("✓", GREEN) if one.is_healthy else screen.paint("✗", RED)
+        pid = str(one.pid or "")
+        again = f"  restarted {one.restarts} times" if one.restarts else ""
+        screen.line(
+            f"  {mark} {one.title:<{TITLE_WIDTH}}{one.state:<{STATE_WIDTH}}{pid:<{PID_WIDTH}}"
+            f"{screen.paint(one.address + again, DIM)}"
+        )
+    screen.line(f"\n  kubeconfig  {found.kubeconfig}")
+    screen.line(f"  database    {found.database or 'yours (DATABASE_URL)'}")
+    screen.line(f"  passwords   {found.stack_file}")
+
+
+def _service(kept: dict[str, Any]) -> ServiceStatus:
+    is_task = kept["kind"] == Kind.TASK
+    is_there = kept["phase"] == (Phase.DONE if is_task else Phase.READY)
+    answers = not kept["port"] or ports.answers(kept["port"])
+    is_healthy = is_there and (is_task or (_lives(kept["pid"]) and answers))
+    return ServiceStatus(
+        name=kept["name"],
+        title=kept["title"],
+        state=kept["phase"] if is_healthy or not is_there else "silent",
+        is_healthy=is_healthy,
+        pid=kept["pid"],
+        address=kept["address"],
+        restarts=kept["restarts"],
+        log=kept["log"],
+    )
+
+
+def _lives(pid: int | None) -> bool:
+    if pid is None:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,56 @@
+"""What an operator does by hand from a shell."""
+
+from openclaw_web.accounts import service as accounts
+from openclaw_web.boxes import queries as boxes
+from openclaw_web.core.database import close_database, open_database, session_scope
+from openclaw_web.core.errors import NotFoundError
+from openclaw_web.core.settings import Settings
+from openclaw_web.local import keys
+from openclaw_web.metering import service as metering
+
+
+async def create_admin(chosen: Settings, email: str) -> str:
+    """Make an admin and return the password."""
+    password = keys.password()
+    open_database(chosen.database_url)
+    try:
+        async with session_scope() as session:
+            await accounts.create_admin(session, email, password)
+    finally:
+        await close_database()
+    return password
+
+
+async def issue_token(chosen: Settings, email: str, *, is_unthrottled: bool) -> str:
+    """Make a proxy token for a customer's box and return it in clear.
+
+    Raises:
+        NotFoundError: nobody has this address, or the customer has no box.
+    """
+    open_database(chosen.database_url)
+    try:
+        async with session_scope() as session:
+            customer = await accounts.find_customer_by_email(session, email)
+            if customer is None:
+                raise NotFoundError(f"Nobody is known as {email}.")
+            box = await boxes.find_box_of_customer(session, customer.id)
+            if box is None:
+                raise NotFoundError(f"{email} has no box yet.")
+            issued = await metering.issue_token(
+                session, customer_id=customer.id, box_id=box.id, is_unthrottled=is_unthrottled
+            )
+    finally:
+        await close_database()
+    return issued.clear
+
+
+async def fill_demo(chosen: Settings, *, customers: int, days: int) -> None:
+    """Add made-up customers with history."""
+    from openclaw_web.admin import demo  # noqa: PLC0415 - only this command needs it
+
+    open_database(chosen.database_url)
+    try:
+        async with session_scope() as session:
+            await demo.fill(session, customers=customers, days=days)
+    finally:
+        await close_database()

@@ -1,0 +1,27 @@
+"""The cookie that remembers a visitor's chat.
+
+Only an answer of ours can set one that scripts cannot read.
+"""
+
+from fastapi import APIRouter, Request
+from fastapi.responses import RedirectResponse
+
+from openclaw_web.accounts import cookies
+from openclaw_web.billing.models import Tier
+from openclaw_web.core.security import new_token
+
+router = APIRouter()
+
+SEE_OTHER = 303
+VISITOR_SECONDS = 30 * 86_400  # an abandoned chat can be revived for 30 days
+
+
+@router.get("/start/begin")
+async def begin(request: Request, tier: str = "", *, fresh: bool = False) -> RedirectResponse:
+    """Give the browser a visitor's cookie, unless it has one, and go to the chat."""
+    query = f"&tier={tier}" if tier in set(Tier) else ""
+    response = RedirectResponse(f"/start?begun=1{query}", status_code=SEE_OTHER)
+    response.headers["Cache-Control"] = "no-store"
+    if fresh or not cookies.visitor_token(request.headers.get("cookie", "")):
+        cookies.set_cookie(response, cookies.VISITOR_COOKIE, new_token(), seconds=VISITOR_SECONDS)
+    return response

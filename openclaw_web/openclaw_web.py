@@ -1,0 +1,89 @@
+"""The app and its route table: every URL that a browser can open is here."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import reflex as rx
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from openclaw_web.accounts import page as accounts
+from openclaw_web.accounts.guard import SessionGuard
+from openclaw_web.accounts.websockets import TokenCheck
+from openclaw_web.admin import page as admin
+from openclaw_web.admin.state import AdminState
+from openclaw_web.api import PROXY_PREFIX, make_api, proxy
+from openclaw_web.billing import page as billing
+from openclaw_web.core.logs import configure_logs
+from openclaw_web.core.settings import settings
+from openclaw_web.dashboard import page as dashboard
+from openclaw_web.dashboard.state import HomeState, UsageState
+from openclaw_web.onboarding import page as onboarding
+from openclaw_web.onboarding.state import OnboardingView
+from openclaw_web.ui import headers, not_found
+
+DESCRIPTION = (
+    "Your own OpenClaw assistant on Telegram, running in minutes. No server, no keys, no upkeep."
+)
+
+configure_logs(settings().log_level)
+api = make_api()
+
+
+def with_proxy(app: ASGIApp) -> ASGIApp:
+    """Hand token traffic to the gateway before FastAPI and Reflex spend time on it."""
+
+    async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith(PROXY_PREFIX):
+            await proxy(scope, receive, send)
+        else:
+            await app(scope, receive, send)
+
+    return dispatch
+
+
+@asynccontextmanager
+async def run_api() -> AsyncIterator[None]:
+    """Run the sub-app's lifespan.
+
+    Which Starlette leaves out for an outer app that Reflex is mounted in.
+    """
+    async with api.router.lifespan_context(api):
+        yield
+
+
+app = rx.App(
+    html_lang="en",
+    stylesheets=["/style.css"],
+    head_components=[
+        rx.el.link(rel="icon", href="/favicon.svg", type="image/svg+xml"),
+        rx.el.meta(name="viewport", content="width=device-width, initial-scale=1"),
+        rx.el.meta(name="color-scheme", content="light dark"),
+    ],
+    api_transformer=[api, headers.with_security_headers, TokenCheck, with_proxy],
+)
+app.add_middleware(SessionGuard(), index=0)
+app.register_lifespan_task(run_api)
+
+app.add_page(
+    billing.landing_page,
+    route="/",
+    title=("OpenClaw Cloud: your own assistant, running"),
+    description=DESCRIPTION,
+)
+app.add_page(
+    onboarding.start_page,
+    route="/start",
+    title="Start · OpenClaw Cloud",
+    on_load=OnboardingView.load,
+)
+app.add_page(accounts.login_page, route="/login", title="Sign in · OpenClaw Cloud")
+app.add_page(
+    dashboard.home_page, route="/home", title="Home · OpenClaw Cloud", on_load=HomeState.load
+)
+app.add_page(
+    dashboard.usage_page, route="/usage", title="Usage · OpenClaw Cloud", on_load=UsageState.load
+)
+app.add_page(
+    admin.overview_page, route="/admin", title="Admin · OpenClaw Cloud", on_load=AdminState.load
+)
+app.add_page(not_found.not_found_page, route="404", title="Not found · OpenClaw Cloud")

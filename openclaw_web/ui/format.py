@@ -1,0 +1,69 @@
+"""How money, tokens and times are written: once, here, in English."""
+
+from datetime import UTC, datetime, timedelta
+
+CURRENCY_SIGNS = {"usd": "$", "eur": "€", "gbp": "£"}
+MILLION = 1_000_000
+THOUSAND = 1_000
+MINUTE = 60
+HOUR = 3600
+DAY = 86_400
+
+
+def money(cents: int, currency: str = "usd") -> str:
+    """Write integer cents: `$19`, `$19.50`."""
+    sign = CURRENCY_SIGNS.get(currency.lower(), f"{currency.upper()} ")
+    whole, rest = divmod(abs(cents), 100)
+    minus = "-" if cents < 0 else ""
+    return f"{minus}{sign}{whole:,}" + (f".{rest:02d}" if rest else "")
+
+
+def tokens(count: int) -> str:
+    """Write a count of tokens exactly: `1,234,567`."""
+    return f"{count:,}"
+
+
+def tokens_short(count: int) -> str:
+    """Write a count of tokens for a headline: `950`, `12.3k`, `40M`."""
+    for size, letter in ((MILLION, "M"), (THOUSAND, "k")):
+        if count >= size:
+            return f"{count / size:.1f}".removesuffix(".0") + letter
+    return str(count)
+
+
+def percent(part: int, whole: int) -> float:
+    """Return how much of the whole the part is, in percent with one decimal."""
+    return round(part / whole * 100, 1) if whole else 0.0
+
+
+def day(moment: datetime) -> str:
+    """Write a day: `21 Nov 2026` (UTC)."""
+    return moment.astimezone(UTC).strftime("%-d %b %Y")
+
+
+def day_and_time(moment: datetime) -> str:
+    """Write a minute: `21 Nov 2026, 14:05 UTC`."""
+    return moment.astimezone(UTC).strftime("%-d %b %Y, %H:%M UTC")
+
+
+def ago(moment: datetime, now: datetime) -> str:
+    """Write how long ago something was: `just now`, `5 min ago`, `3 h ago`, `2 days ago`."""
+    seconds = max(0, int((now - moment).total_seconds()))
+    if seconds < MINUTE:
+        return "just now" if seconds < 10 else f"{seconds} s ago"  # noqa: PLR2004 - a feeling, not a fact
+    if seconds < HOUR:
+        return f"{seconds // MINUTE} min ago"
+    if seconds < DAY:
+        return f"{seconds // HOUR} h ago"
+    days = seconds // DAY
+    return "yesterday" if days == 1 else f"{days} days ago"
+
+
+def duration(span: timedelta) -> str:
+    """Write a span roughly: `45 s`, `12 min`, `3 h`, `2 days`."""
+    seconds = int(span.total_seconds())
+    for size, unit in ((DAY, "days"), (HOUR, "h"), (MINUTE, "min")):
+        if seconds >= size:
+            count = seconds // size
+            return f"{count} {'day' if unit == 'days' and count == 1 else unit}"
+    return f"{seconds} s"

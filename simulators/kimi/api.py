@@ -1,0 +1,190 @@
+"""The model API: who may ask, what is asked, what is answered, and a record of it."""
+
+import asyncio
+import hmac
+import json
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp
+
+from simulators.kimi import anthropic_form, openai_form
+from simulators.kimi.answers import Answer, Answers, Question, Reply, compose
+from simulators.kimi.errors import VendorError
+from simulators.kimi.reading import MODELS, Event
+from simulators.kimi.store import Store
+from simulators.kimi.streaming import EventStream, Sent, WholeAnswer
+
+OK = 200
+SERVER_ERROR = 500
+CONTEXT_WINDOW = 262_144
+MODELS_CREATED = 1_790_000_000
+
+
+class Form(Protocol):
+    """A wire form: how it asks, answers, streams and refuses."""
+
+    def read(self, body: dict[str, Any]) -> Question: ...
+
+    def error_body(self, error: VendorError) -> dict[str, Any]: ...
+
+    def whole(self, question: Question, reply: Reply, *, has_usage: bool) -> dict[str, Any]: ...
+
+    def chunks(self, question: Question, reply: Reply, *, has_usage: bool) -> Iterator[Event]: ...
+
+
+@dataclass(kw_only=True)
+class Exchange:
+    """One request on its way, and what the record will say of it."""
+
+    form: Form
+    request: Request
+    started_at: float
+    request_bytes: int = 0
+    model: str | None = None
+    is_stream: bool = False
+    status: int = OK
+    usage: dict[str, int] | None = None
+
+
+class ModelApi:
+    def __init__(self, store: Store, answers: Answers, key: str) -> None:
+        self._store = store
+        self._answers = answers
+        self._key = key.encode()
+
+    async def complete(self, request: Request) -> Response:
+        return await self._answer(request, openai_form)
+
+    async def message(self, request: Request) -> Response:
+        return await self._answer(request, anthropic_form)
+
+    async def models(self, request: Request) -> Response:
+        try:
+            self._check_key(request)
+        except VendorError as error:
+            return JSONResponse(error.openai_body(), status_code=error.status)
+        data = [
+            {
+                "id": name,
+                "object": "model",
+                "created": MODELS_CREATED,
+                "owned_by": "moonshot",
+                "context_length": CONTEXT_WINDOW,
+            }
+            for name in MODELS
+        ]
+        return JSONResponse({"object": "list", "data": data})
+
+    async def unknown(self, request: Request) -> Response:
+        error = VendorError(404)
+        is_anthropic = "/messages" in request.url.path
+        body = error.anthropic_body() if is_anthropic else error.openai_body()
+        return JSONResponse(body, status_code=error.status)
+
+    async def _answer(self, request: Request, form: Form) -> Response:
+        exchange = Exchange(form=form, request=request, started_at=time.monotonic())
+        sent = Sent()
+        try:
+            answer = await self._made(exchange, sent)
+        except VendorError as error:
+            exchange.status = error.status
+            answer = WholeAnswer(
+                error.status,
+                form.error_body(error),
+                headers=error.headers(),
+                is_cut=False,
+                sent=sent,
+            )
+        return Recorded(answer, lambda: self._record(exchange, sent))
+
+    async def _made(self, exchange: Exchange, sent: Sent) -> ASGIApp:
+        self._check_key(exchange.request)
+        raw = await exchange.request.body()
+        exchange.request_bytes = len(raw)
+        question = exchange.form.read(_object(raw))
+        exchange.model, exchange.is_stream = question.model, question.is_stream
+        answer = self._answers.take()
+        await asyncio.sleep(answer.delay_seconds)
+        if answer.error is not None or (answer.status or OK) != OK:
+            raise VendorError(
+                answer.status or SERVER_ERROR, answer.error, answer.retry_after_seconds
+            )
+        reply = compose(question, answer)
+        exchange.usage = None if answer.no_usage else reply.usage.as_json()
+        return _respond(exchange.form, question, reply, answer, sent)
+
+    def _check_key(self, request: Request) -> None:
+        bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
+        given = request.headers.get("x-api-key") or bearer
+        if not hmac.compare_digest(given.encode(), self._key):
+            raise VendorError(401)
+
+    def _record(self, exchange: Exchange, sent: Sent) -> None:
+        request = exchange.request
+        self._store.add_request(
+            {
+                "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                "path": request.url.path,
+                "model": exchange.model,
+                "stream": exchange.is_stream,
+                "status": exchange.status,
+                "header_names": sorted(set(request.headers)),
+                "request_bytes": exchange.request_bytes,
+                "response_bytes": sent.size_bytes,
+                "was_cut": sent.is_cut,
+                "usage": exchange.usage,
+                "duration_ms": round((time.monotonic() - exchange.started_at) * 1000, 1),
+            }
+        )
+
+
+class Recorded(Response):
+    """An answer that is written down when it has been sent, also when the client left."""
+
+    def __init__(self, answer: ASGIApp, record: Callable[[], None]) -> None:
+        super().__init__()
+        self._answer = answer
+        self._record = record
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await self._answer(scope, receive, send)
+        finally:
+            self._record()
+
+
+def _respond(form: Form, question: Question, reply: Reply, answer: Answer, sent: Sent) -> ASGIApp:
+    headers = {"x-request-id": f"req_{uuid.uuid4().hex}"}
+    has_usage = not answer.no_usage
+    if question.is_stream:
+        return EventStream(
+            form.chunks(question, reply, has_usage=has_usage),
+            headers=headers,
+            chunk_delay_seconds=answer.chunk_delay_seconds,
+            cut_after=answer.cut_after_chunks,
+            sent=sent,
+        )
+    return WholeAnswer(
+        OK,
+        form.whole(question, reply, has_usage=has_usage),
+        headers=headers,
+        is_cut=answer.cut_after_chunks is not None,
+        sent=sent,
+    )
+
+
+def _object(raw: bytes) -> dict[str, Any]:
+    try:
+        body = json.loads(raw)
+    except ValueError:
+        raise VendorError(400, "Invalid request: the body is not valid JSON") from None
+    if not isinstance(body, dict):
+        raise VendorError(400, "Invalid request: the body must be a JSON object")
+    return body

@@ -1,0 +1,60 @@
+"""An address for each pod: on Linux a loopback address of its own, elsewhere 127.0.0.1 with free ports."""
+
+import secrets
+import socket
+import sys
+from collections.abc import Iterable
+
+LOOPBACK = "127.0.0.1"
+HAS_MANY_LOOPBACKS = sys.platform == "linux"
+_TRIES = 200
+
+
+class Addresses:
+    """Hands out addresses that no other pod here has, and on which the pod's ports are free."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def take(self, ports: Iterable[int]) -> str:
+        """Return a free address; random, so that two clusters on one machine do not meet.
+
+        Raises:
+            OSError: none was found.
+        """
+        if not HAS_MANY_LOOPBACKS:
+            return LOOPBACK
+        wanted = list(ports)
+        for _ in range(_TRIES):
+            parts = (64 + secrets.randbelow(128), secrets.randbelow(256), 1 + secrets.randbelow(254))
+            address = "127." + ".".join(str(part) for part in parts)
+            if address not in self._taken and all(_is_free(address, port) for port in wanted):
+                self._taken.add(address)
+                return address
+        raise OSError("no free loopback address for a pod")
+
+    def give_back(self, address: str) -> None:
+        self._taken.discard(address)
+
+
+def real_ports(ports: Iterable[int]) -> dict[int, int]:
+    """Return the port that stands for each container port: the same where addresses are plenty."""
+    if HAS_MANY_LOOPBACKS:
+        return {port: port for port in ports}
+    return {port: _free_port() for port in ports}
+
+
+def _is_free(address: str, port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError:
+            return False
+    return True
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return probe.getsockname()[1]

@@ -1,0 +1,193 @@
+"""Resource quotas and limit ranges: what a namespace may hold, and what its containers get by default."""
+
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from typing import Any
+
+from simulators.kubernetes import quantities, resources
+from simulators.kubernetes.errors import forbidden
+from simulators.kubernetes.objects import Object, is_finished, name_of, namespace_of
+from simulators.kubernetes.store import Store
+
+_COMPUTE = ("cpu", "memory", "ephemeral-storage")
+_COUNTED = {
+    resources.SECRETS: "secrets",
+    resources.CONFIG_MAPS: "configmaps",
+    resources.SERVICES: "services",
+    resources.CLAIMS: "persistentvolumeclaims",
+    resources.QUOTAS: "resourcequotas",
+    resources.PODS: "pods",
+}
+MEASURED = tuple(one for one in resources.ALL if one.namespaced and one is not resources.EVENTS)
+
+
+def usage(resource: resources.Resource, one: Object) -> dict[str, Decimal]:
+    """Return what this object counts for, by the names that quotas use."""
+    if resource is resources.PODS and is_finished(one):
+        return {}
+    used = {f"count/{resource.qualified}": Decimal(1)}
+    if resource in _COUNTED:
+        used[_COUNTED[resource]] = Decimal(1)
+    if resource is resources.CLAIMS:
+        used["requests.storage"] = quantities.parse(one["spec"]["resources"]["requests"]["storage"])
+    if resource is resources.PODS:
+        used |= _compute(one["spec"])
+    return used
+
+
+def _compute(spec: Mapping[str, Any]) -> dict[str, Decimal]:
+    used: dict[str, Decimal] = {}
+    for field in ("requests", "limits"):
+        running = quantities.total(_wanted(spec.get("containers") or (), field))
+        for one in _wanted(spec.get("initContainers") or (), field):
+            for name, value in one.items():
+                running[name] = max(running.get(name, Decimal(0)), quantities.parse(value))
+        used |= {f"{field}.{name}": amount for name, amount in running.items()}
+    used |= {name: used[f"requests.{name}"] for name in _COMPUTE if f"requests.{name}" in used}
+    return used
+
+
+def _wanted(containers: Iterable[Mapping[str, Any]], field: str) -> list[Mapping[str, Any]]:
+    return [(one.get("resources") or {}).get(field) or {} for one in containers]
+
+
+def used_in(store: Store, namespace: str) -> dict[str, Decimal]:
+    used: dict[str, Decimal] = {}
+    for resource in MEASURED:
+        for one in store.list(resource, namespace):
+            for name, amount in usage(resource, one).items():
+                used[name] = used.get(name, Decimal(0)) + amount
+    return used
+
+
+def enforce(store: Store, resource: resources.Resource, one: Object) -> None:
+    """Refuse what would exceed a quota of the object's namespace.
+
+    Quotas with scopes are kept but not enforced.
+
+    Raises:
+        ApiError: 403, exceeded, or a limited resource is not stated.
+    """
+    if not resource.namespaced or resource is resources.EVENTS:
+        return
+    quotas = [
+        each
+        for each in store.list(resources.QUOTAS, namespace_of(one))
+        if not each["spec"].get("scopes") and not each["spec"].get("scopeSelector")
+    ]
+    if not quotas:
+        return
+    asked = usage(resource, one)
+    used = used_in(store, namespace_of(one))
+    for each in sorted(quotas, key=name_of):
+        hard = {name: quantities.parse(most) for name, most in each["spec"].get("hard", {}).items()}
+        if resource is resources.PODS:
+            _refuse_unstated(one, each, hard)
+        _refuse_excess(resource, one, each, (asked, used, hard))
+
+
+def _refuse_unstated(pod: Object, quota: Object, hard: Mapping[str, Decimal]) -> None:
+    unstated = []
+    for name in sorted(hard):
+        field, _, what = name.rpartition(".")
+        field = field or "requests"
+        if what not in _COMPUTE or field not in {"requests", "limits"}:
+            continue
+        lacking = [
+            container["name"]
+            for container in pod["spec"]["containers"]
+            if what not in ((container.get("resources") or {}).get(field) or {})
+        ]
+        if lacking:
+            unstated.append(f"{name} for: {','.join(lacking)}")
+    if unstated:
+        why = f"failed quota: {name_of(quota)}: must specify {'; '.join(unstated)}"
+        raise forbidden(resources.PODS, name_of(pod), why)
+
+
+def _refuse_excess(
+    resource: resources.Resource,
+    one: Object,
+    quota: Object,
+    amounts: tuple[Mapping[str, Decimal], Mapping[str, Decimal], Mapping[str, Decimal]],
+) -> None:
+    asked, used, hard = amounts
+    nothing = Decimal(0)
+    over = [
+        name
+        for name in sorted(hard)
+        if name in asked and asked[name] and used.get(name, nothing) + asked[name] > hard[name]
+    ]
+    if over:
+        shown = [
+            ",".join(f"{name}={quantities.write(values.get(name, nothing), name)}" for name in over)
+            for values in (asked, used, hard)
+        ]
+        why = (
+            f"exceeded quota: {name_of(quota)}, requested: {shown[0]}, used: {shown[1]},"
+            f" limited: {shown[2]}"
+        )
+        raise forbidden(resource, name_of(one), why)
+
+
+def apply_limit_ranges(store: Store, namespace: str, spec: dict[str, Any]) -> None:
+    """Give containers their namespace's default limits and requests, in place."""
+    for limit in _limits(store, namespace, "Container"):
+        for container in [*spec.get("containers", ()), *spec.get("initContainers", ())]:
+            wanted = container.setdefault("resources", {})
+            for name, value in (limit.get("default") or {}).items():
+                wanted.setdefault("limits", {}).setdefault(name, value)
+            for name, value in (limit.get("defaultRequest") or {}).items():
+                wanted.setdefault("requests", {}).setdefault(name, value)
+
+
+def check_limit_ranges(store: Store, pod: Object) -> None:
+    """Refuse a pod with a container outside its namespace's limits.
+
+    Raises:
+        ApiError: 403 with every bound that does not hold.
+    """
+    problems = []
+    for limit in _limits(store, namespace_of(pod), "Container"):
+        for container in pod["spec"]["containers"]:
+            problems.extend(_outside(limit, container.get("resources") or {}, "Container"))
+    for limit in _limits(store, namespace_of(pod), "Pod"):
+        used = _compute(pod["spec"])
+        wanted = {
+            field: {
+                name.partition(".")[2]: str(amount)
+                for name, amount in used.items()
+                if name.startswith(f"{field}.")
+            }
+            for field in ("requests", "limits")
+        }
+        problems.extend(_outside(limit, wanted, "Pod"))
+    if problems:
+        listed = problems[0] if len(problems) == 1 else f"[{', '.join(problems)}]"
+        raise forbidden(resources.PODS, name_of(pod), listed)
+
+
+def _outside(limit: Mapping[str, Any], wanted: Mapping[str, Any], kind: str) -> list[str]:
+    problems = []
+    for bound, field, word in (("max", "limit", "maximum"), ("min", "request", "minimum")):
+        for name, value in (limit.get(bound) or {}).items():
+            edge = quantities.parse(value)
+            stated = (wanted.get(f"{field}s") or {}).get(name)
+            begin = f"{word} {name} usage per {kind} is {value}"
+            if stated is None:
+                problems.append(f"{begin}.  No {field} is specified")
+                continue
+            amount = quantities.parse(stated)
+            if (amount > edge) if bound == "max" else (amount < edge):
+                shown = quantities.write(amount, name)
+                problems.append(f"{begin}, but {field} is {shown}")
+    return problems
+
+
+def _limits(store: Store, namespace: str, kind: str) -> list[dict[str, Any]]:
+    return [
+        limit
+        for one in store.list(resources.LIMIT_RANGES, namespace)
+        for limit in one["spec"].get("limits") or ()
+        if limit.get("type") == kind
+    ]

@@ -1,0 +1,280 @@
+"""What must hold for an object to be accepted, beyond having the right types."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from simulators.kubernetes import quantities, resources, selectors
+from simulators.kubernetes.defaults import templates_of
+from simulators.kubernetes.errors import (
+    Cause,
+    duplicate,
+    forbidden_field,
+    invalid,
+    required,
+    unsupported,
+    wrong,
+)
+from simulators.kubernetes.objects import Object, name_of
+from simulators.kubernetes.pod_validation import check_pod_spec
+
+SECRET_BYTES = 1024 * 1024
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
+_QUALIFIED = re.compile(r"([a-z0-9.-]{1,253}/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+_LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
+_DATA_KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
+_LABEL_HINT = (
+    "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must"
+    " start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc')"
+)
+_SUBDOMAIN_HINT = (
+    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.',"
+    " and must start and end with an alphanumeric character (e.g. 'example.com')"
+)
+_NAMED_BY_LABEL = (resources.NAMESPACES, resources.SERVICES)
+_ACCESS_MODES = ("ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod")
+
+
+def check(resource: resources.Resource, one: Object, missing: Iterable[Cause] = ()) -> None:
+    """Refuse an object that the real server would refuse.
+
+    Raises:
+        ApiError: 422 with every cause found.
+    """
+    causes = [*missing, *_metadata(resource, one)]
+    if not causes:
+        causes.extend(_KINDS.get(resource, _nothing)(one))
+        for path, spec in templates_of(resource, one):
+            causes.extend(check_pod_spec(spec, path))
+    if causes:
+        raise invalid(resource, one["metadata"].get("name", ""), causes)
+
+
+def check_change(resource: resources.Resource, old: Object, new: Object) -> None:
+    """Refuse a change of what may never change.
+
+    Raises:
+        ApiError: 422 with every cause found.
+    """
+    causes = list(_CHANGES.get(resource, _no_change)(old, new))
+    if causes:
+        raise invalid(resource, name_of(old), causes)
+
+
+def _nothing(_: Object) -> Iterator[Cause]:
+    yield from ()
+
+
+def _no_change(_old: Object, _new: Object) -> Iterator[Cause]:
+    yield from ()
+
+
+def _metadata(resource: resources.Resource, one: Object) -> Iterator[Cause]:
+    metadata = one["metadata"]
+    name = metadata.get("name")
+    is_label = resource in _NAMED_BY_LABEL
+    if not name:
+        yield required("metadata.name", "name or generateName is required")
+    elif not (_LABEL if is_label else _SUBDOMAIN).fullmatch(name):
+        yield wrong("metadata.name", name, _LABEL_HINT if is_label else _SUBDOMAIN_HINT)
+    for key, value in (metadata.get("labels") or {}).items():
+        if not _QUALIFIED.fullmatch(key):
+            yield wrong("metadata.labels", key, "name part must consist of alphanumeric characters")
+        if not _LABEL_VALUE.fullmatch(value):
+            hint = "a valid label must be an empty string or consist of alphanumeric characters"
+            yield wrong("metadata.labels", value, hint)
+    for key in metadata.get("annotations") or {}:
+        if not _QUALIFIED.fullmatch(key.lower()):
+            yield wrong("metadata.annotations", key, "name part must be a qualified name")
+    for key in metadata.get("finalizers") or ():
+        if "/" not in key and key not in {"orphan", "foregroundDeletion"}:
+            yield wrong("metadata.finalizers", key, "name is neither a standard finalizer name nor"
+                        " is it fully qualified")  # fmt: skip
+
+
+def _workload(one: Object) -> Iterator[Cause]:
+    spec = one["spec"]
+    template = spec.get("template") or {}
+    labels = (template.get("metadata") or {}).get("labels") or {}
+    selector = spec.get("selector") or {}
+    if spec["replicas"] < 0:
+        yield wrong("spec.replicas", spec["replicas"], "must be greater than or equal to 0")
+    if not selector.get("matchLabels") and not selector.get("matchExpressions"):
+        hint = "empty selector is invalid for deployment"
+        yield wrong("spec.selector", "{}", hint)
+    elif not selectors.matches(selector, labels):
+        hint = "`selector` does not match template `labels`"
+        yield wrong("spec.template.metadata.labels", str(labels), hint)
+    if (policy := (template.get("spec") or {}).get("restartPolicy")) != "Always":
+        yield unsupported("spec.template.spec.restartPolicy", policy, ["Always"])
+
+
+def _deployment(one: Object) -> Iterator[Cause]:
+    yield from _workload(one)
+    strategy = one["spec"]["strategy"]
+    if strategy["type"] not in {"Recreate", "RollingUpdate"}:
+        allowed = ["Recreate", "RollingUpdate"]
+        yield unsupported("spec.strategy.type", strategy["type"], allowed)
+    if strategy["type"] == "Recreate" and "rollingUpdate" in strategy:
+        hint = "may not be specified when strategy `type` is 'Recreate'"
+        yield forbidden_field("spec.strategy.rollingUpdate", hint)
+
+
+def _data(one: Object) -> Iterator[Cause]:
+    size = 0
+    for field in ("data", "binaryData"):
+        for key, value in (one.get(field) or {}).items():
+            size += len(value)
+            if not _DATA_KEY.fullmatch(key) or key in {".", ".."}:
+                hint = "a valid config key must consist of alphanumeric characters, '-', '_' or '.'"
+                yield wrong(f"{field}[{key}]", key, hint)
+    if size > SECRET_BYTES * 4 // 3:
+        hint = f"Too long: may not be more than {SECRET_BYTES} bytes"
+        yield Cause("data", "FieldValueTooLong", hint)
+
+
+def _quota(one: Object) -> Iterator[Cause]:
+    for name, value in (one["spec"].get("hard") or {}).items():
+        yield from _quantity(f"spec.hard[{name}]", value)
+
+
+def _quantity(path: str, value: object) -> Iterator[Cause]:
+    try:
+        if quantities.parse(value) < 0:
+            yield wrong(path, value, "must be greater than or equal to 0")
+    except ValueError:
+        hint = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
+        yield wrong(path, value, hint)
+
+
+def _limit_range(one: Object) -> Iterator[Cause]:
+    for index, limit in enumerate(one["spec"].get("limits") or ()):
+        for field in ("default", "defaultRequest", "max", "min"):
+            for name, value in (limit.get(field) or {}).items():
+                yield from _quantity(f"spec.limits[{index}].{field}[{name}]", value)
+
+
+def _claim(one: Object) -> Iterator[Cause]:
+    spec = one["spec"]
+    modes = spec.get("accessModes") or []
+    if not modes:
+        yield required("spec.accessModes", "at least 1 access mode is required")
+    for mode in modes:
+        if mode not in _ACCESS_MODES:
+            yield unsupported("spec.accessModes", mode, _ACCESS_MODES)
+    wanted = (spec.get("resources") or {}).get("requests") or {}
+    if "storage" not in wanted:
+        yield required("spec.resources[storage]")
+    else:
+        yield from _quantity("spec.resources[storage]", wanted["storage"])
+
+
+def _service(one: Object) -> Iterator[Cause]:
+    spec = one["spec"]
+    ports = spec.get("ports") or []
+    if not ports and spec.get("clusterIP") != "None" and spec["type"] != "ExternalName":
+        yield required("spec.ports")
+    names = [port.get("name", "") for port in ports]
+    for index, port in enumerate(ports):
+        if not 1 <= port["port"] <= 65535:  # noqa: PLR2004 - the range of TCP ports
+            hint = "must be between 1 and 65535, inclusive"
+            yield wrong(f"spec.ports[{index}].port", port["port"], hint)
+        if len(ports) > 1 and not port.get("name"):
+            yield required(f"spec.ports[{index}].name")
+        elif names.count(port.get("name", "")) > 1:
+            yield duplicate(f"spec.ports[{index}].name", port.get("name"))
+
+
+def _immutable(
+    path: str, old: Mapping[str, Any], new: Mapping[str, Any], field: str
+) -> Iterator[Cause]:
+    if old.get(field) != new.get(field):
+        yield wrong(path, str(new.get(field)), "field is immutable")
+
+
+def _workload_change(old: Object, new: Object) -> Iterator[Cause]:
+    yield from _immutable("spec.selector", old["spec"], new["spec"], "selector")
+
+
+def _secret_change(old: Object, new: Object) -> Iterator[Cause]:
+    yield from _immutable("type", old, new, "type")
+    yield from _data_change(old, new)
+
+
+def _data_change(old: Object, new: Object) -> Iterator[Cause]:
+    if not old.get("immutable"):
+        return
+    hint = "field is immutable when `immutable` is set"
+    if any(old.get(field) != new.get(field) for field in ("data", "binaryData")):
+        yield forbidden_field("data", hint)
+    if not new.get("immutable"):
+        yield forbidden_field("immutable", hint)
+
+
+def _pod_change(old: Object, new: Object) -> Iterator[Cause]:
+    if _fixed_part(old["spec"]) != _fixed_part(new["spec"]):
+        yield forbidden_field(
+            "spec",
+            "pod updates may not change fields other than `spec.containers[*].image`,"
+            "`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only"
+            " additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be"
+            " set to 1 if it was previously negative)",
+        )
+
+
+def _fixed_part(spec: Mapping[str, Any]) -> dict[str, Any]:
+    fixed = {
+        key: one
+        for key, one in spec.items()
+        if key not in {"activeDeadlineSeconds", "tolerations", "nodeName"}
+    }
+    for group in ("containers", "initContainers"):
+        fixed[group] = [
+            {key: one for key, one in container.items() if key != "image"}
+            for container in spec.get(group) or ()
+        ]
+    return fixed
+
+
+def _claim_change(old: Object, new: Object) -> Iterator[Cause]:
+    free = {"resources", "volumeName", "volumeAttributesClassName"}
+    before, after = (
+        {key: one for key, one in each["spec"].items() if key not in free} for each in (old, new)
+    )
+    if before != after:
+        hint = (
+            "spec is immutable after creation except resources.requests and"
+            " volumeAttributesClassName for bound claims"
+        )
+        yield forbidden_field("spec", hint)
+    was, asked = (each["spec"]["resources"]["requests"]["storage"] for each in (old, new))
+    if quantities.parse(asked) < quantities.parse(was):
+        hint = "field can not be less than status.capacity"
+        yield forbidden_field("spec.resources.requests.storage", hint)
+
+
+def _service_change(old: Object, new: Object) -> Iterator[Cause]:
+    if old["spec"].get("clusterIP"):
+        yield from _immutable("spec.clusterIP", old["spec"], new["spec"], "clusterIP")
+
+
+_KINDS: dict[resources.Resource, Callable[[Object], Iterator[Cause]]] = {
+    resources.DEPLOYMENTS: _deployment,
+    resources.REPLICA_SETS: _workload,
+    resources.SECRETS: _data,
+    resources.CONFIG_MAPS: _data,
+    resources.QUOTAS: _quota,
+    resources.LIMIT_RANGES: _limit_range,
+    resources.CLAIMS: _claim,
+    resources.SERVICES: _service,
+}
+_CHANGES: dict[resources.Resource, Callable[[Object, Object], Iterator[Cause]]] = {
+    resources.DEPLOYMENTS: _workload_change,
+    resources.REPLICA_SETS: _workload_change,
+    resources.SECRETS: _secret_change,
+    resources.CONFIG_MAPS: _data_change,
+    resources.PODS: _pod_change,
+    resources.CLAIMS: _claim_change,
+    resources.SERVICES: _service_change,
+}

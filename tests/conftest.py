@@ -1,0 +1,138 @@
+"""What every test may ask for: real servers of our own, a fresh database, an empty Valkey.
+
+Each test process starts its own PostgreSQL and Valkey in a temporary folder, so tests run in parallel and beside a
+running stack. The migrations are applied once to a template; a test gets a clone of it in some 50 ms.
+"""
+
+import base64
+import contextlib
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+# Before the first import of ours: settings are read once.
+SCRATCH = Path(tempfile.mkdtemp(prefix="openclaw-cloud-tests-"))
+os.environ["OPENCLAW_CLOUD_HOME"] = str(SCRATCH / "home")
+os.environ["SECRET_KEY"] = base64.b64encode(b"only for tests: not secret, 32 b").decode()
+os.environ["PORT"] = "3000"
+os.environ["__REFLEX_SKIP_COMPILE"] = "1"
+os.environ["REFLEX_TELEMETRY_ENABLED"] = "false"
+for name in ("OPENCLAW_CLOUD_ENV", "DATABASE_URL", "REDIS_URL", "PUBLIC_URL", "DEV_SERVICES"):
+    os.environ.pop(name, None)
+
+import psycopg
+import pytest
+from psycopg import sql
+from redis.asyncio import Redis
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from openclaw_web.core.database import close_database, engine, open_database
+from openclaw_web.core.migrations import migrate
+from openclaw_web.integrations.redis import close_redis, open_redis
+from openclaw_web.local import children, places, ports, postgres, valkey
+from openclaw_web.local.places import PASSABLE
+from openclaw_web.local.postgres import Postgres
+from openclaw_web.local.valkey import Valkey
+
+TEMPLATE = "template_openclaw"
+END_SECONDS = 10.0
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # SQLModel would have us call exec(); text and inserts need execute(), which is SQLAlchemy's own and stays.
+    config.addinivalue_line("filterwarnings", r"ignore:\s*.*session\.exec\(\):DeprecationWarning")
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(SCRATCH, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Postgres]:
+    """Run a PostgreSQL of this test process's own, without fsync."""
+    SCRATCH.chmod(PASSABLE)
+    server = Postgres(
+        folder=SCRATCH / "postgres",
+        port=ports.free_port(),
+        password=secrets.token_hex(16),
+        identity=places.unprivileged_identity(),
+        is_durable=False,
+    )
+    postgres.prepare(server)
+    child = children.start(postgres.command(server), log=SCRATCH / "postgres.log")
+    try:
+        postgres.wait_until_ready(server)
+        yield server
+    finally:
+        child.end(END_SECONDS)
+
+
+@pytest.fixture(scope="session")
+def database_template(postgres_server: Postgres) -> str:
+    """Apply the migrations once and return the name of the database to clone."""
+    _administer(postgres_server, sql.SQL("CREATE DATABASE {}").format(sql.Identifier(TEMPLATE)))
+    migrate(postgres_server.url(TEMPLATE))
+    return TEMPLATE
+
+
+@pytest.fixture
+async def database(postgres_server: Postgres, database_template: str) -> AsyncIterator[str]:
+    """Open a fresh database with all tables and return its address."""
+    name = f"test_{secrets.token_hex(6)}"
+    names = {"name": sql.Identifier(name), "template": sql.Identifier(database_template)}
+    _administer(
+        postgres_server, sql.SQL("CREATE DATABASE {name} TEMPLATE {template}").format(**names)
+    )
+    url = postgres_server.url(name)
+    open_database(url)
+    try:
+        yield url
+    finally:
+        await close_database()
+        _administer(postgres_server, sql.SQL("DROP DATABASE {name} WITH (FORCE)").format(**names))
+
+
+@pytest.fixture
+async def session(database: str) -> AsyncIterator[AsyncSession]:
+    """Open a session; what a test wants others to see, it commits."""
+    assert database
+    async with AsyncSession(engine(), expire_on_commit=False) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def valkey_server() -> Iterator[Valkey]:
+    """Run a Valkey of this test process's own, in memory only."""
+    server = Valkey(
+        folder=SCRATCH / "valkey",
+        port=ports.free_port(),
+        password=secrets.token_hex(16),
+        is_durable=False,
+    )
+    valkey.prepare(server)
+    child = children.start(valkey.command(server), log=SCRATCH / "valkey.log")
+    try:
+        valkey.wait_until_ready(server)
+        yield server
+    finally:
+        child.end(END_SECONDS)
+
+
+@pytest.fixture
+async def redis(valkey_server: Valkey) -> AsyncIterator[Redis]:
+    """Open an empty Valkey and return our client of it."""
+    client = open_redis(valkey_server.url)
+    await client.flushall()
+    try:
+        yield client
+    finally:
+        with contextlib.suppress(ConnectionError):
+            await close_redis()
+
+
+def _administer(server: Postgres, statement: sql.Composed) -> None:
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        connection.execute(statement)

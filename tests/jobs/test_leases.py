@@ -1,0 +1,168 @@
+import asyncio
+from datetime import timedelta
+
+import pytest
+import sqlalchemy as sa
+from sqlmodel import col
+
+from openclaw_web.core.database import session_scope
+from openclaw_web.jobs import leases, queries, service
+from openclaw_web.jobs.models import JobStatus, JobType, OperatorJob
+from tests.factories import make_box
+
+pytestmark = pytest.mark.usefixtures("database", "redis")
+
+
+async def a_box():
+    async with session_scope() as session:
+        return await make_box(session)
+
+
+async def request(box, job_type=JobType.UPDATE):
+    async with session_scope() as session:
+        return await service.request_job(
+            session,
+            customer_id=box.customer_id,
+            box_id=box.id,
+            job_type=job_type,
+            requested_by="test",
+        )
+
+
+async def claim(owner="a"):
+    async with session_scope() as session:
+        return await leases.claim_job(session, owner=owner)
+
+
+async def change(job_id, **values):
+    async with session_scope() as session:
+        await session.exec(
+            sa.update(OperatorJob).where(col(OperatorJob.id) == job_id).values(**values)
+        )
+
+
+async def read(job_id):
+    async with session_scope() as session:
+        return await queries.any_customers_job(session, job_id)
+
+
+async def test_of_many_claims_at_once_one_gets_the_job():
+    job = await request(await a_box())
+    claimed = [one for one in await asyncio.gather(*(claim(f"w{i}") for i in range(6))) if one]
+    assert [one.job.id for one in claimed] == [job.id]
+    assert claimed[0].fence.attempt == 1
+
+
+async def test_two_jobs_of_one_box_never_run_together():
+    box = await a_box()
+    await request(box)
+    await request(box, JobType.HEALTH_CHECK)
+    claimed = [one for one in await asyncio.gather(*(claim(f"w{i}") for i in range(6))) if one]
+    assert len(claimed) == 1
+
+
+async def test_boxes_do_not_wait_for_each_other():
+    await request(await a_box())
+    await request(await a_box())
+    claimed = [one for one in await asyncio.gather(*(claim(f"w{i}") for i in range(4))) if one]
+    assert len({one.job.box_id for one in claimed}) == 2
+
+
+async def test_the_fence_grows_with_every_claim():
+    await request(await a_box())
+    first = await claim()
+    async with session_scope() as session:
+        await leases.release_job(session, first.fence)
+    second = await claim()
+    assert second.fence.number > first.fence.number
+    assert second.fence.attempt == 2
+    assert second.job.max_attempts == 6
+
+
+async def test_a_failed_attempt_waits_longer_each_time_and_then_ends():
+    job = await request(await a_box())
+    pauses = []
+    for _ in range(5):
+        await change(job.id, run_after=sa.func.clock_timestamp())
+        claimed = await claim()
+        async with session_scope() as session:
+            ended = await leases.fail_job(session, claimed.fence, code="quota", detail="no room")
+            now = await session.scalar(sa.select(service.REAL_NOW))
+        pauses.append(round((ended.run_after - now).total_seconds()))
+    assert pauses[:4] == [2, 5, 15, 60]
+    assert (ended.status, ended.error_code) == (JobStatus.FAILED, "quota")
+    assert [line["text"] for line in ended.progress][-1].endswith("giving up.")
+
+
+async def test_a_failure_that_cannot_be_mended_is_not_tried_again():
+    await request(await a_box())
+    claimed = await claim()
+    async with session_scope() as session:
+        job = await leases.fail_job(
+            session, claimed.fence, code="bad_token", detail="no", can_retry=False
+        )
+    assert job.status is JobStatus.FAILED
+
+
+async def test_a_retry_that_meets_a_newer_request_is_superseded():
+    box = await a_box()
+    await request(box)
+    claimed = await claim()
+    newer = await request(box, JobType.SUSPEND)
+    async with session_scope() as session:
+        old = await leases.fail_job(session, claimed.fence, code="timeout", detail="late")
+    newer = await read(newer.id)
+    assert (old.status, old.error_code) == (JobStatus.FAILED, "superseded")
+    assert (newer.job_type, newer.payload["actions"]) == (JobType.SUSPEND, ["update", "suspend"])
+
+
+async def test_the_reaper_takes_a_silent_workers_job_and_its_writes_fail():
+    job = await request(await a_box())
+    silent = await claim("silent")
+    await change(job.id, lease_until=sa.func.clock_timestamp() - timedelta(seconds=1))
+    async with session_scope() as first, session_scope() as second:
+        reaped = await leases.reap_jobs(first)
+        assert await leases.reap_jobs(second) == []
+    assert [one.id for one in reaped] == [job.id]
+    assert (await claim("other")).fence.attempt == 2
+    for act in (leases.heartbeat, leases.check_lease, leases.finish_job):
+        with pytest.raises(leases.LeaseLostError):
+            async with session_scope() as session:
+                await act(session, silent.fence)
+
+
+async def test_the_reaper_ends_a_job_without_attempts_left():
+    job = await request(await a_box())
+    await claim()
+    await change(
+        job.id, lease_until=sa.func.clock_timestamp() - timedelta(seconds=1), max_attempts=1
+    )
+    async with session_scope() as session:
+        await leases.reap_jobs(session)
+    job = await read(job.id)
+    assert (job.status, job.error_code) == (JobStatus.FAILED, "lease_expired")
+
+
+async def test_progress_is_told_in_order_and_without_secrets():
+    await request(await a_box())
+    claimed = await claim()
+    async with session_scope() as session:
+        await leases.add_progress(session, claimed.fence, "Making the namespace.")
+        await leases.add_progress(
+            session, claimed.fence, "Using 123456789:AAbbCCddEEffGGhhIIjjKKllMMnnOOppQQr"
+        )
+        await leases.finish_job(session, claimed.fence)
+    lines = [line["text"] for line in (await read(claimed.job.id)).progress]
+    assert lines == ["Making the namespace.", "Using [redacted]", "Done."]
+
+
+async def test_jobs_that_wait_for_half_an_hour_are_an_alert():
+    job = await request(await a_box())
+    await change(job.id, run_after=sa.func.clock_timestamp() - timedelta(minutes=31))
+    async with session_scope() as session:
+        assert await leases.watch_queue(session) == 1
+        assert len(await queries.any_customers_open_alerts(session)) == 1
+    await claim()
+    async with session_scope() as session:
+        assert await leases.watch_queue(session) == 0
+        assert list(await queries.any_customers_open_alerts(session)) == []
