@@ -5,7 +5,7 @@ import reflex as rx
 from openclaw_web.core.settings import settings
 
 chosen = settings()
-# In the browser Reflex replaces the name `localhost` by the page's own host; any other name would be baked in.
+# In the browser Reflex replaces `localhost` by the page's own host; other names are baked in.
 here = f"http://localhost:{chosen.port}"
 
 config = rx.Config(

@@ -1,4 +1,4 @@
-"""Every command of `python -m openclaw_web`: who types it is on a laptop, in a container, or on call."""
+"""Every command of `python -m openclaw_web`, for a laptop, a container, or whoever is on call."""
 
 import argparse
 import asyncio
@@ -12,7 +12,8 @@ from contextlib import AsyncExitStack
 from openclaw_web.core.errors import OpenClawError
 from openclaw_web.core.settings import Settings, settings
 
-# Imports stand inside the commands: `status` answers in a moment, and `web` never loads what only `worker` needs.
+# Imports stand inside the commands: `status` answers in a moment, and `web` never loads what only
+# `worker` needs.
 # ruff: noqa: PLC0415
 
 Handler = Callable[[argparse.Namespace], int]

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _frame: asked.append(received))
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    with subprocess.Popen(
+    with subprocess.Popen(  # noqa: S603 - running what it is given is its purpose
         options.command, stdin=subprocess.DEVNULL, **_account(options.run_as)
     ) as child:
         while child.poll() is None:

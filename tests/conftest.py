@@ -1,27 +1,17 @@
 """What every test may ask for: real servers of our own, a fresh database, an empty Valkey.
 
-Each test process starts its own PostgreSQL and Valkey in a temporary folder, so tests run in parallel and beside a
-running stack. The migrations are applied once to a template; a test gets a clone of it in some 50 ms.
+Each test process starts its own PostgreSQL and Valkey in a temporary folder, so tests run in
+parallel and beside a running stack. The migrations are applied once to a template; a test gets a
+clone of it in some 50 ms.
 """
 
 import base64
-import contextlib
 import os
 import secrets
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-
-# Before the first import of ours: settings are read once.
-SCRATCH = Path(tempfile.mkdtemp(prefix="openclaw-cloud-tests-"))
-os.environ["OPENCLAW_CLOUD_HOME"] = str(SCRATCH / "home")
-os.environ["SECRET_KEY"] = base64.b64encode(b"only for tests: not secret, 32 b").decode()
-os.environ["PORT"] = "3000"
-os.environ["__REFLEX_SKIP_COMPILE"] = "1"
-os.environ["REFLEX_TELEMETRY_ENABLED"] = "false"
-for name in ("OPENCLAW_CLOUD_ENV", "DATABASE_URL", "REDIS_URL", "PUBLIC_URL", "DEV_SERVICES"):
-    os.environ.pop(name, None)
 
 import psycopg
 import pytest
@@ -32,18 +22,39 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from openclaw_web.core.database import close_database, engine, open_database
 from openclaw_web.core.migrations import migrate
 from openclaw_web.integrations.redis import close_redis, open_redis
-from openclaw_web.local import children, places, ports, postgres, valkey
-from openclaw_web.local.places import PASSABLE
+from openclaw_web.local import children, ports, scratch, valkey
 from openclaw_web.local.postgres import Postgres
 from openclaw_web.local.valkey import Valkey
 
+SCRATCH = Path(tempfile.mkdtemp(prefix="openclaw-cloud-tests-"))
 TEMPLATE = "template_openclaw"
 END_SECONDS = 10.0
+# Settings are read once, at the first call of settings(): that is later than pytest_configure.
+ENVIRONMENT = {
+    "OPENCLAW_CLOUD_HOME": str(SCRATCH / "home"),
+    "SECRET_KEY": base64.b64encode(b"only for tests: not secret, 32 b").decode(),
+    "PORT": "3000",
+    "__REFLEX_SKIP_COMPILE": "1",
+    "REFLEX_TELEMETRY_ENABLED": "false",
+}
+NOT_FOR_TESTS = (
+    "OPENCLAW_CLOUD_ENV",
+    "DATABASE_URL",
+    "REDIS_URL",
+    "PUBLIC_URL",
+    "DEV_SERVICES",
+    "HOST",
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # SQLModel would have us call exec(); text and inserts need execute(), which is SQLAlchemy's own and stays.
+    for name in NOT_FOR_TESTS:
+        os.environ.pop(name, None)
+    os.environ.update(ENVIRONMENT)
+    # SQLModel would have us call exec(); text and inserts need execute(), SQLAlchemy's own.
     config.addinivalue_line("filterwarnings", r"ignore:\s*.*session\.exec\(\):DeprecationWarning")
+    config.addinivalue_line("markers", "browser: drives a real browser against a full stack")
+    config.addinivalue_line("markers", "slow: takes longer than ten seconds; only `make test-all`")
 
 
 def pytest_unconfigure() -> None:
@@ -53,21 +64,8 @@ def pytest_unconfigure() -> None:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[Postgres]:
     """Run a PostgreSQL of this test process's own, without fsync."""
-    SCRATCH.chmod(PASSABLE)
-    server = Postgres(
-        folder=SCRATCH / "postgres",
-        port=ports.free_port(),
-        password=secrets.token_hex(16),
-        identity=places.unprivileged_identity(),
-        is_durable=False,
-    )
-    postgres.prepare(server)
-    child = children.start(postgres.command(server), log=SCRATCH / "postgres.log")
-    try:
-        postgres.wait_until_ready(server)
+    with scratch.postgres_server(SCRATCH) as server:
         yield server
-    finally:
-        child.end(END_SECONDS)
 
 
 @pytest.fixture(scope="session")
@@ -129,8 +127,7 @@ async def redis(valkey_server: Valkey) -> AsyncIterator[Redis]:
     try:
         yield client
     finally:
-        with contextlib.suppress(ConnectionError):
-            await close_redis()
+        await close_redis()
 
 
 def _administer(server: Postgres, statement: sql.Composed) -> None:

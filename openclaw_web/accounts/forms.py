@@ -36,13 +36,14 @@ async def posted_fields(request: Request) -> Mapping[str, str]:
     """
     if not origins.is_own_post(request.headers):
         raise _refusal(status.HTTP_403_FORBIDDEN, "This form was sent from another site.")
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != FORM_TYPE:
-        raise _refusal(status.HTTP_415_UNSUPPORTED_MEDIA_TYPE, "Send an HTML form.")
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > LARGEST_FORM_BYTES:
             raise _refusal(status.HTTP_413_CONTENT_TOO_LARGE, "This form is too large.")
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if body and kind != FORM_TYPE:
+        raise _refusal(status.HTTP_415_UNSUPPORTED_MEDIA_TYPE, "Send an HTML form.")
     return dict(parse_qsl(body.decode("utf-8", "replace"), max_num_fields=20))
 
 

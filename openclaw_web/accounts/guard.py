@@ -1,8 +1,8 @@
 """What runs before every event of every page: who is asking, and may they.
 
-The browser holds nothing but a tab token and a cookie, and may call any handler. So before each event
-the session is looked up in the database, a tab that changed hands is wiped, and handlers of states
-that are not public are refused unless the session allows them.
+The browser holds nothing but a tab's token and a cookie, and may call any handler. So before each
+event the session is looked up in the database, a tab that changed hands is wiped, and handlers of
+states that are not public are refused unless the session allows them.
 """
 
 import logging
@@ -20,16 +20,16 @@ from openclaw_web.accounts import service as accounts
 from openclaw_web.accounts.queries import Principal
 from openclaw_web.accounts.state import CUSTOMER, STAFF, AuthState
 from openclaw_web.core.database import session_scope
-from openclaw_web.core.security import token_hash
 
 logger = logging.getLogger(__name__)
 
 EVENTS_PER_SECOND = 20.0
 BURST = 60.0
 WARN_EVERY_SECONDS = 10.0
-MOST_BUCKETS = 20_000  # tabs remembered; the oldest is forgotten first
+MOST_BUCKETS = 20_000  # tabs remembered; the one that was quiet for longest is forgotten first
 LOGIN_PAGE = "/login"
 HOME_PAGE = "/home"
+PUBLIC = "public"
 
 
 @dataclass(slots=True)
@@ -52,13 +52,14 @@ class SessionGuard(rx.Middleware):
         if (refusal := self._limited(state.router.session.client_token)) is not None:
             return refusal
         auth = await state.get_state(AuthState)
-        header = state.router.headers.cookie
+        header = auth.router.headers.cookie
         principal = await _principal(header)
-        _hand_over(auth, principal, cookies.visitor_token(header))
+        auth._belong_to(principal, cookies.visitor_token(header))  # noqa: SLF001 - see state.py
         target = _refused_to(event, principal, _here(auth))
         if target is None:
             return None
-        return await _sent_away(auth, target)
+        changes = await auth._take_changes()  # noqa: SLF001 - see state.py
+        return StateUpdate(delta=changes, events=Event.from_event_type(rx.redirect(target)))
 
     def _limited(self, tab: str) -> StateUpdate | None:
         """Take one event out of the tab's bucket; when it is empty, drop the event."""
@@ -87,59 +88,30 @@ async def _principal(cookie_header: str) -> Principal | None:
         return await accounts.find_principal(session, token)
 
 
-def _hand_over(auth: AuthState, principal: Principal | None, visitor: str | None) -> None:
-    """Wipe the tab when it belonged to another session or visitor, and note whose it is now.
-
-    A tab that belonged to nobody keeps its public state: the onboarding chat goes on after signing in.
-    """
-    owner = str(principal.session_id) if principal else ""
-    mark = token_hash(visitor) if visitor else ""
-    if auth._owner not in {"", owner} or auth._visitor not in {"", mark}:
-        root = auth._get_root_state()
-        for substate in root.substates.values():
-            substate.reset()
-    auth._owner, auth._visitor = owner, mark
-    shown = {
-        "email": principal.email if principal else "",
-        "role": principal.role if principal else "",
-        "is_signed_in": principal is not None,
-        "is_admin": principal is not None and principal.is_staff,
-    }
-    for name, value in shown.items():
-        if getattr(auth, name) != value:  # an unchanged value is not sent again
-            setattr(auth, name, value)
-
-
 def _refused_to(event: Event, principal: Principal | None, here: str) -> str | None:
     """Return where to send the browser instead of running the event, or `None` to run it."""
-    registered = RegistrationContext.get().event_handlers.get(event.name)
-    if registered is None:
-        return HOME_PAGE
-    wanted = _requirement(registered.states[0])
-    if wanted is None or (wanted == CUSTOMER and principal is not None):
+    wanted = _requirement(event)
+    if wanted == PUBLIC:
         return None
     if principal is None:
         return origins.with_query(LOGIN_PAGE, next=here)
-    if wanted == STAFF and principal.is_staff:
+    if wanted == CUSTOMER or (wanted == STAFF and principal.is_staff):
         return None
     logger.warning("%s was refused.", event.name, extra={"customer_id": principal.customer_id})
     return HOME_PAGE
 
 
-def _requirement(state: type[BaseState]) -> str | None:
-    """Return what a state asks for; public states ask for nothing, unknown words let nobody in."""
-    if not issubclass(state, AuthState) or state is AuthState:
-        return None
-    return state.requires
+def _requirement(event: Event) -> str:
+    """Return who may call an event's handler; a word that we do not know lets nobody in."""
+    registered = RegistrationContext.get().event_handlers.get(event.name)
+    state = registered.states[0] if registered else AuthState
+    if not issubclass(state, AuthState):
+        return PUBLIC
+    # What AuthState itself offers is for our own code, not for browsers.
+    return "nobody" if state is AuthState else state.requires
 
 
 def _here(auth: AuthState) -> str:
+    """Return the page that the browser shows, to come back to after signing in."""
     url = auth.router.url
     return origins.local_path(f"{url.path}?{url.query}" if url.query else url.path, default="")
-
-
-async def _sent_away(auth: AuthState, target: str) -> StateUpdate:
-    root = auth._get_root_state()
-    delta = await root._get_resolved_delta()
-    root._clean()
-    return StateUpdate(delta=delta, events=Event.from_event_type(rx.redirect(target)))

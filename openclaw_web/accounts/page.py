@@ -12,7 +12,7 @@ class LoginView(rx.State):
     """What the sign-in page shows; everything comes from the address, so it survives a reload."""
 
     email: str = ""
-    next_page: str = "/home"
+    next_page: str = ""
     step: str = "email"
     error: str = ""
 
@@ -20,7 +20,7 @@ class LoginView(rx.State):
     async def load(self) -> None:
         query = self.router.url.query_parameters
         self.email = str(query.get("email", ""))[:254]
-        self.next_page = str(query.get("next", "/home"))[:200]
+        self.next_page = str(query.get("next", ""))[:200]
         self.error = sentence_of(str(query.get("error", "")))
         wanted = str(query.get("step", ""))
         self.step = wanted if wanted in {"code", "password"} else "email"

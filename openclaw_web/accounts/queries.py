@@ -112,6 +112,23 @@ async def find_principal(session: AsyncSession, token: str) -> Principal | None:
     )
 
 
+async def session_is_live(session: AsyncSession, session_id: UUID) -> bool:
+    """Say whether a session is neither ended nor expired, and its customer not deleted."""
+    now = real_now()
+    found = await session.exec(
+        select(AuthSession.id)
+        .join(Customer, col(Customer.id) == AuthSession.customer_id)
+        .where(
+            AuthSession.id == session_id,
+            col(AuthSession.revoked_at).is_(None),
+            col(AuthSession.expires_at) > now,
+            col(AuthSession.last_seen_at) > now - IDLE,
+            col(Customer.deleted_at).is_(None),
+        )
+    )
+    return found.first() is not None
+
+
 async def sessions_of_customer(session: AsyncSession, customer_id: UUID) -> Sequence[AuthSession]:
     """Return where the customer is signed in, the last active first."""
     now = real_now()

@@ -1,17 +1,23 @@
 """The outermost check of page connections, before Reflex sees them.
 
-A tab's token finds its state in memory, and the browser makes it up: whoever knows one would get that
-state. So a token must look like one a browser makes, belongs to the session that first showed it for
-as long as that session lives, and a connection is closed within a second of its session's end.
+A tab's token finds its state in memory, and the browser makes it up: whoever knows one would get
+that state. So a token must look like one a browser makes, it belongs to the session that showed it
+for as long as that session and the state live, and a connection closes as soon as its session ends.
 """
 
 import asyncio
+import contextlib
+import logging
 import re
 from collections import OrderedDict
-from typing import Any
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import monotonic
 from urllib.parse import parse_qs
 from uuid import UUID
 
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -19,13 +25,29 @@ from openclaw_web.accounts import cookies, live, origins, queries
 from openclaw_web.accounts.queries import Principal
 from openclaw_web.core.database import session_scope
 
+logger = logging.getLogger(__name__)
+
 EVENTS_PATH = "/_event"
-MOST_TOKENS = 50_000  # tabs remembered; the oldest is forgotten first
+MOST_TABS = 50_000  # remembered; the one that connected longest ago is forgotten first
+STATE_SECONDS = 3_900.0  # Reflex forgets a state after an hour without its tab
 RECHECK_SECONDS = 60.0  # how late an ended session is noticed while Redis is away
-POLICY_VIOLATION = 1008
 SESSION_ENDED = 4401  # 4000-4999 are an application's own
+FORBIDDEN = 403
 
 _UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+
+
+@dataclass(slots=True)
+class Binding:
+    """Which session a tab's state belongs to, while it is connected and until the state is gone."""
+
+    session_id: UUID
+    connections: int = 0
+    left_at: float = 0.0
+
+    @property
+    def is_over(self) -> bool:
+        return self.connections == 0 and monotonic() - self.left_at > STATE_SECONDS
 
 
 class TokenCheck:
@@ -33,49 +55,118 @@ class TokenCheck:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._session_of: OrderedDict[str, str] = OrderedDict()
+        self._bindings: OrderedDict[str, Binding] = OrderedDict()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in {"http", "websocket"} or not scope["path"].startswith(EVENTS_PATH):
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        session_token = cookies.session_token(headers.get("cookie", ""))
-        principal = await _principal(session_token)
-        if not await self._is_welcome(scope, headers, session_token, principal):
+        tab = _tab(scope)
+        if tab is None or not _is_own_page(headers):
             await _refuse(scope, send)
-        elif scope["type"] == "http" or principal is None or session_token is None:
+            return
+        principal = await _principal(headers)
+        if await self._belongs_to_another(tab, principal):
+            await _refuse(scope, send)
+        elif principal is None or scope["type"] == "http":
             await self._app(scope, receive, send)
         else:
-            await _while_signed_in(
-                self._app, scope, receive, send, session_token, principal.customer_id
-            )
+            with self._bound(tab, principal):
+                await _run_while_signed_in(self._app, scope, receive, send, principal)
 
-    async def _is_welcome(
-        self,
-        scope: Scope,
-        headers: Headers,
-        session_token: str | None,
-        principal: Principal | None,
-    ) -> bool:
-        origin = headers.get("origin")
-        if origin is not None and not origins.is_own_origin(origin):
+    async def _belongs_to_another(self, tab: str, principal: Principal | None) -> bool:
+        """Say whether this tab is another live session's; a dead one's is left to the guard."""
+        known = self._bindings.get(tab)
+        if known is None or known.is_over:
             return False
-        tokens = parse_qs(scope["query_string"].decode("latin-1")).get("token", [])
-        if len(tokens) != 1 or not _UUID4.fullmatch(tokens[0]):
+        if principal is not None and known.session_id == principal.session_id:
             return False
-        return await self._bind(tokens[0], session_token if principal else None)
+        return await _is_live(known.session_id)
 
-    async def _bind(self, tab: str, session_token: str | None) -> bool:
-        """Bind a tab to a session; refuse if it is another's that still lives."""
-        owner = self._session_of.get(tab)
-        if owner not in {None, session_token} and await _principal(owner) is not None:
-            return False
-        if session_token is None:
-            self._session_of.pop(tab, None)
-            return True
-        self._session_of[tab] = session_token
-        self._session_of.move_to_end(tab)
-        if len(self._session_of) > MOST_TOKENS:
-            self._session_of.popitem(last=False)
-        return True
+    @contextmanager
+    def _bound(self, tab: str, principal: Principal) -> Generator[None]:
+        binding = self._bindings.get(tab)
+        if binding is None or binding.session_id != principal.session_id:
+            binding = self._bindings[tab] = Binding(principal.session_id)
+        self._bindings.move_to_end(tab)
+        if len(self._bindings) > MOST_TABS:
+            self._bindings.popitem(last=False)
+        binding.connections += 1
+        try:
+            yield
+        finally:
+            binding.connections -= 1
+            binding.left_at = monotonic()
+
+
+async def _run_while_signed_in(
+    app: ASGIApp, scope: Scope, receive: Receive, send: Send, principal: Principal
+) -> None:
+    """Run a connection; when its session ends, close it towards the browser and the app alike."""
+    ended = asyncio.create_task(_until_ended(principal), name="session ended")
+
+    async def receive_or_end() -> Message:
+        if not ended.done():
+            message = asyncio.ensure_future(receive())
+            await asyncio.wait({message, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if message.done():
+                return message.result()
+            message.cancel()
+            await send({"type": "websocket.close", "code": SESSION_ENDED})
+        return {"type": "websocket.disconnect", "code": SESSION_ENDED}
+
+    async def send_until_end(message: Message) -> None:
+        if not ended.done():
+            await send(message)
+
+    try:
+        await app(scope, receive_or_end, send_until_end)
+    finally:
+        ended.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await ended
+
+
+async def _until_ended(principal: Principal) -> None:
+    while True:
+        await live.changes_of(principal.customer_id, timeout_seconds=RECHECK_SECONDS)
+        try:
+            if not await _is_live(principal.session_id):
+                return
+        except (SQLAlchemyError, OSError):
+            logger.warning("A session could not be looked up; looking again later.")
+
+
+async def _principal(headers: Headers) -> Principal | None:
+    token = cookies.session_token(headers.get("cookie", ""))
+    if token is None:
+        return None
+    async with session_scope() as session:
+        return await queries.find_principal(session, token)
+
+
+async def _is_live(session_id: UUID) -> bool:
+    async with session_scope() as session:
+        return await queries.session_is_live(session, session_id)
+
+
+def _tab(scope: Scope) -> str | None:
+    """Return the tab's token, if there is exactly one and it looks like a browser's."""
+    tokens = parse_qs(scope["query_string"].decode("latin-1")).get("token", [])
+    return tokens[0] if len(tokens) == 1 and _UUID4.fullmatch(tokens[0]) else None
+
+
+def _is_own_page(headers: Headers) -> bool:
+    """Say whether a page of ours connects; without an Origin it is no browser, so no theft."""
+    origin = headers.get("origin")
+    return origin is None or origins.is_own_origin(origin)
+
+
+async def _refuse(scope: Scope, send: Send) -> None:
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": SESSION_ENDED})  # the server answers 403
+        return
+    plain = [(b"content-type", b"text/plain"), (b"cache-control", b"no-store")]
+    await send({"type": "http.response.start", "status": FORBIDDEN, "headers": plain})
+    await send({"type": "http.response.body", "body": b"This connection is not allowed.\n"})

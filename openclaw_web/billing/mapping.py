@@ -366,5 +366,5 @@ def _delete_after(
     """Return when the box may be destroyed; a hold freezes that: disputed memory is kept."""
     if one.status not in ENDED or facts.holds:
         return None
-    kept_until = (one.ended_at or one.canceled_at or facts.now) + KEPT_AFTER_END
+    kept_until = (one.ended_at or one.canceled_at or one.period_end) + KEPT_AFTER_END
     return max(kept_until, one.period_end) if is_period_paid else kept_until

@@ -1,4 +1,7 @@
-"""Why a request is refused, said in the form of the API that was called. Never 402: agents take it for a dead key."""
+"""Why a request is refused, in the form of the API that was called.
+
+Never 402: agents take it for a dead key, and stop asking for minutes.
+"""
 
 from datetime import datetime
 from enum import Enum

@@ -1,4 +1,4 @@
-"""The two APIs on the wire: what is rewritten in a request, and where an answer says what it used."""
+"""The two APIs on the wire: what a request has rewritten, and where an answer says what it used."""
 
 import re
 from dataclasses import dataclass
@@ -16,6 +16,8 @@ FRAME_BYTES = 180  # what a streamed token is wrapped in, about
 
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]*")
 _EVENT_END = re.compile(rb"\r?\n\r?\n")
+_FINISHED = re.compile(rb"^(?:data: ?\[DONE\]|event: ?message_stop)", re.MULTILINE)
+_FAILED = re.compile(rb"^(?:data: ?\{\"error\"|event: ?error)", re.MULTILINE)
 _USAGE = b'"usage"'
 
 
@@ -62,7 +64,7 @@ _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked: `body` is what goes upstream, `asked_model` is the name without its provider."""
+    """What was asked. `body` goes upstream; `asked_model` is the name without its provider."""
 
     form: Form
     body: bytes
@@ -75,7 +77,7 @@ class Request:
 
 @dataclass
 class Usage:
-    """Tokens as the provider counts them; `None` until it said so. Counts are set, never added up."""
+    """Tokens as the provider counts them; `None` until it said so. Set, never added up."""
 
     prompt: int | None = None
     completion: int | None = None
@@ -167,7 +169,7 @@ class StreamReader:
         return rest if self._hides_usage else b""
 
     def estimated_completion(self) -> int:
-        """Guess from the bytes: a token for each event, or for every four characters beside frames."""
+        """Guess from the bytes: a token an event, or one for four characters beside frames."""
         text_bytes = self._bytes - self._events * FRAME_BYTES
         return max(self._events, text_bytes // CHARACTERS_PER_TOKEN)
 
@@ -187,10 +189,8 @@ class StreamReader:
 
     def _read_lines(self, lines: bytes) -> list[_Part]:
         self._events += lines.count(b"\ndata:") + lines.startswith(b"data:")
-        if b"[DONE]" in lines or b'"message_stop"' in lines:
-            self.is_finished = True
-        if b'data: {"error"' in lines or b"event: error" in lines:
-            self.has_error = True
+        self.is_finished |= _FINISHED.search(lines) is not None
+        self.has_error |= _FAILED.search(lines) is not None
         if _USAGE not in lines:
             return []
         found = [
@@ -209,7 +209,7 @@ def _max_tokens(fields: dict[str, msgspec.Raw]) -> int | None:
 
 
 def _take_over(found: _Usage, usage: Usage) -> None:
-    """Set what is given. Anthropic's three kinds of input are one prompt; what a cache gave is apart."""
+    """Set what is given. Anthropic's three kinds of input make one prompt."""
     if found.prompt_tokens is not None:
         usage.prompt = found.prompt_tokens
     elif found.input_tokens is not None:

@@ -1,4 +1,4 @@
-"""Talk to servers on this machine: the simulators' pages and controls, forwarded or asked directly."""
+"""Talk to the simulators on this machine: forward a browser to their pages, use their controls."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -21,13 +21,13 @@ class Forwarded:
     """The answer of a local server: its head, and its body as it arrives."""
 
     status: int
-    headers: Mapping[str, list[str]]
+    headers: list[tuple[str, str]]
     body: AsyncIterator[bytes]
 
 
 @asynccontextmanager
 async def client() -> AsyncIterator[httpx.AsyncClient]:
-    """Open a client that goes to this machine only, never through a proxy, and follows no redirect."""
+    """Open a client that knows no proxy and follows no redirect: it stays on this machine."""
     # A stream of events stays open and silent for long: only connecting has a limit.
     limits = httpx.Timeout(None, connect=TIMEOUT_SECONDS)
     async with httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=limits) as opened:
@@ -41,7 +41,7 @@ async def forward(
     url: str,
     *,
     headers: list[tuple[str, str]],
-    body: AsyncIterator[bytes],
+    body: bytes,
 ) -> AsyncIterator[Forwarded]:
     """Send a request on and yield the answer while it streams.
 
@@ -55,8 +55,11 @@ async def forward(
     except httpx.HTTPError as error:
         raise VendorError("The simulator does not answer.", can_retry=True) from error
     try:
-        named = {name: answer.headers.get_list(name) for name in answer.headers}
-        yield Forwarded(status=answer.status_code, headers=named, body=answer.aiter_raw())
+        yield Forwarded(
+            status=answer.status_code,
+            headers=answer.headers.multi_items(),
+            body=answer.aiter_raw(),
+        )
     finally:
         await answer.aclose()
 

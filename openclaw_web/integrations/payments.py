@@ -289,6 +289,10 @@ def _in_our_words() -> Generator[None]:
     """Turn Stripe's errors into ours, with whether trying again can help."""
     try:
         yield
+    except (KeyError, IndexError) as error:
+        raise VendorError(
+            f"Stripe's answer lacks {error}.", can_retry=False, code="shape"
+        ) from error
     except stripe.APIConnectionError as error:
         raise VendorError(
             "Stripe cannot be reached.", can_retry=True, code="unreachable"

@@ -206,7 +206,7 @@ class Answer:
 
 
 class _Connection(asyncio.Protocol):
-    """One socket with at most one answer under way; the names of its events are the libraries' own."""
+    """One socket with at most one answer under way; its events have the libraries' names."""
 
     def __init__(self, pool: Upstream) -> None:
         self._pool = pool

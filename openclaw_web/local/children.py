@@ -1,4 +1,4 @@
-"""Start one process so that it can never outlive us: behind a guardian that holds the end of a pipe of ours."""
+"""Start processes that cannot outlive us: each behind a guardian that holds a pipe of ours."""
 
 import contextlib
 import os

@@ -42,7 +42,7 @@ async def advance(chosen: Settings, seconds: int) -> str:
     found = dev_services(chosen)
     if chosen.is_production or "stripe" not in found.addresses:
         raise ClockError(
-            "Business time moves only on a stack of simulators; here Stripe is real, so time is too."
+            "Business time moves only where Stripe is simulated; here Stripe and time are real."
         )
     open_database(chosen.database_url)
     try:

@@ -1,4 +1,4 @@
-"""Who runs in a state folder: the lock that allows one supervisor, its state for others to read, and how to end it."""
+"""Who runs in a state folder: one lock, a state that others read, and how to end it."""
 
 import contextlib
 import fcntl
@@ -27,7 +27,7 @@ class AlreadyRunningError(OpenClawError):
     def __init__(self, home: Path, state: dict[str, Any]) -> None:
         url = state.get("url", "an address that it has not told yet")
         super().__init__(
-            f"OpenClaw Cloud is already running at {url} (state folder {home}); `make stop` ends it."
+            f"OpenClaw Cloud is already running at {url} (in {home}); `make stop` ends it."
         )
 
 
@@ -100,14 +100,15 @@ def stop(home: Path, *, timeout_seconds: float = STOP_SECONDS) -> bool:
     while running_pid(home) is not None:
         if time.monotonic() > deadline:
             raise StopError(
-                f"The supervisor (process {pid}) did not end within {timeout_seconds:.0f} s; end it with: kill -9 {pid}"
+                f"The supervisor (process {pid}) did not end within {timeout_seconds:.0f} s; "
+                f"end it with: kill -9 {pid}"
             )
         time.sleep(POLL_SECONDS)
     return True
 
 
 def wait_for_leftovers(home: Path) -> None:
-    """After a killed supervisor its guardians need some seconds to end their services; wait for them."""
+    """Wait until the guardians of a killed supervisor have ended their services."""
     groups = [one["pid"] for one in read_state(home).get("services", []) if one.get("pid")]
     deadline = time.monotonic() + LEFTOVER_SECONDS
     while any(_group_lives(group) for group in groups) and time.monotonic() < deadline:
@@ -124,7 +125,7 @@ def _group_lives(group: int) -> bool:
 
 
 def _locked(file: IO[str]) -> bool:
-    """Take the lock; try for a moment, since a `status` elsewhere holds it for an instant as well."""
+    """Take the lock; try for a moment, since a `status` elsewhere holds it for an instant too."""
     deadline = time.monotonic() + LOCK_SECONDS
     while True:
         try:

@@ -1,4 +1,4 @@
-"""What happens between "the servers run" and "the product starts": tables, an admin, the catalogue, the webhook."""
+"""What stands between running servers and the product: tables, admin, catalogue, webhook."""
 
 import asyncio
 import logging
@@ -21,7 +21,7 @@ WEBHOOK_PATH = "/webhooks/stripe"
 
 
 def take(places: Places, *, is_own_database: bool, is_own_stripe: bool) -> None:
-    """Bring a fresh or an older stack to where the product can start; a second call changes nothing."""
+    """Bring a stack to where the product can start; a second call changes nothing."""
     chosen = settings()
     if is_own_database:
         migrations.ensure_database(chosen.database_url)
@@ -51,7 +51,7 @@ async def _ensure_admin(places: Places) -> None:
 
 
 async def _ensure_webhook(places: Places, url: str) -> None:
-    """Register with Stripe once for an address: making the endpoint anew would lose what it still has to send."""
+    """Register with Stripe once for an address: a new endpoint loses what the old has to send."""
     path = places.secret(WEBHOOK_SECRET)
     known_url, _, secret = _read(path).partition(" ")
     if known_url != url:

@@ -55,14 +55,14 @@ def build(web: Path, port: int) -> None:
     )
     if done.returncode:
         raise BuildError(
-            "The pages could not be built; the lines above say why. Without network the first build cannot fetch "
-            "its packages: connect, or name a reachable registry in NPM_CONFIG_REGISTRY."
+            "The pages could not be built; the lines above say why. Without network the first "
+            "build cannot fetch its packages: connect, or name a registry in NPM_CONFIG_REGISTRY."
         )
     (web / STAMP).write_text(key, encoding="utf-8")
 
 
 def build_environment(environment: Mapping[str, str], web: Path, port: int) -> dict[str, str]:
-    """Return the environment for the compiler: our folders, our bun, the npm registry that this machine uses."""
+    """Return the compiler's environment: our folders, our bun, this machine's npm registry."""
     chosen = {
         **environment,
         **reflex_environment(web),
@@ -88,7 +88,7 @@ def reflex_environment(web: Path) -> dict[str, str]:
 
 
 def npm_registry(environment: Mapping[str, str]) -> str:
-    """Return the npm registry that this machine is configured for, or nothing: then Reflex chooses."""
+    """Return this machine's npm registry, or nothing: then Reflex chooses."""
     for name in ("NPM_CONFIG_REGISTRY", "npm_config_registry"):
         if environment.get(name):
             return environment[name]

@@ -1,4 +1,4 @@
-"""Secrets that the embedded stack makes for itself, each once, in a file that only its owner may read."""
+"""Secrets that the embedded stack makes for itself, each once, in its owner's files."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""Where the embedded stack keeps things: one state folder, and a second one when another user must reach in."""
+"""Where the embedded stack keeps things: a state folder, and what another user must reach."""
 
 import hashlib
 import os
@@ -35,7 +35,7 @@ class Identity:
 
 @dataclass(frozen=True, kw_only=True)
 class Places:
-    """The folders of one stack. `outside` is the state folder itself, unless `identity` could not reach it."""
+    """The folders of one stack. `outside` is `home`, unless `identity` cannot reach that."""
 
     home: Path
     outside: Path
@@ -102,7 +102,7 @@ def open_places(home: Path) -> Places:
     places = Places(home=home, outside=outside, identity=identity)
     for folder in (places.logs, places.secrets, places.simulators, places.valkey):
         folder.mkdir(mode=PRIVATE, exist_ok=True)
-    places.volumes.mkdir(mode=PASSABLE, exist_ok=True)
+    make_passable(places.volumes)
     return places
 
 
@@ -129,6 +129,12 @@ def is_passable(folder: Path) -> bool:
     )
 
 
+def make_passable(folder: Path) -> None:
+    """Make a folder that others may pass through, whatever the umask says."""
+    folder.mkdir(exist_ok=True)
+    folder.chmod(PASSABLE)
+
+
 def write_secret(path: Path, value: str) -> None:
     """Write a file that only its owner may read, in one step."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
@@ -146,18 +152,18 @@ def _make_private(home: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise PlaceError(
-            f"The state folder {home} cannot be written ({error.strerror}); make it yours, or name another one: "
-            "OPENCLAW_CLOUD_HOME=~/openclaw-cloud make run"
+            f"The state folder {home} cannot be written ({error.strerror}); make it yours, or name "
+            "another one: OPENCLAW_CLOUD_HOME=~/openclaw-cloud make run"
         ) from error
     if home.stat().st_uid == os.geteuid():
         home.chmod(PRIVATE)
 
 
 def _make_outside(home: Path) -> Path:
-    """Make the folder for what `nobody` must reach when the state folder is below a private one such as /root."""
+    """Make a folder for what `nobody` must reach when the state folder lies in a private one."""
     digest = hashlib.sha256(str(home).encode()).hexdigest()[:12]
     outside = OUTSIDE_PARENT / f"openclaw-cloud-{digest}"
-    outside.mkdir(mode=PASSABLE, exist_ok=True)
+    outside.mkdir(mode=PRIVATE, exist_ok=True)
     _owned(outside).chmod(PASSABLE)
     (home / OUTSIDE_NOTE).write_text(f"{outside}\n", encoding="utf-8")
     return outside

@@ -49,7 +49,8 @@ def busy_sentence(port: int) -> str:
     other = port + 1
     while not is_free(other):
         other += 1
-    return f"Port {port} is taken{_holder(port)}; end that, or choose another one: PORT={other} make run"
+    holder = _holder(port)
+    return f"Port {port} is taken{holder}; end that, or choose another one: PORT={other} make run"
 
 
 def _holder(port: int) -> str:

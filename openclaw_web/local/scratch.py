@@ -35,7 +35,7 @@ def postgres_server(folder: Path) -> Iterator[Postgres]:
 
 
 def schema_drift() -> str | None:
-    """Apply all migrations to an empty database and return how it differs from our tables, or `None`."""
+    """Return how the migrations' outcome differs from our tables, or `None`."""
     with (
         tempfile.TemporaryDirectory(prefix="openclaw-cloud-scratch-") as folder,
         postgres_server(Path(folder)) as server,

@@ -1,4 +1,4 @@
-"""What the terminal shows: short lines while starting, one block when everything is up, and problems."""
+"""What the terminal shows: short lines while starting, and problems."""
 
 import contextlib
 import sys
@@ -10,7 +10,7 @@ TITLE_WIDTH = 18
 
 
 class Screen:
-    """Writes to the terminal; colours only where there is one, and a closed terminal is no error."""
+    """Writes to the terminal: colours where there is one; a closed one is no error."""
 
     def __init__(self, out: TextIO | None = None) -> None:
         self._out = out or sys.stdout

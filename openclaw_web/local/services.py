@@ -31,8 +31,8 @@ class Phase(StrEnum):
 class Service:
     """One child of the supervisor.
 
-    `prepare` runs before every start and may write files; `is_ready` looks from outside whether it serves.
-    `needs` names what must be ready before the first start. Services of a lower `ending` are ended first.
+    `prepare` runs before every start and may write files; `is_ready` looks from outside whether it
+    serves. `needs` names what must be ready before the first start. A lower `ending` ends earlier.
     """
 
     name: str

@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -53,7 +53,7 @@ SIMULATOR_GRACE_SECONDS = 4.0
 
 @dataclass(frozen=True, kw_only=True)
 class Stack:
-    """One stack: folders, the port people use, the other ports, and what the environment brings along."""
+    """One stack: folders, the port people use, the other ports, the environment of its start."""
 
     places: Places
     port: int
@@ -191,32 +191,31 @@ def child_environment(stack: Stack) -> dict[str, str]:
 
 
 def _settings_of_part(stack: Stack, part: str) -> dict[str, str]:
-    if part == "postgres":
-        return {"DATABASE_URL": stack.postgres.url()}
-    if part == "valkey":
-        return {"REDIS_URL": stack.valkey.url}
-    if part == "kubernetes":
-        return {
+    here = f"http://{ports.LOOPBACK}:{stack.ports[part]}"
+    secret = stack.places.secret
+    makers: dict[str, Callable[[], dict[str, str]]] = {
+        "postgres": lambda: {"DATABASE_URL": stack.postgres.url()},
+        "valkey": lambda: {"REDIS_URL": stack.valkey.url},
+        "kubernetes": lambda: {
             "KUBECONFIG": str(stack.kubeconfig),
             "BOX_IMAGE": BOX_IMAGE,
             "BOX_PROXY_URL": f"http://{ports.LOOPBACK}:{stack.port}/proxy/v1",
-        }
-    if part == "stripe":
-        return {
-            "STRIPE_SECRET_KEY": keys.keep(stack.places.secret("stripe-key"), keys.stripe_key),
-            "STRIPE_API_URL": stack.loopback(part),
-        }
-    if part == "kimi":
-        return {
-            "KIMI_API_KEY": keys.keep(stack.places.secret("kimi-key"), keys.kimi_key),
-            "UPSTREAM_URL": f"{stack.loopback(part)}/v1",
-        }
-    if part == "telegram":
-        return {
-            "TELEGRAM_API_URL": stack.loopback(part),
+        },
+        "stripe": lambda: {
+            "STRIPE_SECRET_KEY": keys.keep(secret("stripe-key"), keys.stripe_key),
+            "STRIPE_API_URL": here,
+        },
+        "kimi": lambda: {
+            "KIMI_API_KEY": keys.keep(secret("kimi-key"), keys.kimi_key),
+            "UPSTREAM_URL": f"{here}/v1",
+        },
+        "telegram": lambda: {
+            "TELEGRAM_API_URL": here,
             "TELEGRAM_LINK_URL": f"{stack.page(part)}/t.me",
-        }
-    return {"SMTP_URL": f"smtp://{ports.LOOPBACK}:{stack.ports['smtp']}"}
+        },
+        "mail": lambda: {"SMTP_URL": f"smtp://{ports.LOOPBACK}:{stack.ports['smtp']}"},
+    }
+    return makers[part]()
 
 
 def _postgres(stack: Stack) -> Service:
@@ -307,7 +306,7 @@ def _cluster_options(stack: Stack) -> list[str]:
 
 
 def box_identity(places: Places) -> Identity | None:
-    """Return the user for the boxes' processes; `None` when it could not even reach the interpreter and the code."""
+    """Return the boxes' user; `None` when it could not even reach the interpreter and the code."""
     needed = (Path(sys.executable).parent, Path(sys.executable).resolve().parent, PROJECT)
     return places.identity if all(is_passable(folder) for folder in needed) else None
 
@@ -321,7 +320,7 @@ def _ours(
     needs: Sequence[str] = (),
     **more: Any,
 ) -> Service:
-    """Return a service that is a command of our own; it reads its settings from the state folder."""
+    """Return a service that is a command of our own, with its settings in the state folder."""
 
     def prepare() -> Command:
         return Command(

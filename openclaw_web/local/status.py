@@ -1,4 +1,4 @@
-"""How a running stack is: looked at from outside, live, by anybody who may read its state folder."""
+"""How a running stack is, looked at from outside by whoever may read its state folder."""
 
 import os
 from dataclasses import asdict, dataclass
@@ -52,7 +52,7 @@ class StackStatus:
 
 
 def look(home: Path) -> StackStatus:
-    """Look at the stack of a state folder; whether it runs is known by its lock, not by a file that may be old."""
+    """Look at the stack of a state folder; its lock says whether it runs, not an old file."""
     pid = control.running_pid(home)
     state = control.read_state(home) if pid else {}
     services = tuple(_service(one) for one in state.get("services", []))

@@ -1,4 +1,4 @@
-"""Keep the services of one stack running: start them in order, restart what crashes, end all of it."""
+"""Keep the services of one stack running: start in order, restart what crashes, end all."""
 
 import signal
 import time
@@ -69,7 +69,7 @@ class Run:
 class Supervisor:
     """Runs the services until a signal asks it to end.
 
-    `on_change` is told the runs whenever a phase changed; `on_ready` once, when all are up the first time.
+    `on_change` is told the runs whenever a phase changed; `on_ready` once, when all are up.
     """
 
     def __init__(

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from openclaw_web.core.clock import real_now
 from openclaw_web.core.errors import OpenClawError
 from openclaw_web.core.settings import Settings
 from openclaw_web.local import control, keys, places, ports, stack
@@ -33,7 +32,7 @@ def up(chosen: Settings, environment: Mapping[str, str]) -> None:
     """Run the stack of this state folder until a signal ends it.
 
     Raises:
-        OpenClawError: something is in the way or a service does not start; the text is for the screen.
+        OpenClawError: something is in the way, or a service does not start.
     """
     began = time.monotonic()
     screen = Screen()
@@ -62,8 +61,8 @@ def _check_machine(opened: Places, port: int) -> None:
         free = shutil.disk_usage(folder).free
         if free < MIN_FREE_BYTES:
             raise CannotStartError(
-                f"Only {free / 1024**3:.1f} GB are free at {folder}, and 2 GB are needed; make room, or keep the "
-                "state elsewhere: OPENCLAW_CLOUD_HOME=/somewhere/roomy make run"
+                f"Only {free / 1024**3:.1f} GB are free at {folder}, and 2 GB are needed; make room, "
+                "or keep the state elsewhere: OPENCLAW_CLOUD_HOME=/somewhere/roomy make run"
             )
     if not ports.is_free(port) or _answers_on_ipv6(port):
         raise CannotStartError(ports.busy_sentence(port))
@@ -125,7 +124,6 @@ def _write_state(made: Stack, runs: Sequence[Run]) -> None:
         "outside": str(made.places.outside),
         "kubeconfig": str(made.kubeconfig),
         "stack_file": str(made.places.stack_file),
-        "written_at": real_now().isoformat(timespec="seconds"),
         "services": services,
     }
     control.write_state(made.places.home, state)

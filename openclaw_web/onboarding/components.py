@@ -162,6 +162,7 @@ def code_form() -> rx.Component:
     return _widget(
         native_form(
             rx.el.input(type="hidden", name="next", value="/start", read_only=True),
+            rx.el.input(type="hidden", name="back", value="/start", read_only=True),
             rx.el.input(
                 type="hidden", name="email", value=OnboardingView.code_email, read_only=True
             ),

@@ -134,7 +134,7 @@ async def give_bot(session: AsyncSession, visitor_token: str, bot_token: str) ->
         raise ValidationError(
             "Telegram does not know this token. Copy it again from BotFather."
         ) from error
-    fingerprint = secrets.fingerprint("bot-token", token).hex()
+    fingerprint = box_service.bot_fingerprint(token)
     if await queries.is_bot_taken(
         session, fingerprint, by_other_than=chat.id
     ) or await boxes.is_bot_in_use(session, fingerprint):
@@ -290,7 +290,7 @@ async def checkout(session: AsyncSession, visitor_token: str) -> Checkout:
     chat, step = await _locked(session, visitor_token)
     if step is not Step.PAY or chat.customer_id is None:
         raise StepError("There is nothing to pay just now.")
-    customer = await account_queries.get_customer(session, chat.customer_id)
+    customer = await account_queries.find_customer(session, chat.customer_id)
     tier = Tier((chat.derived_config or {})["tier"])
     base = settings().public_url
     opened = await billing.start_checkout(

@@ -14,7 +14,6 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from openclaw_web.accounts import cookies
 from openclaw_web.accounts import service as accounts
 from openclaw_web.accounts.messages import sentence_of
-from openclaw_web.accounts.state import AuthState
 from openclaw_web.billing.models import Tier
 from openclaw_web.billing.tiers import plans
 from openclaw_web.boxes import queries as boxes
@@ -36,8 +35,11 @@ MAX_FORM_CHARACTERS = 2_000
 SOMETHING_WENT_WRONG = "Something went wrong on our side. Please try again in a moment."
 
 
-class OnboardingView(AuthState):
-    """The chat of one visitor, found by their cookie."""
+class OnboardingView(rx.State):
+    """The chat of one visitor, found by their cookie.
+
+    Public, so each handler works on that chat only.
+    """
 
     messages: list[dict[str, str]] = []
     step: str = ""
@@ -57,7 +59,7 @@ class OnboardingView(AuthState):
     @rx.event
     async def load(self) -> Any:
         """Show the chat; without a visitor's cookie fetch one first."""
-        token = self._visitor()
+        token = self._visitor_token()
         query = self.router.url.query_parameters
         tier = str(query.get("tier", ""))
         if not token:
@@ -77,7 +79,7 @@ class OnboardingView(AuthState):
         text = _text(form, "text")
         client_id = _text(form, "client_id")
         if self.step in {Step.EMAIL, Step.CODE}:
-            return await self.give_email_text(text)
+            return await self._give_email_text(text)
         return await self._act(
             lambda session, token: service.answer(session, token, text, client_id=client_id)
         )
@@ -117,7 +119,7 @@ class OnboardingView(AuthState):
 
     @rx.event
     async def give_email(self, form: dict[str, Any]) -> Any:
-        return await self.give_email_text(_text(form, "email"))
+        return await self._give_email_text(_text(form, "email"))
 
     @rx.event
     async def other_email(self) -> Any:
@@ -126,7 +128,7 @@ class OnboardingView(AuthState):
     @rx.event
     async def pay(self) -> Any:
         """Go to Stripe's page."""
-        token = self._visitor()
+        token = self._visitor_token()
         addresses: list[str] = []
 
         async def open_page(session: AsyncSession) -> None:
@@ -151,13 +153,13 @@ class OnboardingView(AuthState):
 
         Did somebody press Start, did the payment arrive, does the assistant answer?
         """
-        if self.step not in WAITING or not (token := self._visitor()):
+        if self.step not in WAITING or not (token := self._visitor_token()):
             return None
         if self.step == Step.PRESS_START:
             return await self._act(service.look_for_start)
         return await self._run(lambda session: self._reload(session, token))
 
-    async def give_email_text(self, email: str) -> Any:
+    async def _give_email_text(self, email: str) -> Any:
         ip = self.router.session.client_ip
         return await self._act(
             lambda session, token: service.give_email(session, token, email, ip=ip)
@@ -165,7 +167,7 @@ class OnboardingView(AuthState):
 
     async def _act(self, act: Callable[[AsyncSession, str], Awaitable[object]]) -> Any:
         """Do one thing to this visitor's chat and show what became of it."""
-        token = self._visitor()
+        token = self._visitor_token()
         if not token:
             return rx.redirect(BEGIN)
 
@@ -257,7 +259,7 @@ class OnboardingView(AuthState):
         if step is Step.WATCH and self.happenings:
             self.happenings[-1]["tone"] = "busy"
 
-    def _visitor(self) -> str:
+    def _visitor_token(self) -> str:
         return cookies.visitor_token(self.router.headers.cookie) or ""
 
     def _session_token(self) -> str:

@@ -24,6 +24,7 @@ from simulators.kimi.streaming import EventStream, Sent, WholeAnswer
 OK = 200
 SERVER_ERROR = 500
 CONTEXT_WINDOW = 262_144
+MODEL_NAME_SHOWN = 80
 MODELS_CREATED = 1_790_000_000
 
 
@@ -108,8 +109,10 @@ class ModelApi:
         self._check_key(exchange.request)
         raw = await exchange.request.body()
         exchange.request_bytes = len(raw)
-        question = exchange.form.read(_object(raw))
-        exchange.model, exchange.is_stream = question.model, question.is_stream
+        body = _object(raw)
+        exchange.model = str(body.get("model") or "")[:MODEL_NAME_SHOWN]
+        question = exchange.form.read(body)
+        exchange.is_stream = question.is_stream
         answer = self._answers.take()
         await asyncio.sleep(answer.delay_seconds)
         if answer.error is not None or (answer.status or OK) != OK:
@@ -139,7 +142,7 @@ class ModelApi:
                 "request_bytes": exchange.request_bytes,
                 "response_bytes": sent.size_bytes,
                 "was_cut": sent.is_cut,
-                "usage": exchange.usage,
+                "usage": None if sent.is_cut else exchange.usage,
                 "duration_ms": round((time.monotonic() - exchange.started_at) * 1000, 1),
             }
         )

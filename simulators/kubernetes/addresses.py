@@ -1,4 +1,4 @@
-"""An address for each pod: on Linux a loopback address of its own, elsewhere 127.0.0.1 with free ports."""
+"""An address for each pod: on Linux one of loopback's many, elsewhere 127.0.0.1 and free ports."""
 
 import secrets
 import socket
@@ -26,7 +26,11 @@ class Addresses:
             return LOOPBACK
         wanted = list(ports)
         for _ in range(_TRIES):
-            parts = (64 + secrets.randbelow(128), secrets.randbelow(256), 1 + secrets.randbelow(254))
+            parts = (
+                64 + secrets.randbelow(128),
+                secrets.randbelow(256),
+                1 + secrets.randbelow(254),
+            )
             address = "127." + ".".join(str(part) for part in parts)
             if address not in self._taken and all(_is_free(address, port) for port in wanted):
                 self._taken.add(address)

@@ -44,7 +44,12 @@ _KEPT_METADATA = (
     "deletionTimestamp",
     "deletionGracePeriodSeconds",
 )
-_SERVER_METADATA = ("resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds")
+_SERVER_METADATA = (
+    "resourceVersion",
+    "selfLink",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+)
 _UNDELETABLE = ("default", "kube-system")
 _PROPAGATION_FINALIZERS = {"Orphan": "orphan", "Foreground": "foregroundDeletion"}
 
@@ -153,8 +158,10 @@ class Cluster:
             return new
         return self._settle(resource, self.store.write(resource, new))
 
-    def write_status(self, resource: Resource, one: Object, status: dict[str, Any]) -> Object | None:
-        """Let a controller write what it sees; nothing happens when the object is gone or knows already."""
+    def write_status(
+        self, resource: Resource, one: Object, status: dict[str, Any]
+    ) -> Object | None:
+        """Let a controller write what it sees; nothing happens when the object is gone or knows it."""
         current = self.find(resource, namespace_of(one), name_of(one))
         if current is None or uid_of(current) != uid_of(one) or current.get("status") == status:
             return current
@@ -163,7 +170,7 @@ class Cluster:
     def edit(
         self, resource: Resource, one: Object, change: Callable[[Object], Object]
     ) -> Object | None:
-        """Let a controller change the newest version of an object; nothing happens when it is gone."""
+        """Let a controller change an object's newest version; nothing happens when it is gone."""
         current = self.find(resource, namespace_of(one), name_of(one))
         if current is None or uid_of(current) != uid_of(one):
             return None
@@ -238,7 +245,8 @@ class Cluster:
         namespace = namespace_of(one)
         inside = self.get(resources.NAMESPACES, "", namespace)
         if is_terminating(inside):
-            why = f"unable to create new content in namespace {namespace} because it is being terminated"
+            ending = "because it is being terminated"
+            why = f"unable to create new content in namespace {namespace} {ending}"
             error = errors.forbidden(resource, one["metadata"].get("name", ""), why)
             cause = {
                 "reason": "NamespaceTerminating",
@@ -266,14 +274,14 @@ class Cluster:
         account = pod["spec"].get("serviceAccountName", "default")
         if self.find(resources.SERVICE_ACCOUNTS, namespace_of(pod), account) is None:
             why = (
-                f'error looking up service account {namespace_of(pod)}/{account}: serviceaccount'
+                f"error looking up service account {namespace_of(pod)}/{account}: serviceaccount"
                 f' "{account}" not found'
             )
             raise errors.forbidden(resources.PODS, pod["metadata"].get("name", ""), why)
 
     def _free_service_address(self) -> str:
         """Return an unused address for a service; nothing listens there, pods have real ones."""
-        services: Iterable[Object] = self.store.list(resources.SERVICES)
+        services: Iterable[Object] = self.store.objects(resources.SERVICES)
         taken = {one["spec"].get("clusterIP") for one in services}
         while True:
             address = f"10.96.{secrets.randbelow(256)}.{1 + secrets.randbelow(254)}"

@@ -16,7 +16,9 @@ from simulators.kubernetes.recorder import Recorder
 
 FIRST_BACK_OFF_SECONDS = 1.0
 LONGEST_BACK_OFF_SECONDS = 60.0
-FORGIVEN_AFTER_SECONDS = 120.0  # a container that ran this long starts again with the first back-off
+FORGIVEN_AFTER_SECONDS = (
+    120.0  # a container that ran this long starts again with the first back-off
+)
 CONFIG_RETRY_SECONDS = 10.0
 _TICK_SECONDS = 0.2
 UNKNOWN_EXIT = 255  # what the kubelet reports for a container that it lost sight of
@@ -137,10 +139,14 @@ class Container:
     def _lacks_image(self, image: str) -> None:
         pod, recorder = self._pod.current(), self._pod.recorder
         known = ", ".join(self._pod.images.names()) or "none"
-        problem = f'image "{image}" is not on the list of this development cluster (it has: {known})'
+        problem = (
+            f'image "{image}" is not on the list of this development cluster (it has: {known})'
+        )
         waiting = self.state.get("waiting") or {}
         if waiting.get("reason") not in {"ErrImagePull", "ImagePullBackOff"}:
-            recorder.warning(pod, "Failed", f'Failed to pull image "{image}": {problem}', self._part)
+            recorder.warning(
+                pod, "Failed", f'Failed to pull image "{image}": {problem}', self._part
+            )
             recorder.warning(pod, "Failed", "Error: ErrImagePull", self._part)
             self._wait("ErrImagePull", problem)
             return
@@ -197,7 +203,9 @@ class Container:
         recorder.normal(pod, "Pulled", present, self._part)
         recorder.normal(pod, "Started", f"Started container {self.name}", self._part)
         if skipped := environment.ignored(spec):
-            message = f"Keys {skipped} of the environment are taken from images only and were skipped"
+            message = (
+                f"Keys {skipped} of the environment are taken from images only and were skipped"
+            )
             recorder.warning(pod, "InvalidEnvironmentVariableNames", message, self._part)
 
     async def _attend(self, running: Process) -> int:
@@ -278,7 +286,9 @@ class Container:
         async with asyncio.TaskGroup() as group:
             if "readinessProbe" in spec:
                 reactions = self._reactions("Readiness", self._become_ready, self._become_unready)
-                watching = probes.watch(spec["readinessProbe"], place, reactions, until_passed=False)
+                watching = probes.watch(
+                    spec["readinessProbe"], place, reactions, until_passed=False
+                )
                 group.create_task(watching)
             if "livenessProbe" in spec:
                 reactions = self._reactions("Liveness", _nothing, self._fail_liveness)

@@ -1,7 +1,7 @@
 """Reading what a client sent against the schemas, as the real server decodes into its types.
 
-Unknown fields are dropped, and refused or warned about as `fieldValidation` asks; a wrong type is refused;
-nulls count as absent.
+Unknown fields are dropped, and refused or warned about as `fieldValidation` asks; a wrong type is
+refused; nulls count as absent.
 """
 
 import base64

@@ -2,13 +2,13 @@
 
 Since a pod is a process, three things stand in for what a container would have:
 
-* `MOUNT_<VOLUME>` (upper case, `-` and `.` as `_`) is the real folder of each mounted volume, and any value
-  that is a mount path, or starts with one, is rewritten to the real folder;
-* `POD_IP` is the address to listen on, and `PORT_<containerPort>` the port (the same number on Linux);
-* `RUN_AS_UID` and `RUN_AS_GID` ask the program to take that user id once it is loaded, since its interpreter
-  may be in a folder that this user cannot reach.
+* `MOUNT_<VOLUME>` (upper case, `-` and `.` as `_`) is the real folder of each mounted volume, and any
+  value that is a mount path, or starts with one, is rewritten to the real folder;
+* `POD_IP` is the address to listen on, `PORT_<containerPort>` the port (the same number on Linux);
+* `RUN_AS_UID` and `RUN_AS_GID` ask the program to take that user id once it is loaded, since its
+  interpreter may be in a folder that this user cannot reach.
 
-Variables that would change which code runs (the loader's and Python's own) are taken from images only.
+Variables that would change which code runs (the loader's and Python's own) come from images only.
 """
 
 import re
@@ -208,5 +208,3 @@ def _expanded(text: str, known: Mapping[str, str]) -> str:
         return known.get(match[2], match[0])
 
     return _REFERENCE.sub(value, text)
-
-

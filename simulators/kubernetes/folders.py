@@ -78,8 +78,8 @@ def check_reachable(path: Path, owner: Owner | None) -> None:
 def project(folder: Path, files: Mapping[str, File], owner: Owner | None) -> bool:
     """Show these files in the folder, all of them at once; say whether anything changed.
 
-    As the kubelet does it: `name` links to `..data/name`, and `..data` is flipped to a fresh folder, so
-    that a reader never sees half of an update.
+    As the kubelet does it: `name` links to `..data/name`, and `..data` is flipped to a fresh
+    folder, so that a reader never sees half of an update.
     """
     before = _current(folder)
     if before is not None and _same(folder / before, files):

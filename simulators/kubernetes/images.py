@@ -15,7 +15,7 @@ class Image:
 
 
 class Images:
-    """Reads the list again when the file has changed, so that an image can be added while running."""
+    """Reads the list again when its file has changed: an image can be added while running."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -43,7 +43,9 @@ class Images:
 
 def _image(name: str, entry: dict[str, object]) -> Image:
     command, env = entry.get("command"), entry.get("env") or {}
-    is_vector = isinstance(command, list) and command and all(isinstance(one, str) for one in command)
+    is_vector = (
+        isinstance(command, list) and command and all(isinstance(one, str) for one in command)
+    )
     if not is_vector or not isinstance(command, list) or not isinstance(env, dict):
         raise SystemExit(f"image {name!r}: 'command' must be a list of strings, 'env' an object")
     return Image(tuple(command), {str(key): str(value) for key, value in env.items()})

@@ -41,7 +41,7 @@ class Kubelet:
         self._sweep()
         self._node.cluster.store.listen(self._on_change)
         register_node(self._node.cluster)
-        for pod in self._node.cluster.store.list(resources.PODS):
+        for pod in self._node.cluster.store.objects(resources.PODS):
             self._take_up(pod)
 
     def leave(self) -> None:
@@ -56,7 +56,7 @@ class Kubelet:
             await asyncio.wait(self._tasks, timeout=LEAVING_GRACE_SECONDS * 2)
 
     def _sweep(self) -> None:
-        known = {folder_name(pod) for pod in self._node.cluster.store.list(resources.PODS)}
+        known = {folder_name(pod) for pod in self._node.cluster.store.objects(resources.PODS)}
         process.end_leftovers(list(self._node.pods.glob("*/*.process")))
         for folder in self._node.pods.iterdir():
             if folder.name not in known:
@@ -82,6 +82,8 @@ class Kubelet:
         if change.kind == DELETED:
             if runner is not None:
                 runner.stop(0)
+            else:
+                self._spawn(self._remove_folder(change.obj))
             self._in_namespace(namespace_of(change.obj), "poke")
         elif runner is None:
             self._take_up(change.obj)
@@ -100,8 +102,10 @@ class Kubelet:
         elif not is_finished(pod):
             self._runners[uid_of(pod)] = runner
             self._spawn(self._run(runner))
-        elif (self._node.pods / folder_name(pod)).exists():
-            return
+
+    async def _remove_folder(self, pod: Object) -> None:
+        folder = self._node.pods / folder_name(pod)
+        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     async def _run(self, runner: PodRunner) -> None:
         try:
@@ -171,5 +175,3 @@ def _node_status() -> dict[str, Any]:
 def _memory() -> str:
     pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     return f"{pages * size // 1024}Ki"
-
-

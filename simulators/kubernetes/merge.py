@@ -1,4 +1,4 @@
-"""The three classic kinds of patch: JSON patch, JSON merge patch, and Kubernetes' strategic merge patch."""
+"""The three classic kinds of patch: JSON patch, JSON merge patch, and strategic merge patch."""
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
@@ -188,7 +188,7 @@ def _merge_items(
 def _reorder(
     merged: dict[str, Any], patch: Mapping[str, Any], schemas: Schemas, schema: Schema
 ) -> None:
-    """Put lists in the order the client asked for; items it does not name keep their place at the end."""
+    """Put lists in the order the client asked for; items it does not name go to the end."""
     for directive, wanted in patch.items():
         field = directive.removeprefix(_ORDER)
         if field == directive or not isinstance(merged.get(field), list):

@@ -1,7 +1,7 @@
 """A pod's volumes as real folders.
 
-A pod is a process and not a container, so a mount path such as `/data` cannot be made to exist for it alone.
-Instead each volume is a folder, and the process is told where: see `environment`.
+A pod is a process and not a container, so a mount path such as `/data` cannot be made to exist for
+it alone. Instead each volume is a folder, and the process is told where: see `environment`.
 """
 
 import base64
@@ -64,8 +64,8 @@ class Mounts:
             return folder
         kinds = ", ".join(sorted(volume.keys() - {"name"}))
         raise Unmountable(
-            f'MountVolume.SetUp failed for volume "{name}" : {kinds} volumes are not offered by this'
-            " development cluster"
+            f'MountVolume.SetUp failed for volume "{name}" : {kinds} volumes are not offered by'
+            " this development cluster"
         )
 
     def _claimed(self, namespace: str, name: str) -> Path:
@@ -107,10 +107,9 @@ class Mounts:
                 return
             raise Unmountable(f'MountVolume.SetUp failed : {kind.lower()} "{name}" not found')
         contents = contents_of(found)
-        items: Iterable[Mapping[str, Any]] | None = source.get("items")
-        if items is None:
-            items = [{"key": key, "path": key} for key in contents]
-        for item in items:
+        every = [{"key": key, "path": key} for key in contents]
+        items: Iterable[Mapping[str, Any]] = source.get("items", every)
+        for item in items:  # each has a key, a path and perhaps a mode
             if item["key"] not in contents:
                 raise Unmountable(f"references non-existent {kind.lower()} key: {item['key']}")
             yield _safe(item["path"]), File(contents[item["key"]], item.get("mode", mode))

@@ -1,7 +1,7 @@
 """The OpenAPI v3 documents that kubectl reads for `apply`, `explain` and `diff`.
 
-They are made on the first request from the published schemas, descriptions included, and kept in the state
-folder, so that they cost no memory.
+They are made on the first request from the published schemas, descriptions included, and kept in
+the state folder, so that they cost no memory.
 """
 
 from pathlib import Path

@@ -118,7 +118,7 @@ def record_update(
 def _entry(
     one: Object, manager: Manager, paths: set[Path], before: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Describe what the manager owns; the time stays when the fields do, so that a repeat is no change."""
+    """Describe what the manager owns; while the fields stay, so does the time: a repeat is no change."""
     made = {
         "manager": manager.name,
         "operation": manager.operation,
@@ -247,7 +247,9 @@ def _without(value: Any, path: Path, kept: set[Path], done: Path = ()) -> Any:
     rest = path[1:]
     kind, _, name = path[0].partition(":")
     if kind == "v":
-        return [one for one in value if json.dumps(one) != name] if isinstance(value, list) else value
+        return (
+            [one for one in value if json.dumps(one) != name] if isinstance(value, list) else value
+        )
     if kind == "f" and isinstance(value, dict) and name in value:
         if not _is_owned(here, kept):
             return {key: one for key, one in value.items() if key != name}

@@ -93,9 +93,7 @@ class PodRunner:
 
     def current(self) -> Object:
         """Return the pod as it is now, or as it was last known."""
-        found = self._node.cluster.find(
-            resources.PODS, namespace_of(self._pod), name_of(self._pod)
-        )
+        found = self._node.cluster.find(resources.PODS, namespace_of(self._pod), name_of(self._pod))
         if found is not None and uid_of(found) == self.uid:
             self._pod = found
         return self._pod
@@ -147,22 +145,17 @@ class PodRunner:
             return None
         asked = environment.build(self._node.cluster, self.current(), spec, image, self.place)
         home = self.folder / "home"
-        return environment.complete(
-            asked, spec, self._folders, self.place, home, self._node.owner
-        )
+        return environment.complete(asked, spec, self._folders, self.place, home, self._node.owner)
 
     async def run(self) -> None:
         try:
             if await self._is_placed():
                 await self._run_containers()
+            await self.stopping.wait()
         finally:
             self._node.addresses.give_back(self.place.address)
-        await self.stopping.wait() if self._is_over() else None
-        if self.stopping.is_set() and not self.is_leaving:
+        if not self.is_leaving:
             await self.forget()
-
-    def _is_over(self) -> bool:
-        return not self.stopping.is_set()
 
     async def _is_placed(self) -> bool:
         """Give the pod its node, address and volumes; False when it stops before it has them."""
@@ -172,7 +165,7 @@ class PodRunner:
                 self._schedule()
                 self._take_place()
                 self._folders = self._mounts().prepare(self.current())
-            except Unmountable as problem:
+            except (Unmountable, OSError) as problem:
                 self._report_unmountable(str(problem))
                 await self.pause(MOUNT_RETRY_SECONDS, until_poked=True)
             else:
@@ -255,8 +248,6 @@ class PodRunner:
     async def forget(self) -> None:
         """Remove the pod's folder and let the object go."""
         await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)
-        if self._folders and self.folder.exists():
-            shutil.rmtree(self.folder, ignore_errors=True)
         how = Deletion(grace_seconds=0, uid=self.uid)
         with contextlib.suppress(ApiError):
             self._node.cluster.delete(

@@ -157,4 +157,6 @@ async def _close(writer: asyncio.StreamWriter) -> None:
 
 
 def _reason(error: OSError) -> str:
-    return "connect: connection refused" if isinstance(error, ConnectionRefusedError) else str(error)
+    return (
+        "connect: connection refused" if isinstance(error, ConnectionRefusedError) else str(error)
+    )

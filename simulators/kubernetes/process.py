@@ -1,4 +1,4 @@
-"""One container's process: started behind a guardian, so that it dies when we do, even by SIGKILL."""
+"""One container's process: behind a guardian, so that it dies when we do, even by SIGKILL."""
 
 import asyncio
 import contextlib

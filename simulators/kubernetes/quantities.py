@@ -44,7 +44,7 @@ def total(resources: Iterable[Mapping[str, Any]]) -> dict[str, Decimal]:
 
 
 def write(amount: Decimal, like: str = "") -> str:
-    """Write a quantity in canonical form; `like` tells whether memory (binary) or counts are meant."""
+    """Write a quantity in canonical form; `like` names what it is of: memory, cpu, pods."""
     if amount == 0:
         return "0"
     if like.endswith(("memory", "storage")):

@@ -1,4 +1,4 @@
-"""Resource quotas and limit ranges: what a namespace may hold, and what its containers get by default."""
+"""Resource quotas and limit ranges: what a namespace may hold, what its containers get."""
 
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
@@ -54,7 +54,7 @@ def _wanted(containers: Iterable[Mapping[str, Any]], field: str) -> list[Mapping
 def used_in(store: Store, namespace: str) -> dict[str, Decimal]:
     used: dict[str, Decimal] = {}
     for resource in MEASURED:
-        for one in store.list(resource, namespace):
+        for one in store.objects(resource, namespace):
             for name, amount in usage(resource, one).items():
                 used[name] = used.get(name, Decimal(0)) + amount
     return used
@@ -72,7 +72,7 @@ def enforce(store: Store, resource: resources.Resource, one: Object) -> None:
         return
     quotas = [
         each
-        for each in store.list(resources.QUOTAS, namespace_of(one))
+        for each in store.objects(resources.QUOTAS, namespace_of(one))
         if not each["spec"].get("scopes") and not each["spec"].get("scopeSelector")
     ]
     if not quotas:
@@ -187,7 +187,7 @@ def _outside(limit: Mapping[str, Any], wanted: Mapping[str, Any], kind: str) -> 
 def _limits(store: Store, namespace: str, kind: str) -> list[dict[str, Any]]:
     return [
         limit
-        for one in store.list(resources.LIMIT_RANGES, namespace)
+        for one in store.objects(resources.LIMIT_RANGES, namespace)
         for limit in one["spec"].get("limits") or ()
         if limit.get("type") == kind
     ]

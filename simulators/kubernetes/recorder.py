@@ -46,7 +46,7 @@ class Recorder:
             again = {**event, "count": event["count"] + 1, "lastTimestamp": now()}
             self._cluster.store.write(resources.EVENTS, again)
             return
-        event = self._event(one, namespace, part) | {
+        event = self._event(one, part) | {
             "type": kind,
             "reason": reason,
             "message": message,
@@ -57,7 +57,7 @@ class Recorder:
             return  # the namespace went away meanwhile: nobody is left to read it
         self._known[key] = name_of(made)
 
-    def _event(self, one: Object, namespace: str, part: str) -> dict[str, Any]:
+    def _event(self, one: Object, part: str) -> dict[str, Any]:
         about = {
             "kind": one["kind"],
             "apiVersion": one["apiVersion"],
@@ -85,7 +85,7 @@ class Recorder:
     def forget_old(self) -> None:
         """Remove events past their hour, and the oldest where a namespace has too many."""
         per_namespace: dict[str, list[Object]] = {}
-        for event in self._cluster.store.list(resources.EVENTS):
+        for event in self._cluster.store.objects(resources.EVENTS):
             per_namespace.setdefault(namespace_of(event), []).append(event)
         gone: set[str] = set()
         for namespace, events in per_namespace.items():

@@ -83,9 +83,7 @@ async def body(request: Request) -> Any:
         return None
     if len(raw) > BODY_BYTES:
         message = f"Request entity too large: limit is {BODY_BYTES}"
-        raise errors.ApiError(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "RequestEntityTooLarge", message
-        )
+        raise errors.ApiError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "RequestEntityTooLarge", message)
     kind = content_type(request)
     if kind == PROTOBUF:
         raise errors.unsupported_media_type(
@@ -182,5 +180,7 @@ def dry_run(request: Request, options: Any = None) -> bool:
     if isinstance(options, dict):
         asked = [*asked, *(options.get("dryRun") or [])]
     if any(one not in {"All", ""} for one in asked):
-        raise errors.bad_request(f'dryRun: Unsupported value: "{asked[0]}": supported values: "All"')
+        raise errors.bad_request(
+            f'dryRun: Unsupported value: "{asked[0]}": supported values: "All"'
+        )
     return "All" in asked

@@ -44,14 +44,27 @@ class Resource:
         return "status" in self.subresources
 
 
-def _core(plural: str, kind: str, *short: str, sub: tuple[str, ...] = (), **more: bool) -> Resource:
-    return Resource(group="", plural=plural, kind=kind, short=short, subresources=sub, **more)
+def _core(
+    plural: str,
+    kind: str,
+    *short: str,
+    sub: tuple[str, ...] = (),
+    namespaced: bool = True,
+    in_all: bool = False,
+) -> Resource:
+    return Resource(
+        group="",
+        plural=plural,
+        kind=kind,
+        short=short,
+        subresources=sub,
+        namespaced=namespaced,
+        in_all=in_all,
+    )
 
 
 _STATUS = ("status",)
-NAMESPACES = _core(
-    "namespaces", "Namespace", "ns", sub=("status", "finalize"), namespaced=False
-)
+NAMESPACES = _core("namespaces", "Namespace", "ns", sub=("status", "finalize"), namespaced=False)
 NODES = _core("nodes", "Node", "no", sub=_STATUS, namespaced=False)
 SECRETS = _core("secrets", "Secret")
 CONFIG_MAPS = _core("configmaps", "ConfigMap", "cm")

@@ -60,8 +60,8 @@ class Rest:
         target = requests.target(request.url.path)
         if target.subresource in _INTERACTIVE and target.resource is resources.PODS:
             raise errors.not_allowed(
-                f"pods/{target.subresource} is not offered by this development cluster: its pods are"
-                " local processes; use 'kubectl logs', or the pod's own address"
+                f"pods/{target.subresource} is not offered by this development cluster: its pods"
+                " are local processes; use 'kubectl logs', or the pod's own address"
             )
         if target.subresource not in ("", *target.resource.subresources):
             raise errors.unknown_resource()
@@ -95,7 +95,7 @@ class Rest:
         test = _test(request, target)
         found = [
             one
-            for one in self.cluster.store.list(target.resource, target.namespace)
+            for one in self.cluster.store.objects(target.resource, target.namespace)
             if test(one)
         ]
         ordered = selectors.in_order(found)
@@ -226,7 +226,7 @@ class Rest:
     async def _delete_collection(self, request: Request, target: Target) -> Response:
         how = await _deletion(request)
         test = _test(request, target)
-        found = self.cluster.store.list(target.resource, target.namespace)
+        found = self.cluster.store.objects(target.resource, target.namespace)
         deleted = [
             self.cluster.delete(target.resource, namespace_of(one), name_of(one), how)[0]
             for one in selectors.in_order(found)

@@ -1,7 +1,7 @@
 """Kubernetes' own object schemas, cut down to the kinds of this cluster.
 
-They come with the `kubernetes-validate` package, which is read but never imported: importing it costs
-15 MB and half a second. The cut is kept in the state folder.
+They come with the `kubernetes-validate` package, which is read but never imported: importing it
+costs 15 MB and half a second. The cut is kept in the state folder.
 """
 
 import importlib.util

@@ -93,7 +93,9 @@ def _field(one: Object, path: str) -> str:
 def matches(selector: Mapping[str, Any] | None, labels: Mapping[str, str]) -> bool:
     """Say whether a LabelSelector object (matchLabels, matchExpressions) takes these labels."""
     wanted = selector or {}
-    exact = all(labels.get(key) == value for key, value in (wanted.get("matchLabels") or {}).items())
+    exact = all(
+        labels.get(key) == value for key, value in (wanted.get("matchLabels") or {}).items()
+    )
     return exact and all(_expression(one, labels) for one in wanted.get("matchExpressions") or [])
 
 

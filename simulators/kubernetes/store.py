@@ -1,6 +1,6 @@
 """What the cluster knows: objects in memory, written through to SQLite, with a history for watches.
 
-A write is on disk (in SQLite's log) before it is acknowledged, so killing the process loses nothing.
+A write is in SQLite's log before it is acknowledged, so killing the process loses nothing.
 """
 
 import asyncio
@@ -90,7 +90,7 @@ class Store:
     def find(self, resource: Resource, namespace: str, name: str) -> Object | None:
         return self._objects[resource.qualified].get((namespace, name))
 
-    def list(self, resource: Resource, namespace: str = "") -> list[Object]:
+    def objects(self, resource: Resource, namespace: str = "") -> list[Object]:
         found = self._objects[resource.qualified]
         if not namespace:
             return list(found.values())
@@ -138,7 +138,7 @@ class Store:
         """Return this kind's changes after `revision`.
 
         Raises:
-            ApiError: 410, the revision is older than the history or from another life of this cluster.
+            ApiError: 410, the revision is older than the history, or not of this cluster.
         """
         history = self._history[resource.qualified]
         if revision < history.floor or revision > self.revision:

@@ -27,7 +27,7 @@ _ALWAYS_SHOWN, _WIDE = 0, 1
 def table(
     resource: Resource, objects: Sequence[Object], metadata: dict[str, Any], include: str
 ) -> dict[str, Any]:
-    """Return a Table; `include` says how much of each object goes along: None, Metadata or Object."""
+    """Return a Table; `include` says what of each object goes along: None, Metadata or Object."""
     titles, cells = _COLUMNS.get(resource, _PLAIN)
     return {
         "kind": "Table",

@@ -144,7 +144,10 @@ def _quantity(path: str, value: object) -> Iterator[Cause]:
         if quantities.parse(value) < 0:
             yield wrong(path, value, "must be greater than or equal to 0")
     except ValueError:
-        hint = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
+        hint = (
+            "quantities must match the regular expression"
+            " '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
+        )
         yield wrong(path, value, hint)
 
 
@@ -218,8 +221,8 @@ def _pod_change(old: Object, new: Object) -> Iterator[Cause]:
             "spec",
             "pod updates may not change fields other than `spec.containers[*].image`,"
             "`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only"
-            " additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be"
-            " set to 1 if it was previously negative)",
+            " additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to"
+            " be set to 1 if it was previously negative)",
         )
 
 

@@ -74,7 +74,7 @@ async def _rung(bell: asyncio.Event, seconds: float) -> None:
 def _present_objects(store: Store, watch: Watch) -> list[bytes]:
     lines = [
         _line(ADDED, watch.present(one))
-        for one in in_order(store.list(watch.resource, watch.namespace))
+        for one in in_order(store.objects(watch.resource, watch.namespace))
         if watch.test(one)
     ]
     if watch.initial_events and watch.bookmarks:
@@ -84,7 +84,7 @@ def _present_objects(store: Store, watch: Watch) -> list[bytes]:
 
 
 def _seen_as(watch: Watch, change: Change) -> str | None:
-    """Return the event as this watch sees it: leaving the selection is a deletion, entering an addition."""
+    """Return the event as this watch sees it: to leave the selection is to be deleted."""
     if watch.namespace and change.obj["metadata"].get("namespace") != watch.namespace:
         return None
     was = change.before is not None and watch.test(change.before)

@@ -10,12 +10,13 @@ import sqlite3
 import string
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 Json = dict[str, Any]
 
+BATCH = 100
+NEWEST = 2**62
 ALPHABET = string.ascii_letters + string.digits
 TABLES = """
 CREATE TABLE IF NOT EXISTS objects (
@@ -35,14 +36,6 @@ CREATE TABLE IF NOT EXISTS deliveries (
 CREATE INDEX IF NOT EXISTS deliveries_due ON deliveries (state, due);
 CREATE INDEX IF NOT EXISTS deliveries_event ON deliveries (event);
 """
-
-
-@dataclass(frozen=True, kw_only=True)
-class Page:
-    """One page of a list, newest first."""
-
-    objects: list[Json]
-    has_more: bool
 
 
 def new_id(prefix: str, length: int = 24) -> str:
@@ -119,14 +112,19 @@ class Store:
         return stored
 
     def every(self, kind: str, customer: str | None = None) -> Iterator[Json]:
-        """Walk all objects of a kind, newest first."""
-        rows = self.sql.execute(
-            "SELECT body FROM objects WHERE object = ? AND (? IS NULL OR customer = ?)"
-            " ORDER BY seq DESC",
-            (kind, customer, customer),
-        )
-        for row in rows.fetchall():
-            yield json.loads(row["body"])
+        """Walk all objects of a kind, newest first, a few in memory at a time."""
+        below = NEWEST
+        while True:
+            rows = self.sql.execute(
+                "SELECT seq, body FROM objects WHERE object = ? AND seq < ?"
+                " AND (? IS NULL OR customer = ?) ORDER BY seq DESC LIMIT ?",
+                (kind, below, customer, customer, BATCH),
+            ).fetchall()
+            for row in rows:
+                yield json.loads(row["body"])
+            if len(rows) < BATCH:
+                return
+            below = rows[-1]["seq"]
 
     def next_due(self) -> tuple[int, Json] | None:
         """Return the earliest moment at which an object changes by itself, and that object."""

@@ -1,0 +1,72 @@
+# OpenClaw Cloud on one machine: `make run` starts everything, `make test` proves it.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help run stop status reset test test-all check
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+RUN_STAMP := $(VENV)/.run-installed
+DEV_STAMP := $(VENV)/.dev-installed
+TEST_HOME := .openclaw-cloud-test
+MIN_FREE_KB := 2097152
+
+# The first supported interpreter: PYTHON3 if given, else python3.11 to 3.13, else python3.
+FIND_PYTHON = for one in $(PYTHON3) python3.11 python3.12 python3.13 python3; do \
+	  if command -v $$one >/dev/null 2>&1 && \
+	    $$one -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; \
+	  then echo $$one; break; fi; done
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+run: $(RUN_STAMP) ## start everything on http://localhost:3000 (another port: PORT=3100 make run)
+	@exec $(PYTHON) -m openclaw_web up
+
+stop: ## end the running stack, from any terminal
+	@test -x $(PYTHON) || { echo "Nothing runs: nothing is installed yet."; exit 0; }; exec $(PYTHON) -m openclaw_web stop
+
+status: ## tell how the stack is
+	@test -x $(PYTHON) || { echo "Nothing runs: nothing is installed yet."; exit 3; }; exec $(PYTHON) -m openclaw_web status
+
+reset: ## forget the stack's data (asks first)
+	@test -x $(PYTHON) || { echo "There is nothing to forget."; exit 0; }; exec $(PYTHON) -m openclaw_web reset $(if $(YES),--yes)
+
+test: $(DEV_STAMP) ## prove it: unit, contract and flow tests, then a browser against the full stack
+	@$(PYTHON) -m tests.browser_setup
+	@$(PYTHON) -m pytest -n 2 -m "not browser and not slow" -q
+	@OPENCLAW_CLOUD_HOME=$(TEST_HOME) $(PYTHON) -m pytest -m "browser and not slow" -q
+
+test-all: $(DEV_STAMP) ## the same with the slow tests
+	@$(PYTHON) -m tests.browser_setup
+	@$(PYTHON) -m pytest -n 2 -m "not browser" -q
+	@OPENCLAW_CLOUD_HOME=$(TEST_HOME) $(PYTHON) -m pytest -m browser -q
+
+check: $(DEV_STAMP) ## format, lint, import contracts, types, schema
+	@$(VENV)/bin/ruff format --check
+	@$(VENV)/bin/ruff check
+	@$(VENV)/bin/lint-imports
+	@$(VENV)/bin/ty check
+	@$(PYTHON) -m openclaw_web check-schema
+
+$(PYTHON):
+	@free=$$(df -Pk . | awk 'NR == 2 {print $$4}'); if [ "$$free" -lt $(MIN_FREE_KB) ]; then \
+	  echo "Only $$((free / 1024)) MB are free here, and 2 GB are needed; make room and run this again." >&2; exit 1; fi
+	@python=$$($(FIND_PYTHON)); if [ -z "$$python" ]; then \
+	  echo "OpenClaw Cloud needs Python 3.11, 3.12 or 3.13 with its venv module; install one (Debian: apt install python3-venv), or name it: PYTHON3=/path/to/python3.12 make run" >&2; exit 1; fi; \
+	echo "Making $(VENV) with $$($$python --version)"; $$python -m venv $(VENV)
+
+$(RUN_STAMP): requirements.txt | $(PYTHON)
+	@$(call install,requirements.txt)
+
+$(DEV_STAMP): requirements-dev.txt requirements.txt | $(PYTHON)
+	@$(call install,requirements-dev.txt)
+	@touch $(RUN_STAMP)
+
+# Quiet when it works; when it does not, pip's own words and one sentence with the cure.
+define install
+echo "Installing $(1) (the first time takes about a minute)"; \
+$(PYTHON) -m pip install --quiet --disable-pip-version-check -r $(1) || { \
+  echo "The packages of $(1) could not be installed: pip says why above. Without network connect first, or point pip to a mirror (PIP_INDEX_URL); then run this again." >&2; exit 1; }; \
+touch $@
+endef

@@ -1,0 +1,139 @@
+"""The admin's overview: figures, what needs a hand, customers with their boxes, jobs."""
+
+import reflex as rx
+
+from openclaw_web.admin.state import AdminState
+from openclaw_web.ui.badges import empty, notice, skeleton, status_badge
+from openclaw_web.ui.shell import admin_shell, page_title
+
+REFRESH_MS = 5_000
+
+
+def overview_page() -> rx.Component:
+    return admin_shell(
+        "/admin",
+        AdminState.email,
+        page_title("Overview", "Is the business well, and who needs a hand?"),
+        rx.cond(
+            AdminState.error != "", notice(AdminState.error, tone="error", icon="circle-alert")
+        ),
+        rx.cond(AdminState.is_loaded, _content(), skeleton(110, 300, 220)),
+        rx.el.div(
+            rx.moment(interval=REFRESH_MS, on_change=AdminState.refresh),
+            class_name="visually-hidden",
+            aria_hidden="true",
+        ),
+    )
+
+
+def _content() -> rx.Component:
+    return rx.el.div(
+        rx.el.div(rx.foreach(AdminState.figures, _figure), class_name="grid-4"),
+        rx.foreach(AdminState.alerts, _alert),
+        _customers(),
+        _jobs(),
+        class_name="stack loose",
+    )
+
+
+def _figure(figure: rx.Var[dict[str, str]]) -> rx.Component:
+    return rx.el.div(
+        rx.el.p(figure["name"], class_name="small"),
+        rx.el.p(figure["value"], class_name="figure-value"),
+        rx.el.p(figure["note"], class_name="small"),
+        class_name="card stack",
+        style={"gap": "6px"},
+    )
+
+
+def _alert(alert: rx.Var[dict[str, str]]) -> rx.Component:
+    return notice(
+        rx.el.p(rx.el.b(alert["code"]), " · ", alert["subject"], " · ", alert["since"]),
+        rx.el.p(alert["detail"]),
+        tone="warning",
+        icon="triangle-alert",
+    )
+
+
+def _customers() -> rx.Component:
+    head = ("Customer", "Plan", "Subscription", "Box", "Namespace", "Tokens this period", "Since")
+    return rx.el.section(
+        rx.el.div(
+            rx.el.h2("Customers and their boxes", class_name="heading"),
+            rx.el.div(
+                rx.el.label("Search customers", html_for="search", class_name="visually-hidden"),
+                rx.debounce_input(
+                    rx.el.input(
+                        id="search",
+                        placeholder="Search e-mail or namespace",
+                        value=AdminState.search,
+                        on_change=AdminState.look_for,
+                        class_name="input",
+                    ),
+                    debounce_timeout=250,
+                ),
+            ),
+            class_name="row between wrap",
+            style={"padding": "16px"},
+        ),
+        rx.cond(
+            AdminState.customers.length() > 0,
+            rx.el.div(
+                rx.el.table(
+                    rx.el.thead(rx.el.tr(*(rx.el.th(name) for name in head))),
+                    rx.el.tbody(rx.foreach(AdminState.customers, _customer)),
+                    class_name="table",
+                    id="customers",
+                ),
+                class_name="table-scroll",
+            ),
+            empty("users", "Nobody here", "No customer fits, or nobody signed up yet."),
+        ),
+        class_name="card tight",
+    )
+
+
+def _customer(row: rx.Var[dict[str, str]]) -> rx.Component:
+    return rx.el.tr(
+        rx.el.td(row["email"], class_name="strong"),
+        rx.el.td(row["tier"]),
+        rx.el.td(row["subscription"]),
+        rx.el.td(status_badge(row["box"], row["box_tone"]), title=row["reason"]),
+        rx.el.td(rx.el.span(row["namespace"], class_name="mono")),
+        rx.el.td(row["used"], class_name="numbers"),
+        rx.el.td(row["joined"]),
+        key=row["id"],
+    )
+
+
+def _jobs() -> rx.Component:
+    head = ("Job", "Status", "Customer", "Attempt", "Last word", "Asked for")
+    return rx.el.section(
+        rx.el.h2("Newest jobs", class_name="heading", style={"padding": "16px"}),
+        rx.cond(
+            AdminState.jobs.length() > 0,
+            rx.el.div(
+                rx.el.table(
+                    rx.el.thead(rx.el.tr(*(rx.el.th(name) for name in head))),
+                    rx.el.tbody(rx.foreach(AdminState.jobs, _job)),
+                    class_name="table",
+                    id="jobs",
+                ),
+                class_name="table-scroll",
+            ),
+            empty("list-checks", "No jobs yet", "The operator's work shows up here."),
+        ),
+        class_name="card tight",
+    )
+
+
+def _job(row: rx.Var[dict[str, str]]) -> rx.Component:
+    return rx.el.tr(
+        rx.el.td(row["type"], class_name="strong"),
+        rx.el.td(status_badge(row["status"], row["tone"])),
+        rx.el.td(row["customer"]),
+        rx.el.td(row["attempt"], class_name="numbers"),
+        rx.el.td(row["note"], class_name="small"),
+        rx.el.td(row["when"]),
+        key=row["id"],
+    )

@@ -1,0 +1,147 @@
+"""What the overview reads across all areas, in a few statements."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlmodel import col
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from openclaw_web.accounts.models import Customer
+from openclaw_web.billing.models import Subscription, SubscriptionStatus
+from openclaw_web.boxes.models import Box, BoxStatus
+from openclaw_web.jobs.models import JobStatus, OperatorJob
+from openclaw_web.metering.models import UsageDaily, UsageMonthly
+
+ONE_DAY = timedelta(days=1)
+PAYING = (SubscriptionStatus.ACTIVE, SubscriptionStatus.PAST_DUE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Totals:
+    customers: int
+    paying: int
+    boxes: int
+    boxes_active: int
+    boxes_unhealthy: int
+    jobs_queued: int
+    jobs_failed: int
+    tokens_today: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CustomerRow:
+    """One customer with the newest subscription and box, and the running period."""
+
+    customer_id: UUID
+    email: str
+    created_at: datetime
+    tier: str | None
+    subscription_status: str | None
+    box_status: str | None
+    status_reason: str | None
+    namespace: str | None
+    tokens_used: int
+    tokens_limit: int
+
+
+async def any_customers_totals(session: AsyncSession, now: datetime) -> Totals:
+    """Count what runs; `now` is business time."""
+    live = col(Box.status) != BoxStatus.DESTROYED
+    tokens = col(UsageDaily.prompt_tokens) + col(UsageDaily.completion_tokens)
+    row = (
+        await session.execute(
+            sa.select(
+                _count(Customer, col(Customer.deleted_at).is_(None)),
+                _count(Subscription, col(Subscription.status).in_(PAYING)),
+                _count(Box, live),
+                _count(Box, col(Box.status) == BoxStatus.ACTIVE),
+                _count(Box, col(Box.status) == BoxStatus.UNHEALTHY),
+                _count(OperatorJob, col(OperatorJob.status) == JobStatus.QUEUED),
+                _count(
+                    OperatorJob,
+                    col(OperatorJob.status) == JobStatus.FAILED,
+                    col(OperatorJob.created_at) > now - ONE_DAY,
+                ),
+                sa.select(sa.func.coalesce(sa.func.sum(tokens), 0))
+                .where(col(UsageDaily.day) == now.date())
+                .scalar_subquery(),
+            )
+        )
+    ).one()
+    return Totals(
+        customers=row[0],
+        paying=row[1],
+        boxes=row[2],
+        boxes_active=row[3],
+        boxes_unhealthy=row[4],
+        jobs_queued=row[5],
+        jobs_failed=row[6],
+        tokens_today=int(row[7]),
+    )
+
+
+async def any_customers_overview(
+    session: AsyncSession, now: datetime, *, search: str = "", limit: int = 50
+) -> Sequence[CustomerRow]:
+    """Return the newest customers whose address, id or namespace contains the text."""
+    subscription = _newest(Subscription, col(Subscription.created_at))
+    box = _newest(Box, col(Box.created_at))
+    running = sa.and_(
+        col(UsageMonthly.customer_id) == col(Customer.id),
+        col(UsageMonthly.period_start) <= now,
+        col(UsageMonthly.period_end) > now,
+    )
+    statement = (
+        sa.select(
+            col(Customer.id),
+            col(Customer.email),
+            col(Customer.created_at),
+            subscription.c.tier,
+            subscription.c.status.label("subscription_status"),
+            box.c.status.label("box_status"),
+            box.c.status_reason,
+            box.c.k8s_namespace,
+            col(UsageMonthly.tokens_used),
+            col(UsageMonthly.tokens_limit),
+        )
+        .outerjoin(subscription, sa.true())
+        .outerjoin(box, sa.true())
+        .outerjoin(UsageMonthly, running)
+        .where(col(Customer.deleted_at).is_(None))
+        .order_by(col(Customer.created_at).desc())
+        .limit(limit)
+    )
+    if search:
+        pattern = f"%{search.replace('%', '').replace('_', '')}%"
+        statement = statement.where(
+            sa.or_(col(Customer.email).ilike(pattern), box.c.k8s_namespace.ilike(pattern))
+        )
+    return [
+        CustomerRow(
+            customer_id=row[0],
+            email=row[1],
+            created_at=row[2],
+            tier=row[3],
+            subscription_status=row[4],
+            box_status=row[5],
+            status_reason=row[6],
+            namespace=row[7],
+            tokens_used=row[8] or 0,
+            tokens_limit=row[9] or 0,
+        )
+        for row in await session.execute(statement)
+    ]
+
+
+def _count(table: type, *conditions: sa.ColumnElement[bool]) -> sa.ScalarSelect[int]:
+    return sa.select(sa.func.count()).select_from(table).where(*conditions).scalar_subquery()
+
+
+def _newest(table: type[Subscription | Box], order: sa.ColumnElement[datetime]) -> sa.Lateral:
+    owner = col(table.customer_id)
+    return (
+        sa.select(table).where(owner == col(Customer.id)).order_by(order.desc()).limit(1).lateral()
+    )

@@ -1,0 +1,102 @@
+"""One sync with Stripe at a time for each customer, and none that is forgotten.
+
+The lease is taken before Stripe is asked, so an old answer never overwrites a newer one. Its row is
+written last in every transaction, so two of them never wait for each other.
+"""
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlmodel import col
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from openclaw_web.billing.models import BillingSync
+from openclaw_web.core.errors import OpenClawError
+from openclaw_web.core.logs import redact
+
+LEASE = timedelta(seconds=60)
+REST_AFTER_ERROR = timedelta(seconds=10)
+REST_AFTER_REFUSAL = timedelta(minutes=5)  # asking again will not help before somebody acts
+LONGEST_ERROR = 500
+REAL_NOW = sa.func.clock_timestamp()
+
+
+class LeaseLostError(OpenClawError):
+    """Another worker took the sync over, because this one was too slow; nothing may be written."""
+
+
+async def raise_request(session: AsyncSession, customer_id: UUID) -> None:
+    row = insert(BillingSync).values(customer_id=customer_id, requested_seq=1)
+    await session.exec(
+        row.on_conflict_do_update(
+            index_elements=["customer_id"],
+            set_={"requested_seq": BillingSync.requested_seq + 1},
+        )
+    )
+
+
+async def take(session: AsyncSession, customer_id: UUID, *, owner: str) -> int | None:
+    """Take the lease and return the number of the request that it serves.
+
+    `None` means that there is nothing to do, or somebody else does it, or it rests after an error.
+    Taking one's own lease again renews it.
+    """
+    return await session.scalar(
+        sa.update(BillingSync)
+        .where(
+            col(BillingSync.customer_id) == customer_id,
+            col(BillingSync.requested_seq) > col(BillingSync.synced_seq),
+            sa.or_(
+                col(BillingSync.lease_until).is_(None),
+                col(BillingSync.lease_until) < REAL_NOW,
+                col(BillingSync.lease_owner) == owner,
+            ),
+        )
+        .values(lease_owner=owner, lease_until=REAL_NOW + LEASE)
+        .returning(col(BillingSync.requested_seq))
+    )
+
+
+async def finish(
+    session: AsyncSession, customer_id: UUID, *, owner: str, served: int, now: datetime
+) -> bool:
+    """Give the lease back, in the transaction that wrote what was found.
+
+    `False` means that a sync was asked for again meanwhile.
+
+    Raises:
+        LeaseLostError: the lease ran out and another worker has it.
+    """
+    requested = await session.scalar(
+        sa.update(BillingSync)
+        .where(
+            col(BillingSync.customer_id) == customer_id,
+            col(BillingSync.lease_owner) == owner,
+            col(BillingSync.lease_until) > REAL_NOW,
+        )
+        .values(
+            synced_seq=sa.func.greatest(BillingSync.synced_seq, served),
+            synced_at=now,
+            error=None,
+            lease_owner=None,
+            lease_until=None,
+        )
+        .returning(col(BillingSync.requested_seq))
+    )
+    if requested is None:
+        raise LeaseLostError("The lease on this customer's sync was lost.")
+    return requested <= served
+
+
+async def fail(
+    session: AsyncSession, customer_id: UUID, *, owner: str, error: str, can_retry: bool
+) -> None:
+    """Keep the request, say why it could not be served, and let it rest a little."""
+    rest = REST_AFTER_ERROR if can_retry else REST_AFTER_REFUSAL
+    await session.exec(
+        sa.update(BillingSync)
+        .where(col(BillingSync.customer_id) == customer_id, col(BillingSync.lease_owner) == owner)
+        .values(error=redact(error)[:LONGEST_ERROR], lease_owner=None, lease_until=REAL_NOW + rest)
+    )

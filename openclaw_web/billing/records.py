@@ -1,0 +1,152 @@
+"""What a sync writes down in billing's own tables."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlmodel import col
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from openclaw_web.billing.mapping import Decision, Known
+from openclaw_web.billing.models import (
+    Checkout,
+    CheckoutStatus,
+    Invoice,
+    Subscription,
+    SubscriptionStatus,
+)
+from openclaw_web.integrations.payment_objects import CheckoutSession, StripeInvoice
+
+DELIVERY_PROMISE = timedelta(hours=24)  # an assistant that answers, or the money back
+SHOWN_INVOICES = frozenset({"open", "paid", "uncollectible", "void"})  # a draft may still change
+
+
+def known_from(row: Subscription | None) -> Known | None:
+    if row is None:
+        return None
+    return Known(
+        stripe_subscription_id=row.stripe_subscription_id,
+        status=row.status,
+        tier=row.tier,
+        period_start=row.current_period_start,
+        past_due_since=row.past_due_since,
+    )
+
+
+async def close_subscription(
+    session: AsyncSession, row: Subscription, *, stripe_status: str | None, now: datetime
+) -> None:
+    """End a row whose place another subscription takes."""
+    row.status = SubscriptionStatus.CANCELLED
+    row.stripe_status = stripe_status or row.stripe_status
+    row.past_due_since = row.grace_until = row.pending_tier = None
+    row.synced_at = now
+    session.add(row)
+    await session.flush()
+
+
+async def add_subscription(
+    session: AsyncSession, customer_id: UUID, decision: Decision, *, now: datetime
+) -> Subscription:
+    row = Subscription(
+        customer_id=customer_id,
+        stripe_subscription_id=decision.stripe_subscription_id,
+        tier=decision.tier,
+        status=decision.status,
+        tokens_limit=decision.tokens_limit,
+        current_period_start=decision.period_start,
+        current_period_end=decision.period_end,
+        created_at=now,
+    )
+    return await update_subscription(session, row, decision, now=now)
+
+
+async def update_subscription(
+    session: AsyncSession, row: Subscription, decision: Decision, *, now: datetime
+) -> Subscription:
+    row.stripe_price_id = decision.stripe_price_id
+    row.stripe_status = decision.stripe_status
+    row.status = decision.status
+    row.tier = decision.tier
+    row.tokens_limit = decision.tokens_limit
+    row.current_period_start = decision.period_start
+    row.current_period_end = decision.period_end
+    row.cancel_at_period_end = decision.cancel_at_period_end
+    row.trial_end = decision.trial_end
+    row.past_due_since = decision.past_due_since
+    row.grace_until = decision.grace_until
+    row.pending_tier = decision.pending_tier
+    row.synced_at = now
+    session.add(row)
+    await session.flush()
+    return row
+
+
+async def note_checkout(
+    session: AsyncSession, row: Checkout, found: CheckoutSession, *, now: datetime
+) -> None:
+    """Follow a payment page; once it is paid, a day to deliver begins. Safe to call twice."""
+    row.status = CheckoutStatus(found.status)
+    if row.status != CheckoutStatus.OPEN:
+        row.url = None  # worth nothing any more, and nobody else's business
+    if found.is_paid and row.paid_at is None:
+        row.paid_at = now
+        row.deliver_by = now + DELIVERY_PROMISE
+    session.add(row)
+    await session.flush()
+
+
+async def copy_invoices(
+    session: AsyncSession,
+    customer_id: UUID,
+    invoices: Sequence[StripeInvoice],
+    *,
+    subscription: Subscription | None,
+    now: datetime,
+) -> None:
+    """Keep a copy of what the customer may see of their invoices."""
+    rows = [
+        {
+            "stripe_invoice_id": one.id,
+            "customer_id": customer_id,
+            "subscription_id": _owner_of(one, subscription),
+            "number": one.number,
+            "status": one.status,
+            "currency": one.currency,
+            "due_cents": one.due_cents,
+            "paid_cents": one.paid_cents,
+            "period_start": one.period_start,
+            "period_end": one.period_end,
+            "finalized_at": one.finalized_at,
+            "due_at": one.due_at,
+            "paid_at": one.paid_at,
+            "hosted_url": one.hosted_url,
+            "synced_at": now,
+        }
+        for one in invoices
+        if one.status in SHOWN_INVOICES
+    ]
+    if not rows:
+        return
+    statement = insert(Invoice).values(rows)
+    replaced: dict[str, Any] = {name: statement.excluded[name] for name in rows[0]}
+    replaced["subscription_id"] = sa.func.coalesce(
+        statement.excluded.subscription_id, col(Invoice.subscription_id)
+    )
+    await session.exec(
+        statement.on_conflict_do_update(
+            index_elements=["stripe_invoice_id"],
+            set_=replaced,
+            where=col(Invoice.customer_id) == customer_id,
+        )
+    )
+
+
+def _owner_of(invoice: StripeInvoice, subscription: Subscription | None) -> UUID | None:
+    if subscription is None or not invoice.stripe_subscription_id:
+        return None
+    is_its = invoice.stripe_subscription_id == subscription.stripe_subscription_id
+    return subscription.id if is_its else None

@@ -1,0 +1,43 @@
+"""What a task tells the worker after it changed a box; `workflows/provisioning.py` draws the conclusions."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from uuid import UUID
+
+from openclaw_web.boxes.models import Box
+
+
+class ChangeKind(StrEnum):
+    LIVE = "live"
+    RECOVERED = "recovered"
+    UPDATED = "updated"
+    REACTIVATED = "reactivated"
+    SUSPENDED = "suspended"
+    DESTROYED = "destroyed"
+    UNHEALTHY = "unhealthy"
+    MEMORY_LOST = "memory_lost"
+    PROVISION_FAILED = "provision_failed"
+    UPDATE_FAILED = "update_failed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxChange:
+    """One thing that happened to a box; `mark` differs whenever the same thing happens again."""
+
+    kind: ChangeKind
+    box_id: UUID
+    customer_id: UUID
+    subscription_id: UUID
+    reason: str
+    mark: str
+
+
+def change_of(box: Box, kind: ChangeKind, *, reason: str = "") -> BoxChange:
+    return BoxChange(
+        kind=kind,
+        box_id=box.id,
+        customer_id=box.customer_id,
+        subscription_id=box.subscription_id,
+        reason=reason or box.status_reason or "",
+        mark=box.status_changed_at.isoformat() if box.status_changed_at else "",
+    )

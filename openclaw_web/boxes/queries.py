@@ -1,0 +1,242 @@
+"""Every look at boxes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from openclaw_web.accounts.models import Customer
+from openclaw_web.billing import service as billing
+from openclaw_web.billing.models import Hold, Subscription
+from openclaw_web.boxes import sentences
+from openclaw_web.boxes.desired import Desired, Facts, Why, desired_state
+from openclaw_web.boxes.models import Box, BoxRevision, BoxSecret, BoxStatus, RevisionOutcome
+from openclaw_web.boxes.sentences import Link, Situation
+from openclaw_web.core.clock import business_now
+from openclaw_web.jobs import queries as jobs
+from openclaw_web.metering.models import ProxyToken, TokenKind
+
+USABLE = (RevisionOutcome.PENDING.value, RevisionOutcome.APPLIED.value)
+MEMORY_LOST_AT = "memory_lost_at"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxView:
+    """A box as its customer sees it."""
+
+    box_id: UUID
+    status: BoxStatus
+    sentence: str
+    since: datetime | None
+    links: list[Link]
+    bot_username: str
+    last_seen: datetime | None
+    last_answer: datetime | None
+    first_answer_at: datetime | None
+    memory_lost_at: datetime | None
+    delete_after: datetime | None
+    is_busy: bool
+    is_paused: bool
+    has_unapplied_settings: bool
+    progress: list[str]
+
+
+async def find_box_of_customer(session: AsyncSession, customer_id: UUID) -> Box | None:
+    """Return the newest box that is not destroyed, else the newest of all."""
+    found = await session.exec(
+        select(Box)
+        .where(Box.customer_id == customer_id)
+        .order_by(col(Box.status) == BoxStatus.DESTROYED, col(Box.created_at).desc(), col(Box.id))
+        .limit(1)
+    )
+    return found.first()
+
+
+async def find_box(
+    session: AsyncSession, customer_id: UUID, box_id: UUID, *, lock: bool = False
+) -> Box | None:
+    statement = select(Box).where(Box.id == box_id, Box.customer_id == customer_id)
+    found = await session.exec(statement.with_for_update() if lock else statement)
+    return found.first()
+
+
+async def find_bot(session: AsyncSession, box_id: UUID) -> BoxSecret | None:
+    """Return the bot of a box; its token stays encrypted."""
+    return await session.get(BoxSecret, box_id)
+
+
+async def is_bot_in_use(session: AsyncSession, fingerprint: str) -> bool:
+    """Say whether a box has this bot: two would fight over its messages."""
+    found = await session.exec(
+        select(BoxSecret.box_id).where(BoxSecret.token_fingerprint == fingerprint)
+    )
+    return found.first() is not None
+
+
+async def box_status_view(session: AsyncSession, customer_id: UUID) -> BoxView | None:
+    """Return what the customer's box is doing, in plain sentences."""
+    box = await find_box_of_customer(session, customer_id)
+    if box is None:
+        return None
+    bot = await find_bot(session, box.id)
+    job = await jobs.find_live_job_of_box(session, customer_id, box.id)
+    progress = [line["text"] for line in job.progress] if job else []
+    lost_at = memory_lost_at(box)
+    situation = Situation(
+        status=box.status,
+        reason=box.status_reason or "",
+        bot_username=(bot.bot_username if bot else None) or "",
+        memory_lost_at=lost_at,
+        has_job=job is not None,
+        progress=progress[-1] if progress else "",
+    )
+    return BoxView(
+        box_id=box.id,
+        status=box.status,
+        sentence=sentences.sentence_of(situation),
+        since=box.status_changed_at,
+        links=sentences.links_of(situation, box.health, box.agent_ok_at),
+        bot_username=situation.bot_username,
+        last_seen=box.last_seen,
+        last_answer=box.agent_ok_at,
+        first_answer_at=box.first_answer_at,
+        memory_lost_at=lost_at,
+        delete_after=box.delete_after,
+        is_busy=job is not None,
+        is_paused=box.user_paused_at is not None,
+        has_unapplied_settings=box.generation > box.applied_generation,
+        progress=progress,
+    )
+
+
+def memory_lost_at(box: Box) -> datetime | None:
+    """Return when its memory was lost, until somebody dismisses the notice."""
+    found = box.health.get(MEMORY_LOST_AT)
+    return datetime.fromisoformat(found) if found else None
+
+
+async def desired_of(session: AsyncSession, box: Box) -> tuple[Desired, Why]:
+    """Return what this box should be now, and why it should not run."""
+    customer = await session.get(Customer, box.customer_id)
+    subscription = await session.get(Subscription, box.subscription_id)
+    hold = await session.exec(
+        select(Hold.id)
+        .where(Hold.customer_id == box.customer_id, col(Hold.released_at).is_(None))
+        .limit(1)
+    )
+    now = await business_now(session)
+    facts = Facts(
+        status=box.status,
+        is_entitled=billing.entitled(subscription, now),
+        has_hold=hold.first() is not None,
+        is_account_deleted=customer is None or customer.deleted_at is not None,
+        user_paused_at=box.user_paused_at,
+        delete_after=box.delete_after,
+        now=now,
+    )
+    return desired_state(facts)
+
+
+async def get_subscription(session: AsyncSession, box: Box) -> Subscription:
+    return await session.get_one(Subscription, box.subscription_id)
+
+
+async def find_target_revision(session: AsyncSession, box_id: UUID) -> BoxRevision | None:
+    """Return the newest settings that were not found to fail: what the pod should run."""
+    found = await session.exec(
+        select(BoxRevision)
+        .where(BoxRevision.box_id == box_id, col(BoxRevision.outcome).in_(USABLE))
+        .order_by(col(BoxRevision.generation).desc())
+        .limit(1)
+    )
+    return found.first()
+
+
+async def find_applied_revision(
+    session: AsyncSession, box_id: UUID, *, before: int
+) -> BoxRevision | None:
+    """Return the newest settings older than `before` that a pod was ready with."""
+    found = await session.exec(
+        select(BoxRevision)
+        .where(
+            BoxRevision.box_id == box_id,
+            BoxRevision.outcome == RevisionOutcome.APPLIED.value,
+            BoxRevision.generation < before,
+        )
+        .order_by(col(BoxRevision.generation).desc())
+        .limit(1)
+    )
+    return found.first()
+
+
+async def live_token_ids(session: AsyncSession, box_id: UUID) -> set[UUID]:
+    """Return the tokens that this box's pod could use now."""
+    found = await session.exec(
+        select(ProxyToken.id).where(
+            ProxyToken.box_id == box_id,
+            ProxyToken.kind == TokenKind.BOX.value,
+            col(ProxyToken.revoked_at).is_(None),
+        )
+    )
+    return set(found.all())
+
+
+async def get_any_box(session: AsyncSession, box_id: UUID, *, lock: bool = False) -> Box:
+    """Return a box by its id alone; for the worker and for workflows."""
+    return await session.get_one(Box, box_id, with_for_update=lock, populate_existing=True)
+
+
+async def any_customers_box_of_namespace(
+    session: AsyncSession, namespace: str, *, lock: bool = False
+) -> Box | None:
+    statement = select(Box).where(Box.k8s_namespace == namespace)
+    found = await session.exec(
+        statement.with_for_update() if lock else statement,
+        execution_options={"populate_existing": True},
+    )
+    return found.first()
+
+
+async def any_customers_boxes(
+    session: AsyncSession,
+    *,
+    status: BoxStatus | None = None,
+    limit: int = 50,
+    before: datetime | None = None,
+) -> Sequence[Box]:
+    """Return boxes, newest first; `before` is the `created_at` of the last one already seen."""
+    statement = select(Box).order_by(col(Box.created_at).desc(), col(Box.id))
+    if status is not None:
+        statement = statement.where(Box.status == status)
+    if before is not None:
+        statement = statement.where(col(Box.created_at) < before)
+    return (await session.exec(statement.limit(limit))).all()
+
+
+async def any_customers_undestroyed(
+    session: AsyncSession, cluster: str, *, after: UUID | None, limit: int
+) -> Sequence[Box]:
+    """Return a page of the cluster's boxes in the order of their ids, for the sweep."""
+    statement = select(Box).where(Box.cluster == cluster, Box.status != BoxStatus.DESTROYED)
+    if after is not None:
+        statement = statement.where(col(Box.id) > after)
+    return (await session.exec(statement.order_by(col(Box.id)).limit(limit))).all()
+
+
+async def any_customers_turned_unhealthy(
+    session: AsyncSession, cluster: str, *, within: timedelta
+) -> tuple[int, int]:
+    """Return how many running boxes became unhealthy lately, and how many run at all."""
+    since = await business_now(session) - within
+    lately = sa.and_(col(Box.status) == BoxStatus.UNHEALTHY, col(Box.status_changed_at) >= since)
+    found = await session.exec(
+        select(sa.func.count().filter(lately), sa.func.count()).where(
+            Box.cluster == cluster,
+            col(Box.status).in_([BoxStatus.ACTIVE, BoxStatus.UPDATING, BoxStatus.UNHEALTHY]),
+        )
+    )
+    return found.one()

@@ -1,0 +1,209 @@
+"""What a customer reads about a box: one plain sentence for each state, never a raw key."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from openclaw_web.boxes.desired import Why
+from openclaw_web.boxes.models import BoxStatus
+
+
+class Reason:
+    """The words that `boxes.status_reason` may hold, beside the cluster's own."""
+
+    PROVISION_FAILED = "provision_failed"
+    UPDATE_ROLLED_BACK = "update_rolled_back"
+    UPDATE_FAILED = "update_failed"
+    NAMESPACE_DELETED = "namespace_deleted"
+    NOT_READY = "not_ready"
+    NO_POD = "no_pod"
+    STUCK_TERMINATING = "stuck_terminating"
+
+
+MEMORY_LOST = (
+    "Its memory was lost: its volume was deleted together with everything else it had in the"
+    " cluster, and there was no backup."
+)
+# Kubernetes' words for what may be wrong with a pod, in ours.
+TROUBLES = {
+    "CrashLoopBackOff": "its process keeps ending right after its start",
+    "Error": "its process ended with an error",
+    "OOMKilled": "it used more memory than its plan gives it and was ended",
+    "ErrImagePull": "its program cannot be downloaded",
+    "ImagePullBackOff": "its program cannot be downloaded",
+    "CreateContainerConfigError": "a part of its configuration is missing",
+    "Unschedulable": "the cluster has no room for it at the moment",
+    "FailedScheduling": "the cluster has no room for it at the moment",
+    "Evicted": "the machine it ran on was too full and put it out",
+    "quota": "the cluster refused more resources for it",
+    "namespace_terminating": "the cluster is still deleting what it had before",
+    "unreachable": "the cluster does not answer",
+    "timeout": "the cluster does not answer in time",
+    "busy": "the cluster is too busy",
+    "server_error": "the cluster has a problem",
+    "not_ready": "it did not become ready in time",
+    Reason.NO_POD: "the cluster runs no pod for it",
+    "telegram": "Telegram rejects its bot token",
+    "bad_settings": "one of its settings cannot be used",
+}
+SUSPENDED = {
+    Why.PAUSED: "Paused by you. Its memory is kept; resume it at any time.",
+    Why.HOLD: "Suspended by us while a question about this account is open. Its memory is kept.",
+    Why.NOT_PAID: "Suspended: the subscription is not paid. Its memory is kept for now.",
+}
+DEFAULT_SUSPENDED = "Suspended. Its memory is kept."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Situation:
+    """What is known of a box when its sentence is written."""
+
+    status: BoxStatus
+    reason: str
+    bot_username: str
+    memory_lost_at: datetime | None
+    has_job: bool
+    progress: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Link:
+    """One link of the chain between a message and its answer."""
+
+    name: str
+    is_ok: bool | None
+    sentence: str
+
+
+def sentence_of(situation: Situation) -> str:
+    """Return what is the case, in words that need no explanation."""
+    told = _status_sentence(situation)
+    if situation.memory_lost_at is not None and situation.reason != Reason.NAMESPACE_DELETED:
+        return f"{told} {MEMORY_LOST}"
+    return told
+
+
+def trouble(reason: str) -> str:
+    """Return a clause for a reason, in a customer's words."""
+    return TROUBLES.get(reason, "it does not answer its health check")
+
+
+def links_of(situation: Situation, health: dict[str, Any], model_at: datetime | None) -> list[Link]:
+    """Return pod, gateway, Telegram and model, in the order in which a message meets them."""
+    if situation.status in {BoxStatus.SUSPENDED, BoxStatus.DESTROYING, BoxStatus.DESTROYED}:
+        return [
+            Link(name=name, is_ok=None, sentence="Not running.")
+            for name in ("pod", "gateway", "telegram", "model")
+        ]
+    pod = health.get("pod") or {}
+    failing: Sequence[str] = health.get("failing") or ()
+    is_ready = bool(pod.get("is_ready"))
+    has_pod = pod.get("phase") == "Running"
+    return [
+        _pod_link(pod, has_pod=has_pod),
+        _gateway_link(is_ready=is_ready, has_pod=has_pod, failing=failing),
+        _telegram_link(situation, is_ready=is_ready, failing=failing),
+        _model_link(model_at),
+    ]
+
+
+def _status_sentence(situation: Situation) -> str:
+    writers = {
+        BoxStatus.PENDING: _pending,
+        BoxStatus.PROVISIONING: _starting,
+        BoxStatus.ACTIVE: _active,
+        BoxStatus.UPDATING: _updating,
+        BoxStatus.SUSPENDED: _suspended,
+        BoxStatus.UNHEALTHY: _unhealthy,
+        BoxStatus.DESTROYING: _destroying,
+        BoxStatus.DESTROYED: _destroyed,
+    }
+    return writers[situation.status](situation)
+
+
+def _pending(situation: Situation) -> str:
+    if situation.reason:
+        return f"Waiting for the next try: {trouble(situation.reason)}."
+    return "Waiting for its turn to be set up."
+
+
+def _starting(situation: Situation) -> str:
+    return f"Starting: {_lowered(situation.progress) or 'setting up its place in the cluster.'}"
+
+
+def _active(situation: Situation) -> str:
+    where = f" on Telegram as @{situation.bot_username}" if situation.bot_username else ""
+    if situation.reason == Reason.UPDATE_ROLLED_BACK:
+        return f"Answering{where}, with its former settings: the new ones did not work."
+    return f"Answering{where}."
+
+
+def _updating(situation: Situation) -> str:
+    return f"Restarting: {_lowered(situation.progress) or 'taking its new settings.'}"
+
+
+def _suspended(situation: Situation) -> str:
+    found = [text for why, text in SUSPENDED.items() if why.value == situation.reason]
+    return found[0] if found else DEFAULT_SUSPENDED
+
+
+def _unhealthy(situation: Situation) -> str:
+    if situation.reason == Reason.NAMESPACE_DELETED:
+        return (
+            "Its namespace was deleted from the cluster; we are building it again."
+            " Its memory was lost."
+        )
+    if situation.reason == Reason.PROVISION_FAILED:
+        return "It could not be set up yet. We were told, and keep trying every ten minutes."
+    doing = "we are repairing it." if situation.has_job else "we are watching it."
+    return f"Not answering: {trouble(situation.reason)}; {doing}"
+
+
+def _destroying(situation: Situation) -> str:
+    if situation.reason == Reason.STUCK_TERMINATING:
+        return "Being deleted; the cluster takes unusually long, and we were told."
+    return "Being deleted, with everything it remembers."
+
+
+def _destroyed(_situation: Situation) -> str:
+    return "Deleted, with everything it remembered."
+
+
+def _pod_link(pod: dict[str, Any], *, has_pod: bool) -> Link:
+    restarts = pod.get("restarts") or 0
+    if has_pod and not pod.get("reason"):
+        again = f" It was restarted {restarts} times." if restarts > 1 else ""
+        return Link(name="pod", is_ok=True, sentence=f"Its process runs.{again}")
+    if not pod:
+        return Link(name="pod", is_ok=False, sentence="Its process does not run.")
+    why = trouble(pod["reason"]) if pod.get("reason") else "it is starting"
+    return Link(name="pod", is_ok=False, sentence=f"Its process does not run: {why}.")
+
+
+def _gateway_link(*, is_ready: bool, has_pod: bool, failing: Sequence[str]) -> Link:
+    if is_ready:
+        return Link(name="gateway", is_ok=True, sentence="It says that it is ready.")
+    if has_pod and "telegram" in failing:
+        return Link(name="gateway", is_ok=True, sentence="It runs, and waits for Telegram.")
+    return Link(name="gateway", is_ok=False, sentence="It is not ready yet.")
+
+
+def _telegram_link(situation: Situation, *, is_ready: bool, failing: Sequence[str]) -> Link:
+    name = f" as @{situation.bot_username}" if situation.bot_username else ""
+    if is_ready:
+        return Link(name="telegram", is_ok=True, sentence=f"Connected to Telegram{name}.")
+    if "telegram" in failing:
+        sentence = "It cannot connect to Telegram; its bot token may have been revoked."
+        return Link(name="telegram", is_ok=False, sentence=sentence)
+    return Link(name="telegram", is_ok=False, sentence="Not connected to Telegram yet.")
+
+
+def _model_link(model_at: datetime | None) -> Link:
+    if model_at is None:
+        return Link(name="model", is_ok=None, sentence="It has not asked its model anything yet.")
+    return Link(name="model", is_ok=True, sentence="Its model answers.")
+
+
+def _lowered(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:]

@@ -1,0 +1,323 @@
+"""Deciding about a box: make it, change it, pause it, ask the operator to bring it into line."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from datetime import timedelta
+from functools import partial
+from typing import Any
+from uuid import UUID, uuid4
+
+import sqlalchemy as sa
+from sqlmodel import col
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from openclaw_web.billing.models import Subscription
+from openclaw_web.billing.tiers import plan_of
+from openclaw_web.boxes import openclaw_config, queries
+from openclaw_web.boxes.models import (
+    DEFAULT_LANGUAGE,
+    DEFAULT_MODEL,
+    DEFAULT_THINKING_LEVEL,
+    Box,
+    BoxRevision,
+    BoxSecret,
+    BoxStatus,
+    RevisionOutcome,
+)
+from openclaw_web.core import secrets
+from openclaw_web.core.clock import business_now
+from openclaw_web.core.database import after_commit
+from openclaw_web.core.errors import NotFoundError, ValidationError
+from openclaw_web.core.settings import settings as deployment
+from openclaw_web.integrations import redis
+from openclaw_web.jobs import service as jobs
+from openclaw_web.jobs.models import JobType, OperatorJob
+
+BOT_TOKEN_PURPOSE = "box-bot-token"  # noqa: S105 - what the key is for
+FINGERPRINT_PURPOSE = "bot-token"
+GATEWAY_PURPOSE = "gateway-token"
+RESTART_MARK = "restart_mark"
+SEEN_EVERY = timedelta(seconds=10)  # an agent that talks all the time is not written down each time
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxSettings:
+    """What a customer decides about an assistant."""
+
+    telegram_user_ids: tuple[int, ...]
+    language: str = DEFAULT_LANGUAGE
+    model: str = DEFAULT_MODEL
+    thinking_level: str = DEFAULT_THINKING_LEVEL
+    use_case: str = ""
+    style: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bot:
+    """A Telegram bot that was checked with Telegram."""
+
+    token: str = field(repr=False)
+    bot_id: int
+    username: str
+
+
+async def create_box(
+    session: AsyncSession,
+    *,
+    customer_id: UUID,
+    subscription_id: UUID,
+    settings: BoxSettings,
+    bot: Bot,
+) -> Box:
+    """Make a box that waits for its set-up.
+
+    Raises:
+        ValidationError: the settings are more than the tier gives, or make no sense.
+    """
+    subscription = await session.get_one(Subscription, subscription_id)
+    check_settings(settings, subscription)
+    now, box_id = await business_now(session), uuid4()
+    box = Box(
+        id=box_id,
+        customer_id=customer_id,
+        subscription_id=subscription_id,
+        k8s_namespace=f"customer-{box_id}",
+        telegram_user_ids=list(settings.telegram_user_ids),
+        language=settings.language,
+        model=settings.model,
+        thinking_level=settings.thinking_level,
+        status=BoxStatus.PENDING,
+        cluster=deployment().cluster_name,
+        image=None,
+        created_at=now,
+        status_changed_at=now,
+    )
+    session.add(box)
+    await session.flush()
+    await _keep_bot(session, box, bot)
+    await _add_revision(session, box, settings)
+    _announce(session, box)
+    return box
+
+
+async def request_converge(
+    session: AsyncSession,
+    box: Box,
+    *,
+    job_type: JobType,
+    requested_by: str,
+    payload: dict[str, Any] | None = None,
+    correlation_id: UUID | None = None,
+) -> OperatorJob:
+    """Ask the operator to bring a box where it belongs; `job_type` says why.
+
+    A destroy makes its deletion due now.
+    """
+    if job_type is JobType.DESTROY:
+        now = await business_now(session)
+        box.delete_after = min(box.delete_after or now, now)
+        session.add(box)
+        await session.flush()
+    return await jobs.request_job(
+        session,
+        customer_id=box.customer_id,
+        box_id=box.id,
+        job_type=job_type,
+        requested_by=requested_by,
+        payload=payload,
+        correlation_id=correlation_id,
+    )
+
+
+async def change_settings(
+    session: AsyncSession, box: Box, settings: BoxSettings, *, requested_by: str
+) -> OperatorJob:
+    """Write a new generation of settings and ask for it; without a change nothing is asked.
+
+    Raises:
+        ValidationError: the settings are more than the tier gives, or make no sense.
+    """
+    check_settings(settings, await queries.get_subscription(session, box))
+    box = await queries.get_any_box(session, box.id, lock=True)
+    if box.status in {BoxStatus.DESTROYING, BoxStatus.DESTROYED}:
+        raise ValidationError("This assistant is deleted; its settings cannot be changed.")
+    box.telegram_user_ids = list(settings.telegram_user_ids)
+    box.language = settings.language
+    box.model = settings.model
+    box.thinking_level = settings.thinking_level
+    box.generation += 1
+    session.add(box)
+    await session.flush()
+    await _add_revision(session, box, settings)
+    return await request_converge(session, box, job_type=JobType.UPDATE, requested_by=requested_by)
+
+
+async def replace_bot(
+    session: AsyncSession, box: Box, bot: Bot, *, requested_by: str
+) -> OperatorJob:
+    """Give a box another bot, or the same one with a new token."""
+    box = await queries.get_any_box(session, box.id, lock=True)
+    await _keep_bot(session, box, bot)
+    return await request_restart(session, box, requested_by=requested_by)
+
+
+async def request_restart(session: AsyncSession, box: Box, *, requested_by: str) -> OperatorJob:
+    """Ask for a new pod with the same settings, and fresh credentials."""
+    mark = (await business_now(session)).isoformat()
+    box.health = {**box.health, RESTART_MARK: mark}
+    session.add(box)
+    await session.flush()
+    return await request_converge(session, box, job_type=JobType.UPDATE, requested_by=requested_by)
+
+
+async def pause(session: AsyncSession, box: Box, *, requested_by: str) -> OperatorJob:
+    """Stop a box by its customer's wish; a payment does not undo it."""
+    box.user_paused_at = box.user_paused_at or await business_now(session)
+    session.add(box)
+    await session.flush()
+    return await request_converge(session, box, job_type=JobType.SUSPEND, requested_by=requested_by)
+
+
+async def resume(session: AsyncSession, box: Box, *, requested_by: str) -> OperatorJob:
+    """Take the customer's pause back; holds and unpaid subscriptions still keep a box suspended."""
+    box.user_paused_at = None
+    session.add(box)
+    await session.flush()
+    return await request_converge(
+        session, box, job_type=JobType.REACTIVATE, requested_by=requested_by
+    )
+
+
+async def attach_subscription(
+    session: AsyncSession, box: Box, subscription: Subscription, *, requested_by: str
+) -> OperatorJob:
+    """Give a box that was waiting for its deletion to its customer's new subscription."""
+    box.subscription_id = subscription.id
+    box.delete_after = None
+    session.add(box)
+    await session.flush()
+    return await request_converge(
+        session, box, job_type=JobType.REACTIVATE, requested_by=requested_by
+    )
+
+
+async def dismiss_memory_notice(session: AsyncSession, customer_id: UUID) -> None:
+    """Stop telling the customer that the memory was lost: they have read it.
+
+    Raises:
+        NotFoundError: the customer has no box.
+    """
+    box = await queries.find_box_of_customer(session, customer_id)
+    if box is None:
+        raise NotFoundError("There is no assistant.")
+    box.health = {key: value for key, value in box.health.items() if key != queries.MEMORY_LOST_AT}
+    session.add(box)
+    await session.flush()
+    _announce(session, box)
+
+
+async def record_model_call(
+    session: AsyncSession, box_id: UUID, *, generation: int | None = None
+) -> None:
+    """Note that an agent asked its model and got an answer: the best proof of life.
+
+    `generation` is what the agent's configuration says of itself: seen here, it is applied.
+    """
+    now = await business_now(session)
+    is_first = col(Box.first_answer_at).is_(None)
+    stale = col(Box.agent_ok_at) < now - SEEN_EVERY
+    newer = col(Box.observed_generation) < (generation or 0)
+    row = (
+        await session.exec(
+            sa.update(Box)
+            .where(
+                col(Box.id) == box_id,
+                sa.or_(is_first, col(Box.agent_ok_at).is_(None), stale, newer),
+            )
+            .values(
+                agent_ok_at=now,
+                first_answer_at=sa.func.coalesce(Box.first_answer_at, now),
+                observed_generation=sa.func.greatest(
+                    col(Box.observed_generation),
+                    sa.func.least(generation or 0, col(Box.generation)),
+                ),
+            )
+            .returning(col(Box.customer_id))
+        )
+    ).first()
+    if row is not None:
+        after_commit(session, partial(redis.announce_change, row[0]))
+
+
+def check_settings(settings: BoxSettings, subscription: Subscription) -> None:
+    """Refuse settings that the tier does not give.
+
+    Raises:
+        ValidationError: too many people, an unknown model or an unknown thinking level.
+    """
+    plan = plan_of(subscription.tier)
+    people = settings.telegram_user_ids
+    if not people or len(set(people)) != len(people):
+        raise ValidationError("Name each Telegram user who may talk to it, at least one, once.")
+    if len(people) > plan.telegram_users:
+        raise ValidationError(
+            f"The {plan.name} plan is for {plan.telegram_users} Telegram user(s)."
+        )
+    if openclaw_config.model_id(settings.model) not in plan.models:
+        raise ValidationError(f"The {plan.name} plan does not have this model.")
+    if settings.thinking_level not in openclaw_config.THINKING_LEVELS:
+        raise ValidationError("There is no such thinking level.")
+
+
+def bot_fingerprint(token: str) -> str:
+    """Return what tells two boxes with the same bot apart from each other, and hides the token."""
+    return secrets.fingerprint(FINGERPRINT_PURPOSE, token).hex()
+
+
+def gateway_token(box_id: UUID) -> str:
+    """Return the password of a box's own gateway: derived, so that nothing needs to store it."""
+    return secrets.fingerprint(GATEWAY_PURPOSE, str(box_id)).hex()
+
+
+async def bot_token(session: AsyncSession, box_id: UUID) -> str:
+    """Return the clear token of a box's bot, for its Secret only.
+
+    Raises:
+        NotFoundError: the box has no bot.
+    """
+    kept = await queries.find_bot(session, box_id)
+    if kept is None or kept.telegram_token_ct is None:
+        raise NotFoundError("This assistant has no Telegram bot.")
+    return secrets.decrypt(BOT_TOKEN_PURPOSE, kept.telegram_token_ct)
+
+
+async def _keep_bot(session: AsyncSession, box: Box, bot: Bot) -> None:
+    kept = await queries.find_bot(session, box.id) or BoxSecret(box_id=box.id)
+    kept.telegram_token_ct = secrets.encrypt(BOT_TOKEN_PURPOSE, bot.token)
+    kept.token_fingerprint = bot_fingerprint(bot.token)
+    kept.bot_id = bot.bot_id
+    kept.bot_username = bot.username
+    kept.key_id = secrets.KEY_ID
+    kept.updated_at = await business_now(session)
+    session.add(kept)
+    await session.flush()
+
+
+async def _add_revision(session: AsyncSession, box: Box, settings: BoxSettings) -> None:
+    spec = {**asdict(settings), "telegram_user_ids": list(settings.telegram_user_ids)}
+    session.add(
+        BoxRevision(
+            box_id=box.id,
+            generation=box.generation,
+            spec=spec,
+            spec_hash=hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest(),
+            outcome=RevisionOutcome.PENDING.value,
+            created_at=await business_now(session),
+        )
+    )
+    await session.flush()
+
+
+def _announce(session: AsyncSession, box: Box) -> None:
+    after_commit(session, partial(redis.announce_change, box.customer_id))

@@ -1,0 +1,449 @@
+"""What the worker does to a box: one function that brings it where it belongs, whatever was asked.
+
+Each step may be done twice, and a crash between any two is mended by running it again. Before each write
+to the cluster the lease is checked, and what a newer run wrote is never overwritten.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from openclaw_web.boxes import health, manifests, queries, rendering
+from openclaw_web.boxes.changes import BoxChange, ChangeKind, change_of
+from openclaw_web.boxes.desired import Desired, Why
+from openclaw_web.boxes.lifecycle import move
+from openclaw_web.boxes.manifests import Manifest
+from openclaw_web.boxes.models import Box, BoxRevision, BoxStatus, RevisionOutcome
+from openclaw_web.boxes.rendering import Rendered
+from openclaw_web.boxes.sentences import trouble
+from openclaw_web.core.clock import business_now
+from openclaw_web.core.database import session_scope
+from openclaw_web.core.errors import OpenClawError, VendorError
+from openclaw_web.integrations.cluster import Cluster, DeploymentView, NamespaceState, PodView
+from openclaw_web.jobs import leases
+from openclaw_web.jobs.leases import ClaimedJob, Fence, LeaseLostError
+from openclaw_web.jobs.models import JobType, OperatorJob
+from openclaw_web.metering import service as metering
+
+READY_SECONDS = 180.0  # OpenClaw needs up to 38 s on a busy machine, and its image has to come first
+GONE_SECONDS = 150.0  # a pod may take its whole grace of 60 s to end
+POLL_SECONDS = 0.2
+CHECK_SECONDS = 2.0
+WRITE_TRIES = 5
+UNSURE = frozenset({"timeout", "unreachable"})  # the write may have happened
+QUOTA_MARK = "exceeded quota"
+
+
+class StopRequestedError(OpenClawError):
+    """Somebody asked this job to stop: something stronger came, or an admin cancelled it."""
+
+
+class NotReadyError(VendorError):
+    """The pod did not become ready in time: its settings may be at fault."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(
+            f"The assistant did not become ready: {trouble(code)}.", can_retry=True, code=code
+        )
+
+
+@dataclass(kw_only=True)
+class Run:
+    """One attempt of one job."""
+
+    cluster: Cluster
+    job: OperatorJob
+    fence: Fence
+    ready_seconds: float = READY_SECONDS
+    _checked_at: float = field(default=0.0)
+
+    async def say(self, sentence: str) -> None:
+        """Write a line into the job's story, which also proves that it is still ours."""
+        async with session_scope() as session:
+            await leases.add_progress(session, self.fence, sentence)
+
+    async def check(self) -> None:
+        """Make sure, before a write, that the job is ours and nobody asked to stop.
+
+        Raises:
+            LeaseLostError: the job is somebody else's now.
+            StopRequestedError: it was cancelled, or a stronger request waits.
+        """
+        async with session_scope() as session:
+            if await leases.check_lease(session, self.fence):
+                raise StopRequestedError("Stopped on request.")
+        self._checked_at = time.monotonic()
+
+    async def check_now_and_then(self) -> bool:
+        """Check while waiting, every two seconds; say whether it was done."""
+        if time.monotonic() - self._checked_at < CHECK_SECONDS:
+            return False
+        await self.check()
+        return True
+
+    def check_fence(self, annotations: dict[str, str]) -> None:
+        """Refuse to overwrite what a newer claim wrote.
+
+        Raises:
+            LeaseLostError: the cluster shows a higher fence than ours.
+        """
+        seen = annotations.get(manifests.FENCE, "0")
+        if seen.isdecimal() and int(seen) > self.fence.number:
+            raise LeaseLostError("A newer run has written to the cluster already.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """What the pod shall be, and how the box was before."""
+
+    box_id: UUID
+    namespace: str
+    rendered: Rendered
+    token_id: str
+    was: BoxStatus
+    is_first: bool
+
+    @property
+    def config_hash(self) -> str:
+        return manifests.config_hash(self.rendered.spec)
+
+
+async def converge(
+    cluster: Cluster, claimed: ClaimedJob, *, ready_seconds: float = READY_SECONDS
+) -> list[BoxChange]:
+    """Bring the job's box where it belongs now, and return what changed.
+
+    Raises:
+        LeaseLostError: the job is not ours any more; write nothing.
+        StopRequestedError: it was asked to stop.
+        VendorError: the cluster refused or failed; the error says whether trying again helps.
+        ValidationError, NotFoundError: the box's settings cannot be applied.
+    """
+    run = Run(cluster=cluster, job=claimed.job, fence=claimed.fence, ready_seconds=ready_seconds)
+    if claimed.job.box_id is None:
+        return []
+    async with session_scope() as session:
+        box = await queries.get_any_box(session, claimed.job.box_id)
+        desired, why = await queries.desired_of(session, box)
+    if box.status is BoxStatus.DESTROYED:
+        return []
+    if claimed.job.job_type is JobType.HEALTH_CHECK:
+        return await _look(run, box)
+    acts = {
+        Desired.ACTIVE: _activate,
+        Desired.SUSPENDED: _suspend,
+        Desired.DESTROYED: _destroy,
+    }
+    return await acts[desired](run, box, why)
+
+
+async def _activate(run: Run, box: Box, _why: Why) -> list[BoxChange]:
+    changes = await _make_room(run, box)
+    deployment = await run.cluster.find_deployment(box.k8s_namespace, manifests.NAME)
+    if deployment is not None:
+        run.check_fence(deployment.annotations)
+    goal, is_current = await _begin(run, box, deployment)
+    await _surround(run, goal)
+    goal = goal if is_current else await _write_secret(run, goal)
+    await run.say("Starting the assistant." if goal.is_first else "Restarting the assistant.")
+    await _write_deployment(run, goal)
+    pod = await _wait_until_ready(run, goal)
+    return [*changes, *await _arrive(run, goal, pod)]
+
+
+async def _make_room(run: Run, box: Box) -> list[BoxChange]:
+    """Wait until a namespace that is being deleted is gone; note it when memory went with it."""
+    view = await run.cluster.find_namespace(box.k8s_namespace)
+    if view is not None:
+        run.check_fence(view.annotations)
+    state = view.state if view else NamespaceState.ABSENT
+    if state is NamespaceState.ACTIVE:
+        return []
+    async with session_scope() as session:
+        locked = await queries.get_any_box(session, box.id, lock=True)
+        changes = await health.note_loss(session, locked, uid=view.uid if view else "")
+    if state is NamespaceState.TERMINATING:
+        await run.say("Waiting until the cluster has finished deleting the old namespace.")
+        await _wait_until_gone(run, box.k8s_namespace)
+    return changes
+
+
+async def _begin(
+    run: Run, box: Box, deployment: DeploymentView | None
+) -> tuple[Goal, bool]:
+    """Decide what the pod shall be, and show that we are at it.
+
+    Returns whether the pod's Secret is current: then its token stays, and the pod is left alone.
+    """
+    stored = await run.cluster.find_annotations("Secret", box.k8s_namespace, manifests.NAME)
+    async with session_scope() as session:
+        await leases.check_lease(session, run.fence)
+        box = await queries.get_any_box(session, box.id, lock=True)
+        rendered = await rendering.render(session, box)
+        live = {str(one) for one in await queries.live_token_ids(session, box.id)}
+        shown = deployment.annotations if deployment else {}
+        token_id = shown.get(manifests.TOKEN_ID, "")
+        is_current = (
+            shown.get(manifests.CONFIG_HASH) == manifests.config_hash(rendered.spec)
+            and token_id in live
+            and (stored or {}).get(manifests.TOKEN_ID) == token_id
+        )
+        goal = Goal(
+            box_id=box.id,
+            namespace=box.k8s_namespace,
+            rendered=rendered,
+            token_id=token_id,
+            was=box.status,
+            is_first=box.activated_at is None,
+        )
+        await _show_start(session, box, is_current=is_current)
+    return goal, is_current
+
+
+async def _show_start(session: health.AsyncSession, box: Box, *, is_current: bool) -> None:
+    now = await business_now(session)
+    if box.status is BoxStatus.PENDING:
+        move(box, BoxStatus.PROVISIONING, now=now)
+    elif box.status is BoxStatus.SUSPENDED or (
+        box.status is BoxStatus.ACTIVE and not is_current
+    ):
+        move(box, BoxStatus.UPDATING, now=now)
+    session.add(box)
+    health.announce(session, box)
+
+
+async def _surround(run: Run, goal: Goal) -> None:
+    sentences = {
+        "Namespace": "Making a place of its own in the cluster.",
+        "NetworkPolicy": "Closing its network, but for names, its model and the public web.",
+        "PersistentVolumeClaim": "Giving it a volume for its memory.",
+    }
+    for manifest in manifests.surroundings(goal.rendered.spec, fence=run.fence.number):
+        if goal.was is not BoxStatus.ACTIVE and manifest["kind"] in sentences:
+            await run.say(sentences[manifest["kind"]])
+        await run.check()
+        await run.cluster.apply(manifest)
+
+
+async def _write_secret(run: Run, goal: Goal) -> Goal:
+    """Render a new Secret with a new proxy token, which ends at once if it never arrives there."""
+    await run.say("Writing its configuration and its secrets.")
+    async with session_scope() as session:
+        await leases.check_lease(session, run.fence)
+        box = await queries.get_any_box(session, goal.box_id)
+        credentials = await rendering.issue_credentials(session, box)
+    token_id = credentials.proxy_token_id
+    try:
+        await run.check()
+        await run.cluster.apply(manifests.secret(goal.rendered.spec, credentials))
+    except (OpenClawError, asyncio.CancelledError) as error:
+        if not (isinstance(error, VendorError) and error.code in UNSURE):
+            async with session_scope() as session:
+                await metering.revoke_token(session, UUID(token_id))
+        raise
+    return Goal(
+        box_id=goal.box_id,
+        namespace=goal.namespace,
+        rendered=goal.rendered,
+        token_id=token_id,
+        was=goal.was,
+        is_first=goal.is_first,
+    )
+
+
+async def _write_deployment(run: Run, goal: Goal) -> None:
+    """Apply the Deployment over exactly the version that we have seen and judged older than us."""
+    manifest = manifests.deployment(
+        goal.rendered.spec, token_id=goal.token_id, fence=run.fence.number
+    )
+    for tries_left in reversed(range(WRITE_TRIES)):
+        known = await run.cluster.find_deployment(goal.namespace, manifests.NAME)
+        if known is not None:
+            run.check_fence(known.annotations)
+        await run.check()
+        try:
+            await run.cluster.apply(_over(manifest, known))
+        except VendorError as error:
+            if error.code != "conflict" or not tries_left:
+                raise
+        else:
+            return
+
+
+def _over(manifest: Manifest, known: DeploymentView | None) -> Manifest:
+    if known is None:
+        return manifest
+    meta = {**manifest["metadata"], "resourceVersion": known.resource_version}
+    return {**manifest, "metadata": meta}
+
+
+async def _wait_until_ready(run: Run, goal: Goal) -> PodView:
+    """Wait for the one pod with these settings and this token; no other may be left."""
+    await run.say("Waiting for the assistant to be ready.")
+    deadline = time.monotonic() + run.ready_seconds
+    told = ""
+    pods: list[PodView] = []
+    while time.monotonic() < deadline:
+        pods = await run.cluster.pods(goal.namespace)
+        if len(pods) == 1 and _is_wanted(pods[0], goal):
+            return pods[0]
+        told = await _tell_trouble(run, pods, told)
+        if await run.check_now_and_then():
+            await _require_namespace(run, goal.namespace)
+        await asyncio.sleep(POLL_SECONDS)
+    raise NotReadyError(await _cause(run, goal.namespace, pods))
+
+
+def _is_wanted(pod: PodView, goal: Goal) -> bool:
+    return (
+        pod.is_ready
+        and not pod.is_terminating
+        and pod.annotations.get(manifests.CONFIG_HASH) == goal.config_hash
+        and pod.annotations.get(manifests.TOKEN_ID) == goal.token_id
+    )
+
+
+async def _tell_trouble(run: Run, pods: list[PodView], told: str) -> str:
+    reason = next((pod.reason for pod in pods if pod.reason and not pod.is_terminating), "")
+    if reason and reason != told:
+        await run.say(f"It has trouble: {trouble(reason)}. Still waiting.")
+    return reason or told
+
+
+async def _require_namespace(run: Run, namespace: str) -> None:
+    if await run.cluster.namespace_state(namespace) is not NamespaceState.ACTIVE:
+        raise VendorError(
+            "Its namespace was deleted while it was set up.",
+            can_retry=True,
+            code="namespace_terminating",
+        )
+
+
+async def _cause(run: Run, namespace: str, pods: list[PodView]) -> str:
+    reason = next((pod.reason for pod in pods if pod.reason), "")
+    if reason or pods:
+        return reason or "not_ready"
+    warnings = await run.cluster.warnings(namespace)
+    return "quota" if any(QUOTA_MARK in one for one in warnings) else "not_ready"
+
+
+async def _arrive(run: Run, goal: Goal, pod: PodView) -> list[BoxChange]:
+    """Write down that it answers; one transaction, valid only while the job is ours."""
+    view = await run.cluster.find_namespace(goal.namespace)
+    async with session_scope() as session:
+        await leases.add_progress(session, run.fence, "The assistant is ready.")
+        box = await queries.get_any_box(session, goal.box_id, lock=True)
+        now = await business_now(session)
+        is_rolled_back = goal.rendered.generation < box.generation
+        move(box, BoxStatus.ACTIVE, now=now, reason=health.rolled_back(is_rolled_back))
+        box.activated_at = box.activated_at or now
+        box.last_seen = now
+        box.health_failures = 0
+        box.applied_generation = box.observed_generation = goal.rendered.generation
+        box.health = {
+            **box.health,
+            health.POD: health.pod_facts(pod),
+            health.NAMESPACE_UID: view.uid if view else "",
+        }
+        session.add(box)
+        revision = await session.get(BoxRevision, (box.id, goal.rendered.generation))
+        if revision is not None:
+            revision.outcome = RevisionOutcome.APPLIED.value
+            revision.applied_at = revision.applied_at or now
+            session.add(revision)
+        await rendering.keep_only_token(session, box.id, goal.token_id)
+        await health.settle_alerts(session, box)
+        kind = _kind_of_arrival(goal)
+    return [change_of(box, kind)]
+
+
+def _kind_of_arrival(goal: Goal) -> ChangeKind:
+    if goal.is_first:
+        return ChangeKind.LIVE
+    return {
+        BoxStatus.SUSPENDED: ChangeKind.REACTIVATED,
+        BoxStatus.UNHEALTHY: ChangeKind.RECOVERED,
+    }.get(goal.was, ChangeKind.UPDATED)
+
+
+async def _suspend(run: Run, box: Box, why: Why) -> list[BoxChange]:
+    """Scale to nothing and end the tokens; the volume stays."""
+    deployment = await run.cluster.find_deployment(box.k8s_namespace, manifests.NAME)
+    if deployment is not None:
+        run.check_fence(deployment.annotations)
+        await run.say("Stopping the assistant; its memory is kept.")
+        await run.check()
+        await run.cluster.scale(box.k8s_namespace, manifests.NAME, 0)
+    async with session_scope() as session:
+        await leases.add_progress(session, run.fence, "The assistant is being stopped.")
+        box = await queries.get_any_box(session, box.id, lock=True)
+        has_moved = move(
+            box, BoxStatus.SUSPENDED, now=await business_now(session), reason=why.value
+        )
+        box.health_failures = 0
+        session.add(box)
+        await metering.revoke_tokens_of_box(session, box.id)
+    await _wait_until_empty(run, box.k8s_namespace)
+    return [change_of(box, ChangeKind.SUSPENDED)] if has_moved else []
+
+
+async def _destroy(run: Run, box: Box, why: Why) -> list[BoxChange]:
+    """End the tokens first, then everything in the cluster, then the secrets that we keep."""
+    await run.say("Ending its tokens.")
+    await run.check()
+    async with session_scope() as session:
+        await leases.check_lease(session, run.fence)
+        box = await queries.get_any_box(session, box.id, lock=True)
+        if box.status is not BoxStatus.DESTROYING:
+            move(box, BoxStatus.DESTROYING, now=await business_now(session), reason=why.value)
+        session.add(box)
+        await metering.revoke_tokens_of_box(session, box.id)
+    await run.say("Deleting its namespace, with pod, volume and secrets.")
+    await run.check()
+    await run.cluster.delete_namespace(box.k8s_namespace)
+    await _wait_until_gone(run, box.k8s_namespace)
+    async with session_scope() as session:
+        await leases.add_progress(session, run.fence, "Nothing of it is left in the cluster.")
+        box = await queries.get_any_box(session, box.id, lock=True)
+        move(box, BoxStatus.DESTROYED, now=await business_now(session), reason=box.status_reason)
+        session.add(box)
+        await health.wipe(session, box)
+    return [change_of(box, ChangeKind.DESTROYED)]
+
+
+async def _look(run: Run, box: Box) -> list[BoxChange]:
+    """Look at a box once, and write down what is seen."""
+    view = await run.cluster.find_namespace(box.k8s_namespace)
+    pods = await run.cluster.pods(box.k8s_namespace) if view else []
+    async with session_scope() as session:
+        changes = await health.observe(
+            session, box.k8s_namespace, health.Sight.of(view, pods), is_strike=True
+        )
+    await run.say("Looked at it.")
+    return changes
+
+
+async def _wait_until_empty(run: Run, namespace: str) -> None:
+    deadline = time.monotonic() + GONE_SECONDS
+    while await run.cluster.pods(namespace):
+        if time.monotonic() > deadline:
+            raise VendorError(
+                "Its pod does not end.", can_retry=True, code="stuck_terminating"
+            )
+        await run.check_now_and_then()
+        await asyncio.sleep(POLL_SECONDS)
+
+
+async def _wait_until_gone(run: Run, namespace: str) -> None:
+    """Wait for 404: an accepted deletion is none yet."""
+    deadline = time.monotonic() + GONE_SECONDS
+    while await run.cluster.namespace_state(namespace) is not NamespaceState.ABSENT:
+        if time.monotonic() > deadline:
+            raise VendorError(
+                "The cluster is still deleting the namespace.",
+                can_retry=True,
+                code="namespace_terminating",
+            )
+        await run.check_now_and_then()
+        await asyncio.sleep(POLL_SECONDS)

@@ -1,0 +1,274 @@
+"""What a customer's pages show: their box, their use, what happened."""
+
+import logging
+from datetime import datetime, timedelta
+from typing import Any, ClassVar
+from uuid import UUID
+
+import reflex as rx
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from openclaw_web.accounts.state import CUSTOMER, AuthState
+from openclaw_web.billing import queries as billing
+from openclaw_web.billing.tiers import plan_of
+from openclaw_web.boxes import queries as boxes
+from openclaw_web.boxes import service as box_service
+from openclaw_web.boxes.models import BoxStatus
+from openclaw_web.boxes.queries import BoxView
+from openclaw_web.core.clock import business_now
+from openclaw_web.core.database import session_scope
+from openclaw_web.integrations import telegram
+from openclaw_web.jobs import queries as jobs
+from openclaw_web.metering import forecast
+from openclaw_web.metering import queries as metering
+from openclaw_web.metering.queries import CurrentUsage, DayUsage, EventView
+from openclaw_web.ui import format as fmt
+
+logger = logging.getLogger(__name__)
+
+CHART_DAYS = 30
+EVENTS_SHOWN = 25
+JOBS_SHOWN = 6
+ALMOST_USED = 75.0
+USED_UP = 100.0
+FAILED_TO_LOAD = (
+    "This page could not be loaded. We are looking into it; please try again in a moment."
+)
+HEADLINES = {
+    BoxStatus.PENDING: ("Waiting", "busy"),
+    BoxStatus.PROVISIONING: ("Starting", "busy"),
+    BoxStatus.ACTIVE: ("Answering", "good"),
+    BoxStatus.UPDATING: ("Restarting", "busy"),
+    BoxStatus.SUSPENDED: ("Paused", "warning"),
+    BoxStatus.UNHEALTHY: ("Not answering", "bad"),
+    BoxStatus.DESTROYING: ("Being deleted", "busy"),
+    BoxStatus.DESTROYED: ("Deleted", "quiet"),
+}
+LINK_NAMES = {"pod": "Its process", "gateway": "Its inbox", "telegram": "Telegram", "model": "The model"}
+JOB_NAMES = {
+    "provision": "Setting up your assistant",
+    "update": "Changing your assistant",
+    "destroy": "Removing your assistant",
+    "suspend": "Pausing your assistant",
+    "reactivate": "Waking your assistant",
+    "resize": "Changing the size of the box",
+    "health_check": "Checking your assistant",
+}
+
+
+class UsageStrip(AuthState):
+    """How much of the period is used; the same on every page of a customer."""
+
+    requires: ClassVar[str] = CUSTOMER
+
+    used: str = ""
+    limit: str = ""
+    left: str = ""
+    percent: float = 0.0
+    tone: str = ""
+    resets: str = ""
+    outlook: str = ""
+    has_period: bool = False
+
+    def _show_period(self, usage: CurrentUsage | None, now: datetime) -> None:
+        self.has_period = usage is not None
+        if usage is None:
+            return
+        self.used, self.limit = fmt.tokens(usage.used), fmt.tokens(usage.limit)
+        self.left = fmt.tokens(usage.left)
+        self.percent = float(usage.percent)
+        self.tone = (
+            "bad" if self.percent >= USED_UP else "warning" if self.percent >= ALMOST_USED else ""
+        )
+        self.resets = fmt.day(usage.period_end)
+        self.outlook = _outlook(usage, now)
+
+
+class HomeState(UsageStrip):
+    """The page that says whether the assistant answers."""
+
+    is_loaded: bool = False
+    error: str = ""
+    has_box: bool = False
+    status: str = ""
+    status_tone: str = "quiet"
+    sentence: str = ""
+    since: str = ""
+    memory_lost: str = ""
+    links: list[dict[str, str]] = []
+    bot_name: str = ""
+    bot_link: str = ""
+    plan: str = ""
+    renews: str = ""
+    story: list[dict[str, str]] = []
+
+    @rx.event
+    async def load(self) -> None:
+        """Show everything anew; also what the page calls every few seconds."""
+        principal = await self.principal()
+        if principal is None:
+            return
+        try:
+            async with session_scope() as session:
+                await self._show(session, principal.customer_id)
+            self.error = ""
+        except Exception:
+            logger.exception("Home failed.", extra={"customer_id": principal.customer_id})
+            self.error = FAILED_TO_LOAD
+        self.is_loaded = True
+
+    @rx.event
+    async def refresh(self, _date: str = "") -> None:
+        await self.load()
+
+    @rx.event
+    async def dismiss_memory_notice(self) -> None:
+        """Stop telling that the memory was lost."""
+        principal = await self.principal()
+        if principal is not None:
+            async with session_scope() as session:
+                await box_service.dismiss_memory_notice(session, principal.customer_id)
+        await self.load()
+
+    async def _show(self, session: AsyncSession, customer_id: UUID) -> None:
+        now = await business_now(session)
+        self._show_period(await metering.current_usage(session, customer_id), now)
+        self._show_box(await boxes.box_status_view(session, customer_id), now)
+        subscription = await billing.find_live_subscription(session, customer_id)
+        if subscription is not None:
+            plan = plan_of(subscription.tier)
+            self.plan = f"{plan.name}, {fmt.money(plan.price_cents, plan.currency)} a month"
+            ends = fmt.day(subscription.current_period_end)
+            self.renews = (
+                f"Ends on {ends}" if subscription.cancel_at_period_end else f"Renews on {ends}"
+            )
+        newest = await jobs.jobs_of_customer(session, customer_id, limit=JOBS_SHOWN)
+        self.story = [
+            {
+                "text": _job_sentence(job.job_type, job.status),
+                "tone": {"complete": "good", "failed": "bad"}.get(job.status, ""),
+                "when": fmt.ago(job.created_at, now) if job.created_at else "",
+            }
+            for job in newest
+        ]
+
+    def _show_box(self, view: BoxView | None, now: datetime) -> None:
+        self.has_box = view is not None
+        if view is None:
+            return
+        self.status, self.status_tone = HEADLINES[view.status]
+        self.sentence = view.sentence
+        self.memory_lost = fmt.day_and_time(view.memory_lost_at) if view.memory_lost_at else ""
+        self.since = f"since {fmt.ago(view.since, now)}" if view.since else ""
+        self.bot_name = view.bot_username or ""
+        self.bot_link = telegram.bot_link(self.bot_name) if self.bot_name else ""
+        self.links = [
+            {"name": LINK_NAMES[link.name], "sentence": link.sentence, "state": _link_state(link.is_ok)}
+            for link in view.links
+        ]
+
+
+class UsageState(UsageStrip):
+    """The meter, as its customer can check it."""
+
+    is_loaded: bool = False
+    error: str = ""
+    days: list[dict[str, str | int]] = []
+    events: list[dict[str, str]] = []
+    has_events: bool = False
+    sums: list[dict[str, str]] = []
+    sums_agree: bool = True
+
+    @rx.event
+    async def load(self) -> None:
+        principal = await self.principal()
+        if principal is None:
+            return
+        try:
+            async with session_scope() as session:
+                await self._show(session, principal.customer_id)
+            self.error = ""
+        except Exception:
+            logger.exception("Usage failed.", extra={"customer_id": principal.customer_id})
+            self.error = FAILED_TO_LOAD
+        self.is_loaded = True
+
+    @rx.event
+    async def refresh(self, _date: str = "") -> None:
+        await self.load()
+
+    async def _show(self, session: AsyncSession, customer_id: UUID) -> None:
+        now = await business_now(session)
+        usage = await metering.current_usage(session, customer_id)
+        self._show_period(usage, now)
+        days = await metering.daily_usage(session, customer_id, days=CHART_DAYS)
+        self.days = _chart(days, now)
+        events = await metering.recent_events(session, customer_id, limit=EVENTS_SHOWN)
+        self.events = [_event_row(event) for event in events]
+        self.has_events = bool(events)
+        self.sums = []
+        if usage is not None:
+            ledger, monthly, daily = await metering.usage_sums(session, customer_id, usage)
+            self.sums = [
+                {"name": "All requests of this period, added up", "tokens": fmt.tokens(ledger)},
+                {"name": "The period's counter", "tokens": fmt.tokens(monthly)},
+                {"name": "The days in the chart", "tokens": fmt.tokens(daily)},
+            ]
+            self.sums_agree = ledger == monthly == daily
+
+
+def _outlook(usage: CurrentUsage, now: datetime) -> str:
+    reached = forecast.limit_reached_at(
+        used=usage.used,
+        limit=usage.limit,
+        period_start=usage.period_start,
+        period_end=usage.period_end,
+        now=now,
+    )
+    if usage.used >= usage.limit:
+        return f"The limit is reached. It resets on {fmt.day(usage.period_end)}."
+    if reached is None:
+        return "At this pace the tokens last until the period turns."
+    return f"At this pace the limit is reached on {fmt.day(reached)}."
+
+
+def _chart(days: list[DayUsage], now: datetime) -> list[dict[str, str | int]]:
+    """Return one row for each of the last days, also for those without use."""
+    first = now.date() - timedelta(days=CHART_DAYS - 1)
+    rows = {first + timedelta(days=number): [0, 0] for number in range(CHART_DAYS)}
+    for used in days:
+        if used.day in rows:
+            rows[used.day][0] += used.prompt_tokens
+            rows[used.day][1] += used.completion_tokens
+    return [
+        {"day": day.strftime("%-d %b"), "prompt": prompt, "completion": completion}
+        for day, (prompt, completion) in rows.items()
+    ]
+
+
+def _event_row(event: EventView) -> dict[str, str]:
+    return {
+        "id": str(event.id),
+        "when": fmt.day_and_time(event.timestamp),
+        "model": event.model,
+        "prompt": fmt.tokens(event.prompt_tokens),
+        "completion": fmt.tokens(event.completion_tokens),
+        "total": fmt.tokens(event.total_tokens),
+        "time": f"{event.latency_ms / 1000:.1f} s" if event.latency_ms is not None else "",
+        "note": "estimated" if event.estimated else "",
+    }
+
+
+def _job_sentence(job_type: str, status: str) -> str:
+    name = JOB_NAMES.get(job_type, "Working on your assistant")
+    ending = {
+        "queued": "waits for its turn",
+        "running": "in progress",
+        "complete": "done",
+        "failed": "failed",
+    }
+    return f"{name}: {ending.get(status, status)}"
+
+
+def _link_state(is_ok: Any) -> str:
+    return "unknown" if is_ok is None else "ok" if is_ok else "bad"

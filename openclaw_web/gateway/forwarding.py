@@ -1,0 +1,294 @@
+"""Forward and count: bytes go through as they come, and each attempt ends as one usage event."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+from openclaw_web.core.errors import VendorError
+from openclaw_web.core.settings import settings
+from openclaw_web.gateway import errors
+from openclaw_web.gateway.admission import Admission, Admitted
+from openclaw_web.gateway.errors import Form, RefusalError, SlowDownError, UnavailableError
+from openclaw_web.gateway.settling import COMPLETE, Settler
+from openclaw_web.gateway.wire import CHARACTERS_PER_TOKEN, Request, StreamReader, Usage, read_usage
+from openclaw_web.integrations.upstream import Answer, Headers, Upstream
+from openclaw_web.metering.ledger import Event
+
+logger = logging.getLogger(__name__)
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+PATHS = {Form.OPENAI: "/chat/completions", Form.ANTHROPIC: "/messages"}
+OK = 200
+CLIENT_ERRORS = frozenset({400, 404, 405, 413, 415, 422})  # about the request: passed on
+SLOW_DOWN = 429
+DRAIN_SECONDS = 120.0
+DEFAULT_RETRY_SECONDS = 2
+SECOND_MS = 1_000
+
+# What of a client's request the provider may need; all else stays with us.
+_PASSED_ON = frozenset({b"user-agent", b"anthropic-version", b"anthropic-beta"})
+
+FAILED = "failed"  # the provider refused or did not answer
+CUT = "cut"  # the answer ended early
+ABANDONED = "abandoned"  # the client left, and the provider's count never came
+
+
+@dataclass
+class Exchange:
+    """One request on its way through us."""
+
+    request_id: str
+    request: Request
+    admitted: Admitted
+    generation: int | None
+    started: float = field(default_factory=time.monotonic)
+    first_byte: float | None = None
+    status: int | None = None
+    is_over: bool = False
+
+
+def new_request_id() -> str:
+    return f"req_{uuid4()}"
+
+
+class Forwarder:
+    def __init__(self, upstream: Upstream, settler: Settler, admission: Admission) -> None:
+        self._upstream = upstream
+        self._settler = settler
+        self._admission = admission
+
+    async def forward(
+        self, exchange: Exchange, headers: Headers, receive: Receive, send: Send
+    ) -> None:
+        """Ask the provider and pass its answer on.
+
+        Raises:
+            RefusalError: the provider refused or failed before the answer began.
+        """
+        try:
+            answer = await self._ask(exchange, headers)
+            if exchange.request.is_stream and answer.status == OK:
+                await self._pass_stream(exchange, answer, receive, send)
+            else:
+                await self._pass_whole(exchange, answer, send)
+        except RefusalError:
+            raise
+        except Exception:
+            self._settle(exchange, Usage(), CUT)
+            raise
+
+    async def _ask(self, exchange: Exchange, headers: Headers) -> Answer:
+        request = exchange.request
+        try:
+            answer = await self._upstream.post(
+                PATHS[request.form], request.body, _upstream_headers(request.form, headers)
+            )
+        except VendorError as error:
+            if error.code in {"unreachable", "busy"}:  # nothing was sent: there is nothing to count
+                self._release(exchange)
+            else:
+                self._settle(exchange, Usage(prompt=0, completion=0), FAILED)
+            raise _unavailable(error) from error
+        except asyncio.CancelledError:
+            self._settle(exchange, Usage(), ABANDONED)
+            raise
+        exchange.first_byte = time.monotonic()
+        exchange.status = answer.status
+        return answer
+
+    async def _pass_whole(self, exchange: Exchange, answer: Answer, send: Send) -> None:
+        body = await self._read_whole(exchange, answer)
+        if answer.status != OK and answer.status not in CLIENT_ERRORS:
+            raise _refusal(answer)
+        await send(_start(exchange, answer, length=len(body)))
+        await send({"type": "http.response.body", "body": body})
+
+    async def _read_whole(self, exchange: Exchange, answer: Answer) -> bytes:
+        """Read and count a body that is not streamed, also when nobody waits for it any more."""
+        usage = Usage()
+        try:
+            body = await answer.read()
+        except VendorError as error:
+            self._settle(exchange, usage, CUT)
+            raise _unavailable(error) from error
+        except asyncio.CancelledError:
+            self._abandon(exchange, answer, _Whole(usage))
+            raise
+        if answer.status == OK:
+            read_usage(body, usage)
+            self._settle(exchange, usage, COMPLETE, guessed=len(body) // CHARACTERS_PER_TOKEN)
+        else:
+            self._settle(exchange, Usage(prompt=0, completion=0), FAILED)
+        return body
+
+    async def _pass_stream(
+        self, exchange: Exchange, answer: Answer, receive: Receive, send: Send
+    ) -> None:
+        reader = StreamReader(exchange.request)
+        leaving = asyncio.ensure_future(_until_gone(receive))
+        try:
+            await send(_start(exchange, answer, length=None))
+            async for part in answer.parts():
+                passed = reader.feed(part)
+                if leaving.done():
+                    self._abandon(exchange, answer, reader)
+                    return
+                if passed:
+                    await send(_body(passed))
+            rest = reader.close()
+            self._settle_stream(exchange, reader, CUT)
+            await send({"type": "http.response.body", "body": rest})
+        except VendorError as error:
+            self._settle_stream(exchange, reader, CUT)
+            last = errors.event_of(_unavailable(error), exchange.request.form)
+            await send({"type": "http.response.body", "body": last})
+        except (OSError, RuntimeError):  # what servers raise when the client has gone
+            self._abandon(exchange, answer, reader)
+        except asyncio.CancelledError:
+            self._abandon(exchange, answer, reader)
+            raise
+        finally:
+            leaving.cancel()
+
+    def _abandon(self, exchange: Exchange, answer: Answer, reader: "StreamReader | _Whole") -> None:
+        """The client left: read on for the provider's count, within bounds."""
+        if not self._settler.drain(self._drain(exchange, answer, reader)):
+            answer.abort()
+            self._settle_stream(exchange, reader, ABANDONED)
+
+    async def _drain(
+        self, exchange: Exchange, answer: Answer, reader: "StreamReader | _Whole"
+    ) -> None:
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                async for part in answer.parts():
+                    reader.feed(part)
+            reader.close()
+        except (VendorError, TimeoutError):
+            answer.abort()
+        finally:
+            self._settle_stream(exchange, reader, ABANDONED)
+
+    def _settle_stream(
+        self, exchange: Exchange, reader: "StreamReader | _Whole", otherwise: str
+    ) -> None:
+        is_complete = reader.is_finished and not reader.has_error
+        outcome = COMPLETE if is_complete else FAILED if reader.has_error else otherwise
+        self._settle(exchange, reader.usage, outcome, guessed=reader.estimated_completion())
+
+    def _settle(self, exchange: Exchange, usage: Usage, outcome: str, *, guessed: int = 0) -> None:
+        """Write the event and give the reservation back, once."""
+        if exchange.is_over:
+            return
+        request, admitted = exchange.request, exchange.admitted
+        ended = time.monotonic()
+        first = exchange.first_byte
+        prompt = len(request.body) // CHARACTERS_PER_TOKEN if usage.prompt is None else usage.prompt
+        self._settler.settle(
+            Event(
+                request_id=exchange.request_id,
+                customer_id=admitted.caller.customer_id,
+                box_id=admitted.caller.box_id,
+                period_start=admitted.period_start,
+                timestamp=admitted.timestamp,
+                model=request.model,
+                prompt_tokens=prompt,
+                completion_tokens=guessed if usage.completion is None else usage.completion,
+                cached_tokens=usage.cached,
+                reasoning_tokens=usage.reasoning,
+                provider_request_id=usage.provider_id,
+                status_code=exchange.status,
+                latency_ms=_milliseconds(ended - exchange.started),
+                ttfb_ms=None if first is None else _milliseconds(first - exchange.started),
+                streamed=request.is_stream,
+                estimated=usage.prompt is None or usage.completion is None,
+                outcome=outcome,
+                upstream=self._upstream.host,
+                generation=exchange.generation,
+            )
+        )
+        self._release(exchange)
+
+    def _release(self, exchange: Exchange) -> None:
+        exchange.is_over = True
+        self._admission.underway.end(exchange.admitted.reservation)
+
+
+class _Whole:
+    """Reads a whole body that nobody waits for, as `StreamReader` reads a stream."""
+
+    def __init__(self, usage: Usage) -> None:
+        self.usage = usage
+        self.is_finished = False
+        self.has_error = False
+        self._parts: list[bytes] = []
+
+    def feed(self, data: bytes) -> bytes:
+        self._parts.append(data)
+        return b""
+
+    def close(self) -> bytes:
+        self.is_finished = read_usage(b"".join(self._parts), self.usage) is not None
+        return b""
+
+    def estimated_completion(self) -> int:
+        return sum(map(len, self._parts)) // CHARACTERS_PER_TOKEN
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _upstream_headers(form: Form, headers: Headers) -> Headers:
+    key = settings().upstream_key.encode()
+    passed = [(name, value) for name, value in headers if name in _PASSED_ON]
+    if form is Form.ANTHROPIC:
+        return [(b"x-api-key", key), *passed]
+    return [(b"Authorization", b"Bearer " + key), *passed]
+
+
+def _start(exchange: Exchange, answer: Answer, *, length: int | None) -> dict[str, Any]:
+    headers = [
+        (b"content-type", answer.header(b"content-type") or b"application/json"),
+        (b"x-request-id", exchange.request_id.encode()),
+    ]
+    if length is None:
+        headers += [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+    else:
+        headers.append((b"content-length", str(length).encode()))
+    if (encoding := answer.header(b"content-encoding")) is not None:
+        headers.append((b"content-encoding", encoding))
+    return {"type": "http.response.start", "status": answer.status, "headers": headers}
+
+
+def _body(part: bytes) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": part, "more_body": True}
+
+
+def _unavailable(error: VendorError) -> RefusalError:
+    return UnavailableError(str(error), status=502, code=f"upstream_{error.code or 'failed'}")
+
+
+def _refusal(answer: Answer) -> RefusalError:
+    """Say the provider's refusal in our words: its own may speak of our bill, or of our key."""
+    given = answer.header(b"retry-after") or b""
+    seconds = int(given) if given.isdigit() else DEFAULT_RETRY_SECONDS
+    if answer.status == SLOW_DOWN:
+        return SlowDownError("The model is busy; try again in a moment.", retry_after=seconds)
+    logger.warning("The model provider answered %d.", answer.status)
+    return UnavailableError(
+        "The model is not available at the moment.",
+        code="upstream_failed",
+        retry_after=seconds,
+    )
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * SECOND_MS)

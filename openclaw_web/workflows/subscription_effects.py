@@ -1,0 +1,207 @@
+"""What a change of a subscription brings about: the box, its jobs, a mail, the audit trail."""
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.exc import IntegrityError
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from openclaw_web.accounts import service as accounts
+from openclaw_web.accounts.mails import MailKind
+from openclaw_web.billing.mapping import Decision, Desired, desired_of
+from openclaw_web.billing.models import Subscription, SubscriptionStatus, Tier
+from openclaw_web.billing.tiers import plan_of
+from openclaw_web.boxes import queries as box_queries
+from openclaw_web.boxes import service as boxes
+from openclaw_web.boxes.models import Box, BoxStatus
+from openclaw_web.core.errors import OpenClawError
+from openclaw_web.jobs import service as jobs
+from openclaw_web.jobs.models import JobType
+from openclaw_web.workflows import provisioning
+
+ACTOR = "sync"
+GONE = frozenset({BoxStatus.DESTROYING, BoxStatus.DESTROYED})
+NO_BOX_ALERT = "paid_without_box"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Before:
+    """What our row said before this sync; without a row everything is `None`."""
+
+    subscription_id: UUID | None = None
+    status: SubscriptionStatus | None = None
+    tier: Tier | None = None
+
+    @classmethod
+    def of(cls, row: Subscription | None) -> "Before":
+        if row is None:
+            return cls()
+        return cls(subscription_id=row.id, status=row.status, tier=row.tier)
+
+
+async def carry_out(
+    session: AsyncSession,
+    subscription: Subscription,
+    decision: Decision,
+    *,
+    before: Before,
+    onboarding_session_id: UUID | None,
+) -> None:
+    """Bring the box and the customer up to date; without a change there is nothing to do.
+
+    A served customer without a box gets one, however long ago the payment was: a box that could
+    not be started is tried again at each sync, and an admin knows.
+    """
+    is_new = before.subscription_id != subscription.id
+    box = await _live_box(session, subscription.customer_id)
+    if box is not None:
+        await _adjust_box(session, box, subscription, decision, before)
+    elif decision.desired is Desired.ACTIVE:
+        await _start_box(session, subscription, onboarding_session_id)
+    if is_new or before.status != subscription.status or before.tier != subscription.tier:
+        await _write_audit(session, subscription, before)
+        await _write_mail(
+            session,
+            subscription,
+            decision,
+            _mail_for(subscription, before, had_box=box is not None),
+        )
+
+
+async def _live_box(session: AsyncSession, customer_id: UUID) -> Box | None:
+    box = await box_queries.find_box_of_customer(session, customer_id)
+    return None if box is None or box.status in GONE else box
+
+
+async def _start_box(
+    session: AsyncSession, subscription: Subscription, onboarding_session_id: UUID | None
+) -> None:
+    """Make the box of a chat; what was paid is written down even if that fails."""
+    if onboarding_session_id is None:
+        await _alert_no_box(
+            session, subscription, "The payment belongs to no chat; nothing says what to start."
+        )
+        return
+    try:
+        async with session.begin_nested():
+            await provisioning.start_box(
+                session, subscription=subscription, onboarding_session_id=onboarding_session_id
+            )
+    except OpenClawError as error:
+        await _alert_no_box(session, subscription, str(error))
+    except IntegrityError:
+        await _alert_no_box(
+            session, subscription, "The database refused the box; its bot may be in use already."
+        )
+    else:
+        await jobs.resolve_alert(session, code=NO_BOX_ALERT, subject=str(subscription.id))
+
+
+async def _alert_no_box(session: AsyncSession, subscription: Subscription, why: str) -> None:
+    await jobs.raise_alert(
+        session,
+        code=NO_BOX_ALERT,
+        subject=str(subscription.id),
+        detail={"customer_id": str(subscription.customer_id), "error": why},
+    )
+
+
+async def _adjust_box(
+    session: AsyncSession,
+    box: Box,
+    subscription: Subscription,
+    decision: Decision,
+    before: Before,
+) -> None:
+    """Give a kept box to a new subscription, and queue what the change asks of it."""
+    if box.subscription_id != subscription.id and decision.desired is Desired.ACTIVE:
+        await boxes.attach_subscription(session, box, subscription, requested_by=ACTOR)
+        return
+    if not _is_frozen(decision):
+        box.delete_after = decision.delete_after
+        session.add(box)
+        await session.flush()
+    job_type = _job_for(subscription, decision, before)
+    if job_type is not None:
+        await boxes.request_converge(session, box, job_type=job_type, requested_by=ACTOR)
+
+
+def _is_frozen(decision: Decision) -> bool:
+    """Say whether a hold keeps the date that the box had."""
+    return decision.status is SubscriptionStatus.CANCELLED and decision.delete_after is None
+
+
+def _job_for(subscription: Subscription, decision: Decision, before: Before) -> JobType | None:
+    was = desired_of(before.status) if before.status else None
+    if decision.desired is not was:
+        is_wanted = decision.desired is Desired.ACTIVE
+        return JobType.REACTIVATE if is_wanted else JobType.SUSPEND
+    return JobType.RESIZE if before.tier != subscription.tier else None
+
+
+async def _write_audit(session: AsyncSession, subscription: Subscription, before: Before) -> None:
+    await accounts.audit(
+        session,
+        action=f"subscription.{subscription.status.value}",
+        actor_type="system",
+        actor_id=ACTOR,
+        user_id=subscription.customer_id,
+        resource_type="subscription",
+        resource_id=str(subscription.id),
+        diff={
+            "status": [before.status and before.status.value, subscription.status.value],
+            "tier": [before.tier and before.tier.value, subscription.tier.value],
+        },
+    )
+
+
+async def _write_mail(
+    session: AsyncSession, subscription: Subscription, decision: Decision, kind: MailKind | None
+) -> None:
+    """Queue the one mail that this change calls for; its key keeps it from being sent twice."""
+    if kind is None:
+        return
+    plan = plan_of(subscription.tier)
+    payload: dict[str, Any] = {
+        "tier_name": plan.name,
+        "price_cents": plan.price_cents,
+        "currency": plan.currency,
+    }
+    for name, moment in (
+        ("grace_until", decision.grace_until),
+        ("delete_after", decision.delete_after),
+    ):
+        if moment is not None:
+            payload[name] = moment.isoformat()
+    if subscription.status is SubscriptionStatus.CANCELLED:
+        payload["reason"] = "your subscription has ended"
+    await accounts.queue_mail(
+        session,
+        kind=kind,
+        customer_id=subscription.customer_id,
+        payload=payload,
+        dedupe_key=_mail_key(kind, subscription, decision),
+    )
+
+
+def _mail_for(subscription: Subscription, before: Before, *, had_box: bool) -> MailKind | None:
+    status = subscription.status
+    if before.subscription_id != subscription.id:
+        return MailKind.REACTIVATED if had_box else MailKind.WELCOME
+    if status == before.status:
+        return None
+    if status is SubscriptionStatus.PAST_DUE:
+        return MailKind.PAYMENT_FAILED
+    if status in {SubscriptionStatus.SUSPENDED, SubscriptionStatus.CANCELLED}:
+        return MailKind.SUSPENDED
+    return MailKind.REACTIVATED if before.status is SubscriptionStatus.SUSPENDED else None
+
+
+def _mail_key(kind: MailKind, subscription: Subscription, decision: Decision) -> str | None:
+    """Return what makes a mail one of a kind: its subscription, or the start of its lapse."""
+    if kind is MailKind.WELCOME:
+        return f"{kind.value}:{subscription.id}"
+    if kind is MailKind.PAYMENT_FAILED and decision.past_due_since:
+        return f"{kind.value}:{subscription.id}:{decision.past_due_since.isoformat()}"
+    return None

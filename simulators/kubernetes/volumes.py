@@ -1,0 +1,162 @@
+"""Persistent volumes: a claim is bound at once to a folder, and the folder goes with the claim."""
+
+import asyncio
+import contextlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+from simulators.kubernetes import resources
+from simulators.kubernetes.cluster import Cluster
+from simulators.kubernetes.defaults import CLAIM_FINALIZER
+from simulators.kubernetes.errors import ApiError
+from simulators.kubernetes.folders import Owner, private_folder
+from simulators.kubernetes.objects import (
+    Object,
+    is_finished,
+    is_terminating,
+    name_of,
+    namespace_of,
+    status_of,
+    uid_of,
+    without_finalizer,
+)
+
+PROVISIONER = "simulators.kubernetes/folder"
+_PROVISIONED_BY = "pv.kubernetes.io/provisioned-by"
+
+
+class Volumes:
+    """Reconciles one claim, and the volume that was made for it."""
+
+    def __init__(self, cluster: Cluster, folder: Path, owner: Owner | None) -> None:
+        self._cluster = cluster
+        self._folder = folder
+        self._owner = owner
+
+    async def reconcile(self, namespace: str, name: str) -> float | None:
+        claim = self._cluster.find(resources.CLAIMS, namespace, name)
+        if claim is not None and is_terminating(claim) and not self._is_used(claim):
+            self._cluster.edit(
+                resources.CLAIMS, claim, lambda one: without_finalizer(one, CLAIM_FINALIZER)
+            )
+            claim = self._cluster.find(resources.CLAIMS, namespace, name)
+        if claim is not None and not is_terminating(claim):
+            self._bind(claim)
+        await self._reclaim(namespace, name)
+        return None
+
+    def _is_used(self, claim: Object) -> bool:
+        """Say whether a pod that has not ended mounts the claim."""
+        pods = self._cluster.store.objects(resources.PODS, namespace_of(claim))
+        return any(
+            volume.get("persistentVolumeClaim", {}).get("claimName") == name_of(claim)
+            for pod in pods
+            if not is_finished(pod)
+            for volume in pod["spec"].get("volumes") or ()
+        )
+
+    def _bind(self, claim: Object) -> None:
+        if claim["spec"].get("storageClassName") == "" and not claim["spec"].get("volumeName"):
+            return  # the claim asks for no provisioning: it waits for a volume to be named
+        wanted = claim["spec"].get("volumeName") or f"pvc-{uid_of(claim)}"
+        volume = self._cluster.find(resources.VOLUMES, "", wanted)
+        if volume is None:
+            if status_of(claim).get("phase") == "Bound":
+                self._lose(claim)
+                return
+            if claim["spec"].get("volumeName"):
+                return
+            volume = self._provision(claim, wanted)
+        reference = volume["spec"].get("claimRef")
+        if reference is None:
+            self._cluster.edit(resources.VOLUMES, volume, lambda one: _claimed_by(one, claim))
+        elif reference.get("uid", uid_of(claim)) != uid_of(claim):
+            return  # it is somebody else's
+        self._mark_bound(claim, volume)
+
+    def _lose(self, claim: Object) -> None:
+        self._cluster.write_status(resources.CLAIMS, claim, {**claim["status"], "phase": "Lost"})
+
+    def _provision(self, claim: Object, name: str) -> Object:
+        path = self._path(claim)
+        private_folder(path, self._owner)
+        spec = claim["spec"]
+        return self._cluster.create(
+            resources.VOLUMES,
+            "",
+            {
+                "metadata": {"name": name, "annotations": {_PROVISIONED_BY: PROVISIONER}},
+                "spec": {
+                    "capacity": {"storage": spec["resources"]["requests"]["storage"]},
+                    "accessModes": spec["accessModes"],
+                    "persistentVolumeReclaimPolicy": "Delete",
+                    "storageClassName": spec.get("storageClassName", ""),
+                    "volumeMode": spec["volumeMode"],
+                    "hostPath": {"path": str(path), "type": "DirectoryOrCreate"},
+                    "claimRef": _reference(claim),
+                },
+            },
+        )
+
+    def _path(self, claim: Object) -> Path:
+        return self._folder / namespace_of(claim) / f"{name_of(claim)}-{uid_of(claim)[:8]}"
+
+    def _mark_bound(self, claim: Object, volume: Object) -> None:
+        self._cluster.write_status(resources.VOLUMES, volume, {"phase": "Bound"})
+        self._cluster.edit(
+            resources.CLAIMS,
+            claim,
+            lambda one: {**one, "spec": {**one["spec"], "volumeName": name_of(volume)}},
+        )
+        capacity = {"storage": claim["spec"]["resources"]["requests"]["storage"]}
+        status = {
+            **status_of(claim),
+            "phase": "Bound",
+            "accessModes": claim["spec"]["accessModes"],
+            "capacity": capacity,
+        }
+        self._cluster.write_status(resources.CLAIMS, claim, status)
+        if volume["spec"].get("capacity") != capacity:
+            self._cluster.edit(
+                resources.VOLUMES,
+                volume,
+                lambda one: {**one, "spec": {**one["spec"], "capacity": capacity}},
+            )
+
+    async def _reclaim(self, namespace: str, name: str) -> None:
+        """Delete or release the volumes whose claim is gone, folder first."""
+        for volume in self._cluster.store.objects(resources.VOLUMES):
+            reference = volume["spec"].get("claimRef") or {}
+            if (reference.get("namespace"), reference.get("name")) != (namespace, name):
+                continue
+            claim = self._cluster.find(resources.CLAIMS, namespace, name)
+            if claim is not None and uid_of(claim) == reference.get("uid", uid_of(claim)):
+                continue
+            self._cluster.write_status(resources.VOLUMES, volume, {"phase": "Released"})
+            if volume["spec"]["persistentVolumeReclaimPolicy"] == "Delete":
+                await self._remove_folder(volume)
+                with contextlib.suppress(ApiError):
+                    self._cluster.delete(resources.VOLUMES, "", name_of(volume))
+
+    async def _remove_folder(self, volume: Object) -> None:
+        path = Path((volume["spec"].get("hostPath") or {}).get("path", ""))
+        if self._folder not in path.parents or ".." in path.parts:
+            return  # not one of ours: a client wrote this volume
+        await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()  # the namespace's folder, when this was its last volume
+
+
+def _reference(claim: Object) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "namespace": namespace_of(claim),
+        "name": name_of(claim),
+        "uid": uid_of(claim),
+    }
+
+
+def _claimed_by(volume: Object, claim: Object) -> Object:
+    return {**volume, "spec": {**volume["spec"], "claimRef": _reference(claim)}}

@@ -1,0 +1,110 @@
+"""Start simulators as real processes on free ports, for the contract tests."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+ROOT = Path(__file__).parents[2]
+TOKEN = "control-token-of-a-test"  # noqa: S105 - opens a simulator on this machine for one test
+PUBLIC_URL = "http://localhost:3000/dev/page"
+START_SECONDS = 20
+STEP_SECONDS = 0.02
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def eventually(found: Callable[[], Any], seconds: float = 10) -> Any:
+    """Return the first true answer; asks again until the time is over."""
+    deadline = time.monotonic() + seconds
+    while True:
+        answer = found()
+        if answer:
+            return answer
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(STEP_SECONDS)
+
+
+class Simulator:
+    """One simulator process; it can be stopped and started again on the same state."""
+
+    def __init__(self, module: str, folder: Path, *arguments: str) -> None:
+        self.port = free_port()
+        self._folder = folder
+        self._module = module
+        self._arguments = arguments
+        self._log = folder / "log"
+        folder.mkdir(parents=True, exist_ok=True)
+        secret_file(folder / "token", TOKEN)
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.http = httpx.Client(
+            base_url=self.url, headers={"x-simulator-token": TOKEN}, trust_env=False, timeout=30
+        )
+        self._start()
+
+    def _start(self) -> None:
+        command = [sys.executable, "-m", f"simulators.{self._module}", "--port", str(self.port)]
+        command += ["--state", str(self._folder / "state"), "--public-url", PUBLIC_URL]
+        command += ["--token-file", str(self._folder / "token"), *self._arguments]
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)  # noqa: S603
+        eventually(lambda: answers(self.url) or self.process.poll() is not None, START_SECONDS)
+        assert self.process.poll() is None, self._log.read_text()
+
+    def restart(self, number: int = signal.SIGTERM) -> None:
+        self.stop(number)
+        self._start()
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        self.process.send_signal(number)
+        self.process.wait(timeout=10)
+
+    def close(self) -> None:
+        self.http.close()
+        if self.process.poll() is None:
+            self.stop()
+
+    def rss_megabytes(self) -> float:
+        status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
+        return int(status.split("VmRSS:")[1].split()[0]) / 1024
+
+
+@contextlib.contextmanager
+def running(module: str, folder: Path, *arguments: str) -> Iterator[Simulator]:
+    simulator = Simulator(module, folder, *arguments)
+    try:
+        yield simulator
+    finally:
+        simulator.close()
+
+
+def answers(url: str) -> bool:
+    try:
+        httpx.get(url, trust_env=False, timeout=5)
+    except httpx.TransportError:
+        return False
+    return True
+
+
+def secret_file(path: Path, value: str) -> Path:
+    path.touch(mode=0o600)
+    path.write_text(value, encoding="utf-8")
+    return path
+
+
+def clean_environment(**more: str) -> dict[str, str]:
+    """Return the little of our environment that a pod would have, and what the test adds."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    return kept | {"PYTHONPATH": str(ROOT)} | more

@@ -1,0 +1,161 @@
+"""A proxy of our own before a provider that does what the test says."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import httpx
+import pytest
+import uvicorn
+from sqlmodel import select
+
+from openclaw_web.core.database import session_scope
+from openclaw_web.core.settings import settings
+from openclaw_web.gateway.proxy import Proxy, make_proxy
+from openclaw_web.metering import queries
+from openclaw_web.metering import service as metering
+from openclaw_web.metering.models import TokenKind, UsageEvent, UsageEventMeta, UsageMonthly
+from tests.factories import make_box, make_period, make_subscription
+from tests.gateway.upstream_server import ScriptedUpstream, serving
+
+UPSTREAM_KEY = "sk-the-providers-own-key"
+
+
+class QuietServer(uvicorn.Server):
+    """Leaves the signals to pytest."""
+
+    @contextlib.contextmanager
+    def capture_signals(self):
+        yield
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[ScriptedUpstream]:
+    async with serving() as server:
+        yield server
+
+
+@pytest.fixture
+def proxy_settings(monkeypatch, tmp_path, upstream):
+    monkeypatch.setenv("UPSTREAM_URL", upstream.url)
+    monkeypatch.setenv("KIMI_API_KEY", UPSTREAM_KEY)
+    monkeypatch.setenv("OPENCLAW_CLOUD_HOME", str(tmp_path))
+    settings.cache_clear()
+    yield settings()
+    settings.cache_clear()
+
+
+@pytest.fixture
+async def proxy(database, redis, proxy_settings) -> AsyncIterator[Proxy]:
+    assert database
+    assert redis
+    assert proxy_settings
+    made = make_proxy()
+    await made.start()
+    yield made
+    await made.stop()
+
+
+@pytest.fixture
+async def base_url(proxy) -> AsyncIterator[str]:
+    config = uvicorn.Config(
+        proxy, port=0, lifespan="off", ws="none", proxy_headers=False, log_config=None
+    )
+    server = QuietServer(config)
+    serving_task = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.005)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/proxy/v1"
+    server.should_exit = True
+    await serving_task
+
+
+@dataclass
+class Holder:
+    """A customer with a box, a period and a token, and a client that uses it."""
+
+    customer_id: object
+    box_id: object
+    token_id: object
+    clear: str = field(repr=False)
+    client: httpx.AsyncClient
+
+    async def chat(self, **fields) -> httpx.Response:
+        body = {"model": "kimi-coding/k2p5", "messages": [{"role": "user", "content": "hi"}]}
+        return await self.client.post("/chat/completions", json=body | fields)
+
+    async def message(self, **fields) -> httpx.Response:
+        body = {"model": "k2p5", "max_tokens": 50, "messages": [{"role": "user", "content": "hi"}]}
+        return await self.client.post("/messages", json=body | fields)
+
+
+@pytest.fixture
+async def make_holder(session, base_url):
+    """Return a function that makes a holder; what it is given goes to the rows."""
+    async with contextlib.AsyncExitStack() as clients:
+
+        async def make(
+            *,
+            subscription=None,
+            box=None,
+            period=None,
+            kind=TokenKind.BOX,
+            is_unthrottled=False,
+            expires_at=None,
+        ) -> Holder:
+            owner = await make_subscription(session, **(subscription or {}))
+            home = await make_box(session, subscription=owner, **(box or {}))
+            if period is not False:
+                await make_period(session, subscription=owner, **(period or {}))
+            issued = await metering.issue_token(
+                session,
+                customer_id=owner.customer_id,
+                box_id=home.id,
+                kind=kind,
+                is_unthrottled=is_unthrottled,
+                expires_at=expires_at,
+            )
+            await session.commit()
+            client = await clients.enter_async_context(
+                httpx.AsyncClient(
+                    base_url=base_url,
+                    headers={"authorization": f"Bearer {issued.clear}"},
+                    trust_env=False,
+                )
+            )
+            return Holder(owner.customer_id, home.id, issued.token_id, issued.clear, client)
+
+        yield make
+
+
+@pytest.fixture
+async def holder(make_holder) -> Holder:
+    return await make_holder()
+
+
+@pytest.fixture
+def ledger(proxy):
+    """Return a function that writes what is settled and returns the events with their details."""
+
+    async def read(holder: Holder) -> list[tuple[UsageEvent, UsageEventMeta]]:
+        await proxy.flush()
+        async with session_scope() as session:
+            rows = await session.exec(
+                select(UsageEvent, UsageEventMeta)
+                .where(UsageEvent.id == UsageEventMeta.event_id)
+                .where(UsageEvent.customer_id == holder.customer_id)
+                .order_by(UsageEvent.id)
+            )
+            found = list(rows)
+            period = (
+                await session.exec(
+                    select(UsageMonthly).where(UsageMonthly.customer_id == holder.customer_id)
+                )
+            ).first()
+            if period is not None and not period.tokens_used == 0:
+                sums = await queries.usage_sums(session, holder.customer_id, period)
+                assert len(set(sums)) == 1, sums
+            return found
+
+    return read

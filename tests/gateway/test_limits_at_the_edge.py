@@ -1,0 +1,137 @@
+"""At the limit the assistant says so politely; a program gets a clean 429."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from sqlmodel import select
+
+from openclaw_web.billing.models import SubscriptionStatus
+from openclaw_web.billing.tiers import plan_of
+from openclaw_web.core.clock import real_now
+from openclaw_web.gateway import credentials
+from openclaw_web.metering.models import TokenKind, UsageMonthly
+from tests.gateway.upstream_server import chunk, completion, stream, whole
+
+OVER = {"tokens_limit": 1000, "tokens_used": 1000}
+
+
+async def test_a_streaming_box_is_told_politely(make_holder, upstream, ledger):
+    holder = await make_holder(period=OVER)
+    response = await holder.chat(stream=True, stream_options={"include_usage": True})
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "text/event-stream"
+    assert b"I have reached my monthly limit. It resets on " in response.content
+    assert b'"total_tokens":0' in response.content
+    assert response.content.endswith(b"data: [DONE]\n\n")
+    assert upstream.seen == []
+    assert await ledger(holder) == []
+
+
+async def test_a_streaming_box_is_told_politely_in_the_anthropic_form(make_holder):
+    holder = await make_holder(period=OVER)
+    response = await holder.message(stream=True)
+    assert response.status_code == 200
+    assert response.content.startswith(b"event: message_start\n")
+    assert b"I have reached my monthly limit." in response.content
+    assert response.content.endswith(b'data: {"type":"message_stop"}\n\n')
+
+
+@pytest.mark.parametrize(
+    ("box", "kind", "is_stream"),
+    [
+        ({}, TokenKind.BOX, False),
+        ({"limit_behaviour": "error"}, TokenKind.BOX, True),
+        ({"api_access": True}, TokenKind.API, True),
+    ],
+    ids=["not streamed", "the box wants errors", "a program"],
+)
+async def test_others_get_a_429_that_says_when_it_ends(make_holder, box, kind, is_stream):
+    holder = await make_holder(period=OVER, box=box, kind=kind)
+    response = await holder.chat(stream=is_stream)
+    assert response.status_code == 429
+    message = response.json()["error"]["message"]
+    assert message.startswith("monthly usage limit reached, resets on ")
+    assert int(response.headers["retry-after"]) > 3600
+
+
+async def test_a_suspended_customer_is_told_politely(make_holder, upstream):
+    holder = await make_holder(subscription={"status": SubscriptionStatus.SUSPENDED})
+    polite = await holder.chat(stream=True)
+    plain = await holder.chat()
+    assert (polite.status_code, plain.status_code) == (200, 403)
+    assert b"I am paused" in polite.content
+    assert plain.json()["error"]["code"] == "subscription_inactive"
+    assert upstream.seen == []
+
+
+async def test_the_limit_holds_before_the_database_knows(make_holder, upstream, proxy):
+    holder = await make_holder(period={"tokens_limit": 4_000})
+    upstream.will(whole(completion(usage={"prompt_tokens": 4_000, "completion_tokens": 1})))
+    assert (await holder.chat()).status_code == 200
+    assert (await holder.chat()).status_code == 429
+    await proxy.flush()
+    assert (await holder.chat()).status_code == 429
+
+
+async def test_what_is_under_way_is_held_back_and_given_back(make_holder, upstream):
+    holder = await make_holder(period={"tokens_limit": 1_000})
+    go_on = asyncio.Event()
+    upstream.will(stream(chunk("a"), b"data: [DONE]\n\n", before=go_on))
+    running = asyncio.create_task(holder.chat(stream=True, max_tokens=5_000))
+    while not upstream.seen:
+        await asyncio.sleep(0.01)
+    waiting = await holder.chat()
+    assert (waiting.status_code, waiting.headers["retry-after"]) == (429, "2")
+    go_on.set()
+    await running
+    assert (await holder.chat()).status_code == 200
+
+
+async def test_too_many_at_once_are_refused_unless_unthrottled(make_holder, upstream):
+    for is_unthrottled, expected in ((False, 429), (True, 200)):
+        holder = await make_holder(is_unthrottled=is_unthrottled)
+        go_on = asyncio.Event()
+        plan = plan_of("starter")
+        upstream.will(
+            *[stream(chunk("a"), chunk("b"), before=go_on) for _ in range(plan.parallel_requests)]
+        )
+        before = len(upstream.seen)
+        running = [
+            asyncio.create_task(holder.chat(stream=True)) for _ in range(plan.parallel_requests)
+        ]
+        while len(upstream.seen) < before + plan.parallel_requests:
+            await asyncio.sleep(0.01)
+        response = await holder.chat()
+        assert response.status_code == expected
+        go_on.set()
+        await asyncio.gather(*running)
+
+
+async def test_too_fast_is_refused_with_the_time_to_wait(holder):
+    plan = plan_of("starter")
+    statuses = [(await holder.chat()).status_code for _ in range(plan.requests_per_second * 2 + 6)]
+    assert 429 in statuses[plan.requests_per_second * 2 :]
+    assert set(statuses[: plan.requests_per_second * 2]) == {200}
+
+
+async def test_a_missing_period_is_opened_at_the_first_request(make_holder, session):
+    holder = await make_holder(period=False)
+    assert (await holder.chat()).status_code == 200
+    (period,) = (await session.exec(select(UsageMonthly))).all()
+    assert (period.tokens_limit, period.is_provisional) == (10_000_000, False)
+
+
+async def test_between_periods_a_provisional_one_is_opened(make_holder, session, monkeypatch):
+    start = real_now() - timedelta(days=40)
+    end = start + timedelta(days=31)
+    holder = await make_holder(
+        subscription={"current_period_start": start, "current_period_end": end}
+    )
+    assert (await holder.chat()).status_code == 200
+    monkeypatch.setattr(credentials, "FRESH_SECONDS", 0.0)
+    assert (await holder.chat()).status_code == 200
+    periods = (await session.exec(select(UsageMonthly).order_by(UsageMonthly.period_start))).all()
+    assert [period.is_provisional for period in periods] == [False, True]
+    assert periods[1].period_start == end
+    assert periods[1].tokens_limit == plan_of("starter").tokens_limit // 4

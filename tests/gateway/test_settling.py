@@ -1,0 +1,209 @@
+"""Every token is counted once: after a crash, without a database, and when the client leaves."""
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.exc import OperationalError
+
+from openclaw_web.boxes.models import Box
+from openclaw_web.core.database import session_scope
+from openclaw_web.gateway import settling
+from openclaw_web.gateway.proxy import make_proxy
+from openclaw_web.metering import spool
+from openclaw_web.metering.ledger import Event
+from tests.gateway.upstream_server import DONE, USAGE, USAGE_CHUNK, chunk, completion, stream, whole
+
+CANARY = "the-canary-sings-4711"
+LEAVE_A_SPOOL = """
+import os, signal, sys
+from pathlib import Path
+import msgspec
+from openclaw_web.metering import spool
+from openclaw_web.metering.ledger import Event
+mine = spool.Spool(Path(sys.argv[1]))
+for line in sys.stdin.buffer.read().splitlines():
+    mine.append(msgspec.json.decode(line, type=Event))
+    mine.append(msgspec.json.decode(line, type=Event))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+async def settled(holder, ledger, count=1):
+    """Wait for what a detached task still reads."""
+    for _ in range(200):
+        if len(found := await ledger(holder)) >= count:
+            return found
+        await asyncio.sleep(0.01)
+    raise AssertionError("nothing was counted")
+
+
+async def test_a_client_that_leaves_midway_pays_what_the_provider_counts(holder, upstream, ledger):
+    go_on = asyncio.Event()
+    upstream.will(stream(chunk("a"), chunk("b"), USAGE_CHUNK, DONE, before=go_on))
+    body = {"model": "k2p5", "messages": [], "stream": True}
+    async with holder.client.stream("POST", "/chat/completions", json=body) as response:
+        await anext(response.aiter_raw())
+    go_on.set()
+    ((event, meta),) = await settled(holder, ledger)
+    assert (event.total_tokens, meta.estimated) == (120, False)
+
+
+async def test_a_client_that_leaves_when_the_provider_dies_pays_an_estimate(
+    holder, upstream, ledger
+):
+    go_on = asyncio.Event()
+    upstream.will(stream(chunk("a"), chunk("b"), before=go_on, cut=True))
+    body = {"model": "k2p5", "messages": [], "stream": True}
+    async with holder.client.stream("POST", "/chat/completions", json=body) as response:
+        await anext(response.aiter_raw())
+    go_on.set()
+    ((event, meta),) = await settled(holder, ledger)
+    assert meta.estimated
+    assert event.completion_tokens >= 1
+    assert meta.outcome in {"abandoned", "cut"}
+
+
+async def test_a_flush_tells_pages_and_the_box(holder, upstream, redis, session, proxy):
+    async with redis.pubsub(ignore_subscribe_messages=True) as listening:
+        await listening.subscribe("changes")
+        await holder.client.post(
+            "/chat/completions",
+            json={"model": "k2p5", "messages": []},
+            headers={"X-OpenClaw-Generation": "1"},
+        )
+        await proxy.flush()
+        message = None
+        while message is None:
+            message = await listening.get_message(timeout=5)
+    assert message["data"] == str(holder.customer_id)
+    box = await session.get(Box, holder.box_id)
+    await session.refresh(box)
+    assert box.first_answer_at is not None
+    assert box.observed_generation == 1
+
+
+async def test_a_refused_request_is_no_sign_of_life(holder, upstream, session, proxy):
+    upstream.will(whole({"error": {}}, status=500))
+    await holder.chat()
+    await proxy.flush()
+    box = await session.get(Box, holder.box_id)
+    assert box.first_answer_at is None
+
+
+async def test_without_a_database_events_wait(holder, upstream, ledger, proxy, monkeypatch):
+    real = settling.session_scope
+
+    def broken():
+        raise OperationalError("INSERT", {}, ConnectionError("no database"))
+
+    monkeypatch.setattr(settling, "session_scope", broken)
+    for _ in range(3):
+        assert (await holder.chat()).status_code == 200
+    with pytest.raises(OperationalError):
+        await proxy.flush()
+    monkeypatch.setattr(settling, "session_scope", real)
+    assert len(await ledger(holder)) == 3
+
+
+def event_of(holder, period_start) -> Event:
+    return Event(
+        request_id=f"req_{uuid4()}",
+        customer_id=holder.customer_id,
+        box_id=holder.box_id,
+        period_start=period_start,
+        timestamp=datetime.now(UTC),
+        model="kimi-for-coding",
+        prompt_tokens=100,
+        completion_tokens=20,
+    )
+
+
+async def test_what_a_killed_proxy_left_is_counted_once_at_the_next_start(
+    holder, ledger, tmp_path, session
+):
+    start = (await session.execute(sa.text("SELECT period_start FROM usage_monthly"))).scalar_one()
+    events = [event_of(holder, start) for _ in range(5)]
+    root = tmp_path / "spool"
+    dead = subprocess.run(
+        [sys.executable, "-c", LEAVE_A_SPOOL, str(root)],
+        input=b"\n".join(spool._ENCODER.encode(event) for event in events),
+        check=False,
+        cwd=os.getcwd(),
+    )
+    assert dead.returncode == -signal.SIGKILL
+    for _ in range(2):
+        heir = make_proxy()
+        await heir.start()
+        found = await settled(holder, ledger, 5)
+        await heir.stop()
+    assert len(found) == 5
+    assert len(list(root.iterdir())) == 1, "only the running proxy's folder is left"
+
+
+async def test_a_living_proxys_spool_is_left_alone(tmp_path, holder):
+    living = spool.Spool(tmp_path / "other")
+    living.append(event_of(holder, datetime.now(UTC)))
+    with spool.leftovers(tmp_path / "other") as segments:
+        assert segments == []
+    living.close()
+    with spool.leftovers(tmp_path / "other") as segments:
+        assert len(segments) == 1
+
+
+async def test_a_torn_line_is_left_out(tmp_path, holder):
+    event = event_of(holder, datetime.now(UTC))
+    segment = tmp_path / "1.jsonl"
+    line = spool._ENCODER.encode(event)
+    segment.write_bytes(line + b"\n" + line[:50])
+    assert spool.read(segment) == [event]
+
+
+async def test_stopping_writes_what_is_settled(holder, upstream, proxy, tmp_path):
+    upstream.will(whole(completion(usage=USAGE)))
+    await holder.chat()
+    await proxy.stop()
+    async with session_scope() as session:
+        used = (await session.execute(sa.text("SELECT tokens_used FROM usage_monthly"))).scalar()
+    assert used == 120
+    assert list((tmp_path / "spool").iterdir()) == []
+
+
+async def test_no_prompt_and_no_answer_is_kept_anywhere(
+    holder, upstream, ledger, session, caplog, tmp_path
+):
+    caplog.set_level(logging.DEBUG)
+    upstream.will(
+        whole(completion(CANARY)),
+        stream(chunk(CANARY), USAGE_CHUNK, DONE),
+        stream(chunk(CANARY), cut=True),
+        whole({"error": {"message": CANARY}}, status=500),
+        whole(CANARY.encode()),
+    )
+    for number in range(5):
+        await holder.chat(messages=[{"content": CANARY}], stream=number in {1, 2})
+    await holder.client.post("/chat/completions", content=CANARY.encode())
+    kept = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert len(await ledger(holder)) == 5
+    tables = (
+        await session.execute(
+            sa.text(
+                "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'"
+            )
+        )
+    ).scalars()
+    for table in list(tables):
+        rows = (await session.execute(sa.text(f'SELECT * FROM "{table}"'))).mappings()
+        kept += json.dumps([dict(row) for row in rows], default=str).encode()
+    assert CANARY.encode() not in kept
+    assert holder.clear.encode() not in kept
+    ours = [record for record in caplog.records if record.name.startswith("openclaw_web")]
+    assert CANARY not in "".join(record.getMessage() + str(record.exc_text) for record in ours)

@@ -1,0 +1,82 @@
+"""The wire, byte by byte, without a network."""
+
+import pytest
+
+from openclaw_web.gateway.errors import Form
+from openclaw_web.gateway.wire import StreamReader, Usage, read_request, read_usage
+from tests.gateway.upstream_server import ANTHROPIC_STREAM, DONE, USAGE_CHUNK, chunk
+
+QUIET = b'{"model":"k2p5","stream":true}'
+ASKING = b'{"model":"k2p5","stream":true,"stream_options":{"include_usage":true}}'
+
+
+def request(body=QUIET, form=Form.OPENAI):
+    return read_request(body, form, current_model="kimi-for-coding")
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 50, 1000])
+@pytest.mark.parametrize("newline", [b"\n", b"\r\n"], ids=["lf", "crlf"])
+def test_the_usage_chunk_is_left_out_however_the_bytes_are_cut(size, newline):
+    data = (chunk("a") + chunk('"usage"') + USAGE_CHUNK + DONE).replace(b"\n", newline)
+    expected = (chunk("a") + chunk('"usage"') + DONE).replace(b"\n", newline)
+    reader = StreamReader(request())
+    parts = [reader.feed(data[start : start + size]) for start in range(0, len(data), size)]
+    assert b"".join(parts) + reader.close() == expected
+    assert (reader.usage.prompt, reader.usage.completion) == (100, 20)
+    assert reader.is_finished
+
+
+@pytest.mark.parametrize("size", [1, 5, 64])
+def test_an_asked_for_stream_passes_untouched_and_at_once(size):
+    data = chunk("a") + USAGE_CHUNK + DONE
+    reader = StreamReader(request(ASKING))
+    for start in range(0, len(data), size):
+        assert reader.feed(data[start : start + size]) == data[start : start + size]
+    assert reader.close() == b""
+    assert (reader.usage.completion, reader.is_finished) == (20, True)
+
+
+@pytest.mark.parametrize("size", [1, 33])
+def test_cumulative_counts_are_set_and_not_added(size):
+    data = b"".join(ANTHROPIC_STREAM)
+    reader = StreamReader(request(form=Form.ANTHROPIC))
+    for start in range(0, len(data), size):
+        reader.feed(data[start : start + size])
+    reader.close()
+    assert (reader.usage.prompt, reader.usage.completion, reader.usage.cached) == (100, 20, 60)
+
+
+def test_zero_is_not_missing():
+    usage = Usage()
+    read_usage(b'{"usage":{"prompt_tokens":0,"completion_tokens":0}}', usage)
+    assert (usage.prompt, usage.completion) == (0, 0)
+    read_usage(b'{"usage":null}', usage)
+    assert (usage.prompt, usage.completion) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"\xff\xfe", b'{"usage":"much"}', b"[]", b'{"usage":{"prompt_tokens":"x"}}']
+)
+def test_nonsense_counts_as_nothing(body):
+    usage = Usage()
+    read_usage(body, usage)
+    assert usage == Usage()
+
+
+def test_other_stream_options_are_kept():
+    body = b'{"model":"k2p5","stream":true,"stream_options":{"x":1},"n":1e400}'
+    assert b'"stream_options":{"x":1,"include_usage":true}' in request(body).body
+    assert b'"n":1e400' in request(body).body
+
+
+def test_the_last_of_two_models_is_the_one_that_is_checked_and_sent():
+    read = request(b'{"model":"k3","model":"k2p5","stream":true}')
+    assert read.asked_model == "k2p5"
+    assert b"k3" not in read.body
+
+
+def test_the_words_usage_and_done_in_a_text_mean_nothing():
+    reader = StreamReader(request(ASKING))
+    reader.feed(chunk('data: [DONE]\n"usage":{"prompt_tokens":5}'))
+    assert reader.usage == Usage(provider_id=reader.usage.provider_id)
+    assert not reader.is_finished
