@@ -1,6 +1,7 @@
 """How Reflex builds and serves the pages."""
 
 import reflex as rx
+from reflex_base.constants import StateManagerMode
 
 from openclaw_web.core.settings import settings
 
@@ -16,7 +17,7 @@ config = rx.Config(
     api_url=here,
     deploy_url=chosen.public_url,
     cors_allowed_origins=sorted({here, f"http://127.0.0.1:{chosen.port}", chosen.public_url}),
-    state_manager_mode="memory",
+    state_manager_mode=StateManagerMode.MEMORY,
     telemetry_enabled=False,
     show_built_with_reflex=False,
     plugins=[

@@ -7,7 +7,6 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
 
 from openclaw_web.core.errors import OpenClawError
 from openclaw_web.core.settings import Settings, settings
@@ -145,34 +144,13 @@ def worker(_arguments: argparse.Namespace) -> int:
 
 
 def proxy(_arguments: argparse.Namespace) -> int:
-    import uvicorn
-
-    from openclaw_web.core import database
     from openclaw_web.core.logs import configure_logs
     from openclaw_web.core.settings import require
-    from openclaw_web.gateway import proxy as gateway
-    from openclaw_web.integrations import redis
-
-    async def serve(chosen: Settings) -> None:
-        async with AsyncExitStack() as stack:
-            database.open_database(chosen.database_url)
-            stack.push_async_callback(database.close_database)
-            redis.open_redis(chosen.redis_url)
-            stack.push_async_callback(redis.close_redis)
-            await stack.enter_async_context(gateway.lifespan())
-            config = uvicorn.Config(
-                gateway.proxy,
-                host=chosen.host,
-                port=chosen.port,
-                lifespan="off",
-                access_log=False,
-                log_config=None,
-            )
-            await uvicorn.Server(config).serve()
+    from openclaw_web.gateway import alone
 
     configure_logs(settings().log_level)
     require(settings())
-    asyncio.run(serve(settings()))
+    alone.serve_alone()
     return 0
 
 

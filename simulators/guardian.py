@@ -1,8 +1,8 @@
 """Run one command and end it, with its whole process group, when whoever started us is gone.
 
-`python -I -S guardian.py [--signal INT] [--grace 5] [--run-as UID:GID] -- COMMAND...` with a pipe
-as standard input. The starter holds the pipe's other end and never writes. End-of-file means that
-the starter died, even by SIGKILL, so this works alike on Linux and macOS. Start it with
+`python -I -S guardian.py [--signal INT] [--grace 5] [--user UID --group GID] -- COMMAND...` with a
+pipe as standard input. The starter holds the pipe's other end and never writes. End-of-file means
+that the starter died, even by SIGKILL, so this works alike on Linux and macOS. Start it with
 `start_new_session=True`: the group to end is its own.
 
 The exit code is the command's; 128 + N when signal N ended it.
@@ -17,7 +17,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
 
 STDIN = 0
 
@@ -33,7 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(number, lambda received, _frame: asked.append(received))
     signal.signal(signal.SIGCHLD, lambda *_: None)
     with subprocess.Popen(  # noqa: S603 - running what it is given is its purpose
-        options.command, stdin=subprocess.DEVNULL, **_account(options.run_as)
+        options.command,
+        stdin=subprocess.DEVNULL,
+        user=options.user,
+        group=options.group,
+        extra_groups=None if options.user is None else [],
     ) as child:
         while child.poll() is None:
             ready, _, _ = select.select([STDIN, wake_reader], [], [])
@@ -52,19 +55,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--signal", default="TERM", choices=["TERM", "INT", "QUIT"])
     parser.add_argument("--grace", type=float, default=5.0, help="seconds before SIGKILL")
-    parser.add_argument(
-        "--run-as", metavar="UID:GID", help=("another user for the command; needs root")
-    )
+    parser.add_argument("--user", type=int, help="another user id for the command; needs root")
+    parser.add_argument("--group", type=int, help="the group id that goes with it")
     parser.add_argument("command", nargs="+")
     return parser.parse_args(arguments)
-
-
-def _account(run_as: str | None) -> dict[str, Any]:
-    """Return the arguments that give the command another user and no groups of ours."""
-    if run_as is None:
-        return {}
-    user, group = (int(number) for number in run_as.split(":"))
-    return {"user": user, "group": group, "extra_groups": []}
 
 
 def _stop(child: subprocess.Popen[bytes], number: int, grace_seconds: float) -> None:

@@ -39,7 +39,7 @@ class AuthState(rx.State):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if cls.requires not in (CUSTOMER, STAFF):
+        if not isinstance(cls.requires, str) or cls.requires not in {CUSTOMER, STAFF}:
             raise TypeError(f"{cls.__name__}.requires must be a ClassVar: {CUSTOMER} or {STAFF}.")
 
     async def principal(self) -> Principal | None:

@@ -34,7 +34,7 @@ RECHECK_SECONDS = 60.0  # how late an ended session is noticed while Redis is aw
 SESSION_ENDED = 4401  # 4000-4999 are an application's own
 FORBIDDEN = 403
 
-_UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+_UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89a-f][0-9a-f]{3}-[0-9a-f]{12}")
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""What a task tells the worker after it changed a box; `workflows/provisioning.py` draws the conclusions."""
+"""What a task tells the worker after it changed a box; `workflows/` draws the conclusions."""
 
 from dataclasses import dataclass
 from enum import StrEnum

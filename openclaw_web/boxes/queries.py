@@ -22,6 +22,7 @@ from openclaw_web.metering.models import ProxyToken, TokenKind
 
 USABLE = (RevisionOutcome.PENDING.value, RevisionOutcome.APPLIED.value)
 MEMORY_LOST_AT = "memory_lost_at"
+WATCHED = (BoxStatus.ACTIVE, BoxStatus.UPDATING, BoxStatus.UNHEALTHY, BoxStatus.SUSPENDED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,6 +191,11 @@ async def get_any_box(session: AsyncSession, box_id: UUID, *, lock: bool = False
     return await session.get_one(Box, box_id, with_for_update=lock, populate_existing=True)
 
 
+async def find_any_box(session: AsyncSession, box_id: UUID) -> Box | None:
+    """Return a box by its id alone, locked; for an admin's act."""
+    return await session.get(Box, box_id, with_for_update=True)
+
+
 async def any_customers_box_of_namespace(
     session: AsyncSession, namespace: str, *, lock: bool = False
 ) -> Box | None:
@@ -240,3 +246,11 @@ async def any_customers_turned_unhealthy(
         )
     )
     return found.one()
+
+
+async def any_customers_watched_namespaces(session: AsyncSession, cluster: str) -> Sequence[str]:
+    """Return the namespaces of all boxes that should exist in this cluster."""
+    found = await session.exec(
+        select(Box.k8s_namespace).where(Box.cluster == cluster, col(Box.status).in_(WATCHED))
+    )
+    return found.all()

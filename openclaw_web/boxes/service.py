@@ -37,6 +37,7 @@ from openclaw_web.jobs.models import JobType, OperatorJob
 BOT_TOKEN_PURPOSE = "box-bot-token"  # noqa: S105 - what the key is for
 FINGERPRINT_PURPOSE = "bot-token"
 GATEWAY_PURPOSE = "gateway-token"
+STRONGER = frozenset({JobType.SUSPEND, JobType.DESTROY})
 RESTART_MARK = "restart_mark"
 SEEN_EVERY = timedelta(seconds=10)  # an agent that talks all the time is not written down each time
 
@@ -112,13 +113,15 @@ async def request_converge(
 ) -> OperatorJob:
     """Ask the operator to bring a box where it belongs; `job_type` says why.
 
-    A destroy makes its deletion due now.
+    A destroy makes its deletion due now. Suspending and destroying stop whatever runs for it.
     """
     if job_type is JobType.DESTROY:
         now = await business_now(session)
         box.delete_after = min(box.delete_after or now, now)
         session.add(box)
         await session.flush()
+    if job_type in STRONGER:
+        await jobs.interrupt_running(session, box.id)
     return await jobs.request_job(
         session,
         customer_id=box.customer_id,

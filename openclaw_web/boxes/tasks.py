@@ -1,13 +1,15 @@
 """What the worker does to a box: one function that brings it where it belongs, whatever was asked.
 
-Each step may be done twice, and a crash between any two is mended by running it again. Before each write
-to the cluster the lease is checked, and what a newer run wrote is never overwritten.
+Each step may be done twice, and a crash between any two is mended by running it again. Before each
+write to the cluster the lease is checked, and what a newer run wrote is never overwritten.
 """
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from uuid import UUID
+
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openclaw_web.boxes import health, manifests, queries, rendering
 from openclaw_web.boxes.changes import BoxChange, ChangeKind, change_of
@@ -16,7 +18,7 @@ from openclaw_web.boxes.lifecycle import move
 from openclaw_web.boxes.manifests import Manifest
 from openclaw_web.boxes.models import Box, BoxRevision, BoxStatus, RevisionOutcome
 from openclaw_web.boxes.rendering import Rendered
-from openclaw_web.boxes.sentences import trouble
+from openclaw_web.boxes.sentences import Reason, trouble
 from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.errors import OpenClawError, VendorError
@@ -26,13 +28,16 @@ from openclaw_web.jobs.leases import ClaimedJob, Fence, LeaseLostError
 from openclaw_web.jobs.models import JobType, OperatorJob
 from openclaw_web.metering import service as metering
 
-READY_SECONDS = 180.0  # OpenClaw needs up to 38 s on a busy machine, and its image has to come first
+READY_SECONDS = (
+    180.0  # OpenClaw needs up to 38 s on a busy machine, and its image has to come first
+)
 GONE_SECONDS = 150.0  # a pod may take its whole grace of 60 s to end
 POLL_SECONDS = 0.2
 CHECK_SECONDS = 2.0
 WRITE_TRIES = 5
 UNSURE = frozenset({"timeout", "unreachable"})  # the write may have happened
 QUOTA_MARK = "exceeded quota"
+ENDED_PHASES = frozenset({"Failed", "Succeeded"})
 
 
 class StopRequestedError(OpenClawError):
@@ -169,16 +174,14 @@ async def _make_room(run: Run, box: Box) -> list[BoxChange]:
     return changes
 
 
-async def _begin(
-    run: Run, box: Box, deployment: DeploymentView | None
-) -> tuple[Goal, bool]:
+async def _begin(run: Run, box: Box, deployment: DeploymentView | None) -> tuple[Goal, bool]:
     """Decide what the pod shall be, and show that we are at it.
 
     Returns whether the pod's Secret is current: then its token stays, and the pod is left alone.
     """
     stored = await run.cluster.find_annotations("Secret", box.k8s_namespace, manifests.NAME)
     async with session_scope() as session:
-        await leases.check_lease(session, run.fence)
+        await leases.hold(session, run.fence)
         box = await queries.get_any_box(session, box.id, lock=True)
         rendered = await rendering.render(session, box)
         live = {str(one) for one in await queries.live_token_ids(session, box.id)}
@@ -201,13 +204,11 @@ async def _begin(
     return goal, is_current
 
 
-async def _show_start(session: health.AsyncSession, box: Box, *, is_current: bool) -> None:
+async def _show_start(session: AsyncSession, box: Box, *, is_current: bool) -> None:
     now = await business_now(session)
     if box.status is BoxStatus.PENDING:
         move(box, BoxStatus.PROVISIONING, now=now)
-    elif box.status is BoxStatus.SUSPENDED or (
-        box.status is BoxStatus.ACTIVE and not is_current
-    ):
+    elif box.status is BoxStatus.SUSPENDED or (box.status is BoxStatus.ACTIVE and not is_current):
         move(box, BoxStatus.UPDATING, now=now)
     session.add(box)
     health.announce(session, box)
@@ -230,7 +231,7 @@ async def _write_secret(run: Run, goal: Goal) -> Goal:
     """Render a new Secret with a new proxy token, which ends at once if it never arrives there."""
     await run.say("Writing its configuration and its secrets.")
     async with session_scope() as session:
-        await leases.check_lease(session, run.fence)
+        await leases.hold(session, run.fence)
         box = await queries.get_any_box(session, goal.box_id)
         credentials = await rendering.issue_credentials(session, box)
     token_id = credentials.proxy_token_id
@@ -242,14 +243,7 @@ async def _write_secret(run: Run, goal: Goal) -> Goal:
             async with session_scope() as session:
                 await metering.revoke_token(session, UUID(token_id))
         raise
-    return Goal(
-        box_id=goal.box_id,
-        namespace=goal.namespace,
-        rendered=goal.rendered,
-        token_id=token_id,
-        was=goal.was,
-        is_first=goal.is_first,
-    )
+    return replace(goal, token_id=token_id)
 
 
 async def _write_deployment(run: Run, goal: Goal) -> None:
@@ -285,7 +279,7 @@ async def _wait_until_ready(run: Run, goal: Goal) -> PodView:
     told = ""
     pods: list[PodView] = []
     while time.monotonic() < deadline:
-        pods = await run.cluster.pods(goal.namespace)
+        pods = await _living(run, goal.namespace)
         if len(pods) == 1 and _is_wanted(pods[0], goal):
             return pods[0]
         told = await _tell_trouble(run, pods, told)
@@ -336,7 +330,8 @@ async def _arrive(run: Run, goal: Goal, pod: PodView) -> list[BoxChange]:
         box = await queries.get_any_box(session, goal.box_id, lock=True)
         now = await business_now(session)
         is_rolled_back = goal.rendered.generation < box.generation
-        move(box, BoxStatus.ACTIVE, now=now, reason=health.rolled_back(is_rolled_back))
+        reason = Reason.UPDATE_ROLLED_BACK if is_rolled_back else None
+        move(box, BoxStatus.ACTIVE, now=now, reason=reason)
         box.activated_at = box.activated_at or now
         box.last_seen = now
         box.health_failures = 0
@@ -393,7 +388,7 @@ async def _destroy(run: Run, box: Box, why: Why) -> list[BoxChange]:
     await run.say("Ending its tokens.")
     await run.check()
     async with session_scope() as session:
-        await leases.check_lease(session, run.fence)
+        await leases.hold(session, run.fence)
         box = await queries.get_any_box(session, box.id, lock=True)
         if box.status is not BoxStatus.DESTROYING:
             move(box, BoxStatus.DESTROYING, now=await business_now(session), reason=why.value)
@@ -426,13 +421,17 @@ async def _look(run: Run, box: Box) -> list[BoxChange]:
 
 async def _wait_until_empty(run: Run, namespace: str) -> None:
     deadline = time.monotonic() + GONE_SECONDS
-    while await run.cluster.pods(namespace):
+    while await _living(run, namespace):
         if time.monotonic() > deadline:
-            raise VendorError(
-                "Its pod does not end.", can_retry=True, code="stuck_terminating"
-            )
+            raise VendorError("Its pod does not end.", can_retry=True, code="stuck_terminating")
         await run.check_now_and_then()
         await asyncio.sleep(POLL_SECONDS)
+
+
+async def _living(run: Run, namespace: str) -> list[PodView]:
+    """Return the pods that run or will; an evicted one only lies about."""
+    found = await run.cluster.pods(namespace)
+    return [pod for pod in found if pod.phase not in ENDED_PHASES]
 
 
 async def _wait_until_gone(run: Run, namespace: str) -> None:

@@ -197,8 +197,14 @@ class Cluster:
             content_type="application/apply-patch+yaml",
         )
 
-    async def exists(self, kind: str, namespace: str, name: str) -> bool:
-        return await self._find(KINDS[kind].path(namespace, name)) is not None
+    async def find_annotations(self, kind: str, namespace: str, name: str) -> dict[str, str] | None:
+        """Return what is noted on an object, or nothing when it does not exist."""
+        found = await self._find(KINDS[kind].path(namespace, name))
+        return (found["metadata"].get("annotations") or {}) if found else None
+
+    async def list_namespaces(self, selector: str = MANAGED_SELECTOR) -> list[NamespaceView]:
+        items, _ = await self._list("Namespace", selector)
+        return [_namespace_view(one) for one in items]
 
     async def find_namespace(self, name: str) -> NamespaceView | None:
         found = await self._find(KINDS["Namespace"].path(None, name))
@@ -298,8 +304,8 @@ class Cluster:
         while True:
             try:
                 if not version:
-                    version, listed = await self._list(kind, selector)
-                    await events.put(listed)
+                    items, version = await self._list(kind, selector)
+                    await events.put(_listed(kind, items))
                 async with aclosing(self._changes(kind, selector, version)) as changes:
                     async for change, seen in changes:
                         version, failures = seen, 0
@@ -312,7 +318,7 @@ class Cluster:
                 pause = min(0.5 * 2**failures, LONGEST_PAUSE_SECONDS)
                 await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - spreads load
 
-    async def _list(self, kind: str, selector: str) -> tuple[str, ClusterEvent]:
+    async def _list(self, kind: str, selector: str) -> tuple[list[Document], str]:
         items: list[Document] = []
         query = {"labelSelector": selector, "limit": str(PAGE)}
         while True:
@@ -320,12 +326,8 @@ class Cluster:
             items.extend(found["items"])
             meta = found["metadata"]
             if not meta.get("continue"):
-                break
+                return items, meta["resourceVersion"]
             query["continue"] = meta["continue"]
-        if kind == "Namespace":
-            spaces = tuple(_namespace_view(one) for one in items)
-            return meta["resourceVersion"], NamespacesListed(views=spaces)
-        return meta["resourceVersion"], PodsListed(views=tuple(_pod_view(one) for one in items))
 
     async def _changes(
         self, kind: str, selector: str, version: str
@@ -437,6 +439,12 @@ def _refusal(status: int, text: str, what: str) -> VendorError:
     return VendorError(
         f"The cluster refused {what}: {message}", can_retry=code in CAN_RETRY, code=code
     )
+
+
+def _listed(kind: str, items: list[Document]) -> ClusterEvent:
+    if kind == "Namespace":
+        return NamespacesListed(views=tuple(_namespace_view(one) for one in items))
+    return PodsListed(views=tuple(_pod_view(one) for one in items))
 
 
 def _event(kind: str, change: str, document: Document) -> ClusterEvent | None:

@@ -1,6 +1,6 @@
 """Talk to the simulators on this machine: forward a browser to their pages, use their controls."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +26,7 @@ class Forwarded:
 
 
 @asynccontextmanager
-async def client() -> AsyncIterator[httpx.AsyncClient]:
+async def client() -> AsyncGenerator[httpx.AsyncClient]:
     """Open a client that knows no proxy and follows no redirect: it stays on this machine."""
     # A stream of events stays open and silent for long: only connecting has a limit.
     limits = httpx.Timeout(None, connect=TIMEOUT_SECONDS)
@@ -42,7 +42,7 @@ async def forward(
     *,
     headers: list[tuple[str, str]],
     body: bytes,
-) -> AsyncIterator[Forwarded]:
+) -> AsyncGenerator[Forwarded]:
     """Send a request on and yield the answer while it streams.
 
     Raises:

@@ -35,6 +35,7 @@ SIGNATURE_AGE_SECONDS = 300
 SERVER_FAULT = 500
 CONFLICT = 409
 HEX_OF_KEY = 16
+PORTAL_FEATURES = {"invoice_history", "payment_method_update"}
 
 # What can change what a customer may use, and what an admin must hear of.
 EVENTS = (
@@ -188,7 +189,11 @@ async def create_portal_session(stripe_customer_id: str, *, return_url: str) -> 
     """Return the address of Stripe's own page for the customer's card and invoices."""
     with _in_our_words():
         made = await _client().v1.billing_portal.sessions.create_async(
-            {"customer": stripe_customer_id, "return_url": return_url}
+            {
+                "customer": stripe_customer_id,
+                "return_url": return_url,
+                "configuration": await _portal_configuration(),
+            }
         )
     return made.url
 
@@ -237,6 +242,24 @@ def _client() -> stripe.StripeClient:
             )
         return open_payments(settings().stripe_secret_key, settings().stripe_api_url)
     return _Process.client
+
+
+async def _portal_configuration() -> str:
+    """Return a portal with card and invoices only: plans are changed and ended on our pages."""
+    page = await _client().v1.billing_portal.configurations.list_async({"limit": PAGE})
+    async for one in _each(page):
+        enabled = {name for name, feature in one["features"].items() if feature["enabled"]}
+        if one["active"] and enabled == PORTAL_FEATURES:
+            return one["id"]
+    made = await _client().v1.billing_portal.configurations.create_async(
+        {
+            "features": {
+                "invoice_history": {"enabled": True},
+                "payment_method_update": {"enabled": True},
+            },
+        },
+    )
+    return made.id
 
 
 async def _prices(lookup_keys: list[str]) -> dict[str, dict[str, Any]]:

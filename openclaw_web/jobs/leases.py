@@ -149,6 +149,15 @@ async def check_lease(session: AsyncSession, fence: Fence) -> bool:
     return row[0] is not None
 
 
+async def hold(session: AsyncSession, fence: Fence) -> None:
+    """Keep the job ours until this transaction ends: for writes that must not come too late.
+
+    Raises:
+        LeaseLostError: the job is not ours any more.
+    """
+    await _locked(session, fence)
+
+
 async def add_progress(session: AsyncSession, fence: Fence, sentence: str) -> None:
     """Write one line into the job's story, and show it to the customer.
 

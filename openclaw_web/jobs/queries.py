@@ -61,6 +61,23 @@ async def find_live_job_of_box(
     return found.first()
 
 
+async def has_ended_since(
+    session: AsyncSession, customer_id: UUID, box_id: UUID, job_type: JobType, since: datetime
+) -> bool:
+    """Say whether such a job of this box ended lately; `since` is business time."""
+    found = await session.exec(
+        select(OperatorJob.id)
+        .where(
+            OperatorJob.box_id == box_id,
+            OperatorJob.customer_id == customer_id,
+            OperatorJob.job_type == job_type,
+            col(OperatorJob.completed_at) > since,
+        )
+        .limit(1)
+    )
+    return found.first() is not None
+
+
 async def any_customers_job(session: AsyncSession, job_id: UUID) -> OperatorJob | None:
     return await session.get(OperatorJob, job_id)
 

@@ -98,16 +98,18 @@ async def cancel_job(session: AsyncSession, job_id: UUID, *, requested_by: str) 
     return job
 
 
-async def cancel_waiting_jobs(session: AsyncSession, box_id: UUID, *, requested_by: str) -> None:
-    """End whatever waits for this box and ask what runs to stop: something stronger comes."""
-    jobs = await session.exec(
-        select(OperatorJob.id).where(
-            OperatorJob.box_id == box_id,
-            col(OperatorJob.status).in_([JobStatus.QUEUED, JobStatus.RUNNING]),
+async def interrupt_running(session: AsyncSession, box_id: UUID) -> None:
+    """Ask what runs for this box to stop at its next step: something stronger waits behind it."""
+    await session.exec(
+        sa.update(OperatorJob)
+        .where(
+            col(OperatorJob.box_id) == box_id,
+            col(OperatorJob.status) == JobStatus.RUNNING,
+            col(OperatorJob.cancel_requested_at).is_(None),
         )
+        .values(cancel_requested_at=await business_now(session))
+        .execution_options(synchronize_session=False)
     )
-    for job_id in jobs.all():
-        await cancel_job(session, job_id, requested_by=requested_by)
 
 
 def announce(session: AsyncSession, job: OperatorJob, *, rings: bool = True) -> None:

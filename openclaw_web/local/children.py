@@ -41,6 +41,7 @@ class Child:
         code = self._process.poll()
         if code is None:
             return None
+        self.ask_to_end()  # closes our end of the pipe
         self._end_group()
         return code if code >= 0 else 128 - code
 
@@ -66,7 +67,8 @@ class Child:
 
 def start(command: Command, *, log: Path) -> Child:
     """Start a command behind a guardian; what it prints is appended to `log`."""
-    identity = ["--run-as", str(command.identity)] if command.identity else []
+    who = command.identity
+    identity = ["--user", str(who.uid), "--group", str(who.gid)] if who else []
     guardian = [sys.executable, "-I", "-S", str(GUARDIAN), *identity]
     ending = ["--signal", command.stop_signal, "--grace", str(command.grace_seconds)]
     with log.open("ab") as output:

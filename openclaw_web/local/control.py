@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import IO, Any
 
@@ -36,7 +36,7 @@ class StopError(OpenClawError):
 
 
 @contextlib.contextmanager
-def own(home: Path) -> Iterator[None]:
+def own(home: Path) -> Generator[None]:
     """Be the one supervisor of this state folder; the lock goes with the process, however it ends.
 
     Raises:

@@ -4,7 +4,7 @@ Only a local stack includes these routes, and they answer to this machine only. 
 simulators' token; what we keep from them is our visitor's cookie.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from string import Template
@@ -60,7 +60,7 @@ class _Process:
 
 
 @asynccontextmanager
-async def _lifespan(_app: Any) -> AsyncIterator[None]:
+async def _lifespan(_app: Any) -> AsyncGenerator[None]:
     async with loopback.client() as _Process.client:
         yield
     _Process.client = None

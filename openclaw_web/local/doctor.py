@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
 
 from openclaw_web.core import database
 from openclaw_web.core.errors import OpenClawError
@@ -114,7 +114,7 @@ def _server(title: str, address: str, name: str, look: Callable[[str], None]) ->
     shown = f"{where.scheme}://{where.hostname}:{where.port or DEFAULT_PORTS.get(where.scheme, '')}"
     try:
         look(address)
-    except (OSError, OpenClawError, sa.exc.SQLAlchemyError) as error:
+    except (OSError, OpenClawError, SQLAlchemyError) as error:
         reason = str(error).splitlines()[0][:120]
         return Finding(title, f"{shown}: {reason}", f"start it (`make run`), or correct {name}")
     return Finding(title, f"{shown} answers")
@@ -131,7 +131,7 @@ def _database_answers(url: str) -> None:
         database.open_database(url)
         try:
             async with database.session_scope() as session:
-                await session.execute(sa.text("SELECT 1"))
+                await session.connection()
         finally:
             await database.close_database()
 

@@ -161,7 +161,6 @@ def _copy(package: Path, copied: Path) -> None:
 
 
 def _initialise(initdb: Path, data: Path, password_file: Path, identity: Identity | None) -> None:
-    account = {"user": identity.uid, "group": identity.gid, "extra_groups": []} if identity else {}
     options = [
         *("-D", str(data), "-U", USER, "-A", "scram-sha-256", f"--pwfile={password_file}"),
         *("-E", "UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--no-sync"),
@@ -174,7 +173,9 @@ def _initialise(initdb: Path, data: Path, password_file: Path, identity: Identit
         text=True,
         cwd="/",
         env={"PATH": os.defpath, "LC_ALL": "C"},
-        **account,
+        user=identity.uid if identity else None,
+        group=identity.gid if identity else None,
+        extra_groups=[] if identity else None,
     )
     if done.returncode:
         with contextlib.suppress(OSError):

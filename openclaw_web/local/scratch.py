@@ -2,7 +2,7 @@
 
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +15,7 @@ DATABASE = "scratch"
 
 
 @contextmanager
-def postgres_server(folder: Path) -> Iterator[Postgres]:
+def postgres_server(folder: Path) -> Generator[Postgres]:
     """Run a PostgreSQL without fsync in this folder, which its user must be able to reach."""
     folder.chmod(places.PASSABLE)
     server = Postgres(

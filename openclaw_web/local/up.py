@@ -61,8 +61,8 @@ def _check_machine(opened: Places, port: int) -> None:
         free = shutil.disk_usage(folder).free
         if free < MIN_FREE_BYTES:
             raise CannotStartError(
-                f"Only {free / 1024**3:.1f} GB are free at {folder}, and 2 GB are needed; make room, "
-                "or keep the state elsewhere: OPENCLAW_CLOUD_HOME=/somewhere/roomy make run"
+                f"Only {free / 1024**3:.1f} GB are free at {folder}, and 2 GB are needed; make "
+                "room, or keep the state elsewhere: OPENCLAW_CLOUD_HOME=/somewhere/roomy make run"
             )
     if not ports.is_free(port) or _answers_on_ipv6(port):
         raise CannotStartError(ports.busy_sentence(port))

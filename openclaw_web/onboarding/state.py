@@ -25,6 +25,7 @@ from openclaw_web.onboarding import conversation, queries, service
 from openclaw_web.onboarding.conversation import Step
 from openclaw_web.onboarding.models import OnboardingSession
 from openclaw_web.ui import format as fmt
+from openclaw_web.ui.navigation import leave_to
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class OnboardingView(rx.State):
                 )
                 self.is_loaded = True
                 return None
-            return rx.redirect(f"{BEGIN}?tier={tier}" if tier else BEGIN)
+            return leave_to(f"{BEGIN}?tier={tier}" if tier else BEGIN)
         self.error = sentence_of(str(query.get("error", "")))
         return await self._run(lambda session: self._arrive(session, token, dict(query)))
 
@@ -140,7 +141,7 @@ class OnboardingView(rx.State):
         await self._run(open_page)
         self.is_busy = False
         if addresses and addresses[0]:
-            yield rx.redirect(addresses[0])
+            yield leave_to(addresses[0])
 
     @rx.event
     async def retry(self) -> Any:
@@ -169,7 +170,7 @@ class OnboardingView(rx.State):
         """Do one thing to this visitor's chat and show what became of it."""
         token = self._visitor_token()
         if not token:
-            return rx.redirect(BEGIN)
+            return leave_to(BEGIN)
 
         async def act_and_show(session: AsyncSession) -> None:
             await act(session, token)
@@ -196,7 +197,7 @@ class OnboardingView(rx.State):
         signed_in = principal.customer_id if principal else None
         if chat.customer_id is not None and chat.customer_id != signed_in:
             # Somebody else's chat on a shared browser: begin a new one.
-            return rx.redirect(f"{BEGIN}?fresh=true")
+            return leave_to(f"{BEGIN}?fresh=true")
         if signed_in is not None:
             await service.attach_customer(session, token, signed_in)
         if query.get("checkout"):

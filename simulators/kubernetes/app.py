@@ -93,7 +93,7 @@ class ControlPlane:
         self._kubelet.start()
         self._controllers.start()
         working = asyncio.ensure_future(self._controllers.run())
-        endings = [self.store.end_watches, self._kubelet.leave]
+        endings: list[Callable[[], None]] = [self.store.end_watches, self._kubelet.leave]
         _listen_for_the_end(endings)
         try:
             yield endings

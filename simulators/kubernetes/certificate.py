@@ -1,9 +1,9 @@
-"""Make the certificate of the cluster's secure door: `python -m simulators.kubernetes.certificate DIR`.
+"""Make the certificate of the secure door: `python -m simulators.kubernetes.certificate DIR`.
 
 A process of its own, run once: the library for it would stay in the cluster's memory.
 """
 
-import datetime
+import datetime as dt
 import ipaddress
 import sys
 from pathlib import Path
@@ -57,7 +57,7 @@ def _begun(
     key: ec.EllipticCurvePublicKey,
     issuer_key: ec.EllipticCurvePublicKey,
 ) -> x509.CertificateBuilder:
-    start = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=1)
+    start = dt.datetime.now(dt.UTC) - dt.timedelta(hours=1)
     return (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -65,7 +65,7 @@ def _begun(
         .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(start)
-        .not_valid_after(start + datetime.timedelta(days=_VALID_DAYS))
+        .not_valid_after(start + dt.timedelta(days=_VALID_DAYS))
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key), critical=False

@@ -108,7 +108,8 @@ class Cluster:
         Raises:
             ApiError: 403, 404 (no such namespace), 409 or 422.
         """
-        one = copy.deepcopy(body)
+        kind = {"apiVersion": resource.api_version, "kind": resource.kind}
+        one = {**copy.deepcopy(body), **kind}
         one["metadata"] = self._new_metadata(resource, namespace, one)
         self._check_namespace(resource, one)
         if write.manager is not None and resource.has_status:
@@ -161,7 +162,7 @@ class Cluster:
     def write_status(
         self, resource: Resource, one: Object, status: dict[str, Any]
     ) -> Object | None:
-        """Let a controller write what it sees; nothing happens when the object is gone or knows it."""
+        """Let a controller write what it sees; a gone object, or the same status, is no error."""
         current = self.find(resource, namespace_of(one), name_of(one))
         if current is None or uid_of(current) != uid_of(one) or current.get("status") == status:
             return current
@@ -245,8 +246,10 @@ class Cluster:
         namespace = namespace_of(one)
         inside = self.get(resources.NAMESPACES, "", namespace)
         if is_terminating(inside):
-            ending = "because it is being terminated"
-            why = f"unable to create new content in namespace {namespace} {ending}"
+            why = (
+                f"unable to create new content in namespace {namespace} because it is being"
+                " terminated"
+            )
             error = errors.forbidden(resource, one["metadata"].get("name", ""), why)
             cause = {
                 "reason": "NamespaceTerminating",

@@ -129,7 +129,7 @@ class Deployments:
         return made
 
     def _hash(self, one: Object) -> str:
-        """Name a template; when another Deployment's set has the name already, take the next one."""
+        """Name a template; when another Deployment's set has that name, take the next one."""
         for collision in range(100):
             text = orjson.dumps(
                 [one["spec"]["template"], collision, name_of(one)], option=orjson.OPT_SORT_KEYS

@@ -2,8 +2,8 @@
 
 Since a pod is a process, three things stand in for what a container would have:
 
-* `MOUNT_<VOLUME>` (upper case, `-` and `.` as `_`) is the real folder of each mounted volume, and any
-  value that is a mount path, or starts with one, is rewritten to the real folder;
+* `MOUNT_<VOLUME>` (upper case, `-` and `.` as `_`) is the real folder of each mounted volume, and
+  any value that is a mount path, or starts with one, is rewritten to the real folder;
 * `POD_IP` is the address to listen on, `PORT_<containerPort>` the port (the same number on Linux);
 * `RUN_AS_UID` and `RUN_AS_GID` ask the program to take that user id once it is loaded, since its
   interpreter may be in a folder that this user cannot reach.
@@ -72,6 +72,7 @@ def ignored(container: Mapping[str, Any]) -> list[str]:
 def complete(
     asked: Mapping[str, str],
     container: Mapping[str, Any],
+    *,
     folders: Mapping[str, Path],
     place: Place,
     home: Path,

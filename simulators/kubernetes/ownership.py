@@ -43,9 +43,11 @@ def leaves(schemas: Schemas, one: Mapping[str, Any], schema: Schema) -> dict[Pat
         if key in _NEVER_OWNED:
             continue
         inner = schemas.member(schema, key)
-        if key == "metadata":
+        if key == "metadata":  # names and the server's own bookkeeping belong to nobody
             owned = {name: each for name, each in value.items() if name in _METADATA_OWNED}
-            _collect(schemas, owned, inner, ("f:metadata",), found)
+            for name, each in owned.items():
+                path = ("f:metadata", f"f:{name}")
+                _collect(schemas, each, schemas.member(inner, name), path, found)
         else:
             _collect(schemas, value, inner, (f"f:{key}",), found)
     return found
@@ -118,7 +120,7 @@ def record_update(
 def _entry(
     one: Object, manager: Manager, paths: set[Path], before: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Describe what the manager owns; while the fields stay, so does the time: a repeat is no change."""
+    """Describe what the manager owns; the time stays with the fields: a repeat is no change."""
     made = {
         "manager": manager.name,
         "operation": manager.operation,

@@ -21,8 +21,8 @@ table { border-collapse: collapse; width: 100%; }
 th { text-align: left; font-weight: 500; color: var(--dim); font-size: .85rem; }
 th, td { padding: .4rem 1rem .4rem 0; border-bottom: 1px solid var(--line); white-space: nowrap; }
 .good { color: var(--good); } .bad { color: var(--bad); }
-pre { font-size: .8rem; margin: .25rem 0 1rem; padding: .6rem .8rem; border-left: 2px solid var(--line);
-  overflow-x: auto; color: var(--dim); }
+pre { font-size: .8rem; margin: .25rem 0 1rem; padding: .6rem .8rem; overflow-x: auto;
+  border-left: 2px solid var(--line);  color: var(--dim); }
 """
 
 

@@ -144,8 +144,14 @@ class PodRunner:
         if image is None:
             return None
         asked = environment.build(self._node.cluster, self.current(), spec, image, self.place)
-        home = self.folder / "home"
-        return environment.complete(asked, spec, self._folders, self.place, home, self._node.owner)
+        return environment.complete(
+            asked,
+            spec,
+            folders=self._folders,
+            place=self.place,
+            home=self.folder / "home",
+            owner=self._node.owner,
+        )
 
     async def run(self) -> None:
         try:

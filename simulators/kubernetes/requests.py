@@ -22,7 +22,8 @@ MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 PATCHES = (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH)
-CONTENT_TYPES = frozenset({JSON, YAML, PROTOBUF, *PATCHES})
+# The official Python client names no type at all; the bearer token keeps web pages out here.
+CONTENT_TYPES = frozenset({"", JSON, YAML, PROTOBUF, *PATCHES})
 _GROUP_DEPTH = 2  # a group's address names the group and the version
 _FORMS = {
     "Table": "Table",

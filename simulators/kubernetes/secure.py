@@ -1,7 +1,7 @@
 """The secure door: the same API by TLS, on a second port, for kubectl.
 
-kubectl ignores a kubeconfig's token unless the server's address is https, so a kubeconfig that works
-for every client needs this.
+kubectl ignores a kubeconfig's token unless the server's address is https, so a kubeconfig that
+works for every client needs this.
 """
 
 import asyncio

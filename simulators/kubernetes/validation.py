@@ -32,6 +32,7 @@ _SUBDOMAIN_HINT = (
     "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.',"
     " and must start and end with an alphanumeric character (e.g. 'example.com')"
 )
+_STANDARD_FINALIZERS = {"orphan", "foregroundDeletion"}
 _NAMED_BY_LABEL = (resources.NAMESPACES, resources.SERVICES)
 _ACCESS_MODES = ("ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod")
 
@@ -78,6 +79,14 @@ def _metadata(resource: resources.Resource, one: Object) -> Iterator[Cause]:
         yield required("metadata.name", "name or generateName is required")
     elif not (_LABEL if is_label else _SUBDOMAIN).fullmatch(name):
         yield wrong("metadata.name", name, _LABEL_HINT if is_label else _SUBDOMAIN_HINT)
+    yield from _notes(metadata)
+    for key in metadata.get("finalizers") or ():
+        if "/" not in key and key not in _STANDARD_FINALIZERS:
+            hint = "name is neither a standard finalizer name nor is it fully qualified"
+            yield wrong("metadata.finalizers", key, hint)
+
+
+def _notes(metadata: Mapping[str, Any]) -> Iterator[Cause]:
     for key, value in (metadata.get("labels") or {}).items():
         if not _QUALIFIED.fullmatch(key):
             yield wrong("metadata.labels", key, "name part must consist of alphanumeric characters")
@@ -87,10 +96,6 @@ def _metadata(resource: resources.Resource, one: Object) -> Iterator[Cause]:
     for key in metadata.get("annotations") or {}:
         if not _QUALIFIED.fullmatch(key.lower()):
             yield wrong("metadata.annotations", key, "name part must be a qualified name")
-    for key in metadata.get("finalizers") or ():
-        if "/" not in key and key not in {"orphan", "foregroundDeletion"}:
-            yield wrong("metadata.finalizers", key, "name is neither a standard finalizer name nor"
-                        " is it fully qualified")  # fmt: skip
 
 
 def _workload(one: Object) -> Iterator[Cause]:

@@ -41,26 +41,32 @@ async def stream(store: Store, watch: Watch) -> AsyncIterator[bytes]:
             yield line
     else:
         cursor = int(watch.revision)
-    bookmarked_at = time.monotonic()
+    marked_at = time.monotonic()
     while not store.is_closing:
         bell = store.bell(watch.resource)
         try:
-            changes = store.since(watch.resource, cursor)
+            lines = _new_lines(store, watch, cursor)
         except ApiError as error:
             yield _line("ERROR", error.status())
             return
         cursor = store.revision  # taken with the changes: more may come while these are sent
-        for change in changes:
-            if (kind := _seen_as(watch, change)) is not None:
-                yield _line(kind, watch.present(change.obj))
         left = ends_at - time.monotonic()
-        is_due = time.monotonic() - bookmarked_at >= BOOKMARK_SECONDS
-        if watch.bookmarks and (is_due or left <= 0):
-            bookmarked_at = time.monotonic()
-            yield _bookmark(watch, cursor)
+        if watch.bookmarks and (left <= 0 or time.monotonic() - marked_at >= BOOKMARK_SECONDS):
+            marked_at = time.monotonic()
+            lines.append(_bookmark(watch, cursor))
+        for line in lines:
+            yield line
         if left <= 0:
             return
         await _rung(bell, min(left, BOOKMARK_SECONDS))
+
+
+def _new_lines(store: Store, watch: Watch, cursor: int) -> list[bytes]:
+    return [
+        _line(kind, watch.present(change.obj))
+        for change in store.since(watch.resource, cursor)
+        if (kind := _seen_as(watch, change)) is not None
+    ]
 
 
 async def _rung(bell: asyncio.Event, seconds: float) -> None:

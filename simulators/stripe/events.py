@@ -28,7 +28,7 @@ def record(world: World, kind: str, subject: Json, previous: Json | None = None)
         "request": {"id": world.request_id, "idempotency_key": world.idempotency_key},
         "type": kind,
     }
-    listening = [one for one in world.store.every("webhook_endpoint") if _listens(one, kind)]
+    listening = [one for one in world.store.every("webhook_endpoint") if listens(one, kind)]
     event["pending_webhooks"] = len(listening)
     world.store.put(event)
     for endpoint in reversed(listening):
@@ -95,7 +95,7 @@ def matches(pattern: str, kind: str) -> bool:
     return pattern in {kind, "*"} or (pattern.endswith(".*") and kind.startswith(pattern[:-1]))
 
 
-def _listens(endpoint: Json, kind: str) -> bool:
+def listens(endpoint: Json, kind: str) -> bool:
     return endpoint["status"] == "enabled" and any(
         matches(pattern, kind) for pattern in endpoint["enabled_events"]
     )

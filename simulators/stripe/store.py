@@ -111,6 +111,9 @@ class Store:
         )
         return stored
 
+    def remove(self, identifier: str) -> None:
+        self.sql.execute("DELETE FROM objects WHERE id = ?", (identifier,))
+
     def every(self, kind: str, customer: str | None = None) -> Iterator[Json]:
         """Walk all objects of a kind, newest first, a few in memory at a time."""
         below = NEWEST

@@ -39,7 +39,7 @@ MARKDOWN_V2 = {
 LEGACY_MARKDOWN = {"*": "bold", "_": "italic", "`": "code", "```": "pre"}
 RESERVED = frozenset("_*[]()~`>#+-=|{}.!")
 DETECTED = (
-    ("bot_command", re.compile(r"(?<![\w/])/[A-Za-z0-9_]{1,64}(?:@\w{5,32})?")),
+    ("bot_command", re.compile(r"(?<![\w/<>])/[A-Za-z0-9_]{1,64}(?:@\w{5,32})?(?![\w/<>])")),
     ("url", re.compile(r"https?://[^\s<>\"]+[^\s<>\".,;:!?)\]]|\bt\.me/\w+(?:\?start=[\w-]+)?")),
     ("mention", re.compile(r"(?<![\w@/])@[A-Za-z]\w{4,31}")),
 )

@@ -4,7 +4,7 @@ const byId = (id) => document.getElementById(id);
 const query = new URLSearchParams(location.search);
 const link = location.pathname.match(/\/t\.me\/([^/]+)\/?$/);
 const root = location.pathname.replace(/t\.me\/[^/]+\/?$/, "").replace(/\/?$/, "/");
-const POLL_MS = 600, HIDDEN_POLL_MS = 4000;
+const POLL_MS = 500, HIDDEN_POLL_MS = 4000;
 const now = {
   person: query.get("person") || localStorage.getItem("phone.person") || "",
   chat: link ? decodeURIComponent(link[1]) : query.get("chat") || "",
@@ -204,9 +204,11 @@ function showConversation(view) {
   avatar(chat.name, byId("chat-avatar"));
   byId("chat-title").replaceChildren(chat.name, ...(chat.is_official ? [verified()] : []));
   byId("block").hidden = chat.is_official || chat.state !== "started";
+  const box = byId("messages");
+  const isAtEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 80;
   showTyping(chat);
-  showMessages(chat);
   showComposer(chat);
+  showMessages(chat, isAtEnd);
 }
 
 function showTyping(chat) {
@@ -219,12 +221,11 @@ function showTyping(chat) {
   if (isTyping) now.typingTimer = setTimeout(() => showTyping({ ...chat, typing_seconds: 0 }), chat.typing_seconds * 1000);
 }
 
-function showMessages(chat) {
+function showMessages(chat, isAtEnd) {
   const box = byId("messages");
   const key = `${now.person}/${chat.username}`;
   const isNew = now.shown !== key;
   const before = new Set([...box.querySelectorAll("[data-message]")].map((one) => one.dataset.message));
-  const isAtEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 80;
   const children = [];
   chat.messages.forEach((message, at) => {
     const previous = chat.messages[at - 1], next = chat.messages[at + 1];

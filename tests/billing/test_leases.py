@@ -2,7 +2,8 @@
 
 import pytest
 
-from openclaw_web.billing import leases, queries, service as billing
+from openclaw_web.billing import leases, queries
+from openclaw_web.billing import service as billing
 from openclaw_web.core.clock import business_now
 from tests.factories import make_customer
 
@@ -11,6 +12,7 @@ ONE, TWO = "worker one", "worker two"
 
 @pytest.fixture
 async def customer(session, redis):
+    assert redis
     return await make_customer(session)
 
 
@@ -46,17 +48,19 @@ async def test_a_worker_that_lost_its_lease_writes_nothing(session, customer, mo
         await leases.finish(session, customer.id, owner=ONE, served=served, now=now)
 
 
-async def test_an_error_keeps_the_request_and_lets_it_rest(session, customer, monkeypatch):
+async def test_an_error_keeps_the_request_and_lets_it_rest(session, customer):
     await billing.request_sync(session, customer.id)
     await leases.take(session, customer.id, owner=ONE)
     await leases.fail(session, customer.id, owner=ONE, error="key sk_test_abc", can_retry=True)
     row = await queries.find_sync(session, customer.id)
     assert (row.requested_seq, row.synced_seq, row.error) == (1, 0, "key [redacted]")
     assert await leases.take(session, customer.id, owner=TWO) is None
+
+
+async def test_a_request_comes_back_after_its_rest(session, customer, monkeypatch):
     monkeypatch.setattr(leases, "REST_AFTER_ERROR", -leases.REST_AFTER_ERROR)
-    await leases.fail(session, customer.id, owner=ONE, error="", can_retry=True)
-    row.lease_until = None
-    session.add(row)
-    await session.flush()
+    await billing.request_sync(session, customer.id)
+    await leases.take(session, customer.id, owner=ONE)
+    await leases.fail(session, customer.id, owner=ONE, error="Stripe is away.", can_retry=True)
     assert list(await queries.any_customers_due_for_sync(session, limit=5)) == [customer.id]
     assert await leases.take(session, customer.id, owner=TWO) == 1

@@ -228,7 +228,7 @@ DAYS = some.integers(-30, 30)
 
 @some.composite
 def anything(draw) -> Facts:
-    """Draw any set of subscriptions and invoices that Stripe could list, with or without a row of ours."""
+    """Draw anything that Stripe could list, with or without a row of ours."""
     subscriptions = tuple(
         replace(
             SUB,

@@ -14,7 +14,8 @@ from sqlmodel import select
 from openclaw_web.billing import webhooks
 from openclaw_web.billing.redaction import without_people
 from openclaw_web.core.settings import settings
-from openclaw_web.integrations import payments, redis as our_redis
+from openclaw_web.integrations import payments
+from openclaw_web.integrations import redis as our_redis
 from openclaw_web.jobs.models import Alert, WebhookEvent
 
 SECRET = "whsec_only_for_tests"  # noqa: S105 - a made-up one
@@ -54,6 +55,7 @@ def configured(monkeypatch):
 
 @pytest.fixture
 async def web(database, redis, configured):
+    assert all((database, redis, configured))
     app = FastAPI()
     app.include_router(webhooks.router)
     transport = httpx.ASGITransport(app=app)
@@ -130,6 +132,7 @@ async def test_a_huge_body_is_refused_before_it_is_read(web, session):
 
     answer = await web.post(PATH, content=endless(), headers=signed(b""))
     assert answer.status_code == 413
+    assert sent < 20
     assert await stored(session) == []
 
 

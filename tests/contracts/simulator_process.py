@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "control-token-of-a-test"  # noqa: S105 - opens a simulator on this machine for one test
@@ -77,8 +78,7 @@ class Simulator:
             self.stop()
 
     def rss_megabytes(self) -> float:
-        status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
-        return int(status.split("VmRSS:")[1].split()[0]) / 1024
+        return rss_megabytes(self.process.pid)
 
 
 @contextlib.contextmanager
@@ -88,6 +88,10 @@ def running(module: str, folder: Path, *arguments: str) -> Iterator[Simulator]:
         yield simulator
     finally:
         simulator.close()
+
+
+def rss_megabytes(pid: int) -> float:
+    return psutil.Process(pid).memory_info().rss / 1024**2
 
 
 def answers(url: str) -> bool:

@@ -64,7 +64,7 @@ async def base_url(proxy) -> AsyncIterator[str]:
     )
     server = QuietServer(config)
     serving_task = asyncio.create_task(server.serve())
-    while not server.started:
+    while not server.started:  # noqa: ASYNC110  # uvicorn has a flag and no event
         await asyncio.sleep(0.005)
     yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/proxy/v1"
     server.should_exit = True
@@ -153,7 +153,7 @@ def ledger(proxy):
                     select(UsageMonthly).where(UsageMonthly.customer_id == holder.customer_id)
                 )
             ).first()
-            if period is not None and not period.tokens_used == 0:
+            if period is not None and period.tokens_used:
                 sums = await queries.usage_sums(session, holder.customer_id, period)
                 assert len(set(sums)) == 1, sums
             return found

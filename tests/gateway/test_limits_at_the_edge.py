@@ -79,8 +79,7 @@ async def test_what_is_under_way_is_held_back_and_given_back(make_holder, upstre
     go_on = asyncio.Event()
     upstream.will(stream(chunk("a"), b"data: [DONE]\n\n", before=go_on))
     running = asyncio.create_task(holder.chat(stream=True, max_tokens=5_000))
-    while not upstream.seen:
-        await asyncio.sleep(0.01)
+    await upstream.until_seen(1)
     waiting = await holder.chat()
     assert (waiting.status_code, waiting.headers["retry-after"]) == (429, "2")
     go_on.set()
@@ -100,8 +99,7 @@ async def test_too_many_at_once_are_refused_unless_unthrottled(make_holder, upst
         running = [
             asyncio.create_task(holder.chat(stream=True)) for _ in range(plan.parallel_requests)
         ]
-        while len(upstream.seen) < before + plan.parallel_requests:
-            await asyncio.sleep(0.01)
+        await upstream.until_seen(before + plan.parallel_requests)
         response = await holder.chat()
         assert response.status_code == expected
         go_on.set()

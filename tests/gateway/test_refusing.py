@@ -1,4 +1,4 @@
-"""Who is refused, and how: in the form of the API that was called, and never in words of an unpaid bill."""
+"""Who is refused: in the form of the API that was called, never in words of an unpaid bill."""
 
 from datetime import timedelta
 
@@ -17,7 +17,7 @@ from tests.gateway.upstream_server import chunk, raw, stream, whole
 INGRESS = {"x-forwarded-for": "203.0.113.9"}
 
 
-@pytest.mark.parametrize("token", ["", "nonsense", "ocp_" + "a" * 26 + "_" + "b" * 43])
+@pytest.mark.parametrize("token", ["x", "nonsense", "ocp_" + "a" * 26 + "_" + "b" * 43])
 async def test_an_unknown_token_is_refused(base_url, token):
     async with httpx.AsyncClient(base_url=base_url, trust_env=False) as client:
         headers = {"authorization": f"Bearer {token}"}
@@ -64,7 +64,7 @@ async def test_an_api_token_works_from_anywhere_when_the_box_allows_it(
     assert (await holder.client.get("/key", headers=INGRESS)).status_code == status
 
 
-@pytest.mark.parametrize("peer", ["203.0.113.9", None, "not an address"])
+@pytest.mark.parametrize("peer", ["9.9.9.9", None, "not an address"])
 def test_a_public_listener_refuses_a_boxs_token(peer):
     caller = Caller(*[None] * 3, TokenKind.BOX, False, True, True)
     with pytest.raises(NotFromHereError):
@@ -152,19 +152,13 @@ async def test_an_answer_may_begin_with_continue_and_end_with_the_connection(hol
     assert (response.status_code, response.content) == (200, b"{}")
 
 
-async def test_a_provider_that_cannot_be_reached_costs_nothing(
-    make_holder, upstream, ledger, monkeypatch
-):
-    holder = await make_holder()
-    monkeypatch.setattr("openclaw_web.integrations.upstream.CONNECT_SECONDS", 0.5)
-    upstream.will(raw(b""))
-
-    async def refuse(*_, **__):
-        raise ConnectionRefusedError
-
-    monkeypatch.setattr("asyncio.get_running_loop().create_connection", refuse, raising=False)
+async def test_a_provider_that_cannot_be_reached_costs_nothing(holder, upstream, ledger):
+    upstream.server.close()
     response = await holder.chat()
     assert response.status_code == 502
+    assert response.json()["error"]["code"] == "upstream_unreachable"
+    assert await ledger(holder) == []
+    assert (await holder.chat()).status_code == 502, "nothing is held for a request that has ended"
 
 
 async def test_a_stream_that_fails_midway_says_so_and_is_estimated(holder, upstream, ledger):

@@ -3,13 +3,12 @@
 import asyncio
 import json
 import logging
-import os
 import signal
-import subprocess
 import sys
 from datetime import UTC, datetime
 from uuid import uuid4
 
+import msgspec
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
@@ -72,7 +71,7 @@ async def test_a_client_that_leaves_when_the_provider_dies_pays_an_estimate(
     assert meta.outcome in {"abandoned", "cut"}
 
 
-async def test_a_flush_tells_pages_and_the_box(holder, upstream, redis, session, proxy):
+async def test_a_flush_tells_pages_and_the_box(holder, redis, session, proxy):
     async with redis.pubsub(ignore_subscribe_messages=True) as listening:
         await listening.subscribe("changes")
         await holder.client.post(
@@ -99,7 +98,7 @@ async def test_a_refused_request_is_no_sign_of_life(holder, upstream, session, p
     assert box.first_answer_at is None
 
 
-async def test_without_a_database_events_wait(holder, upstream, ledger, proxy, monkeypatch):
+async def test_without_a_database_events_wait(holder, ledger, proxy, monkeypatch):
     real = settling.session_scope
 
     def broken():
@@ -133,12 +132,10 @@ async def test_what_a_killed_proxy_left_is_counted_once_at_the_next_start(
     start = (await session.execute(sa.text("SELECT period_start FROM usage_monthly"))).scalar_one()
     events = [event_of(holder, start) for _ in range(5)]
     root = tmp_path / "spool"
-    dead = subprocess.run(
-        [sys.executable, "-c", LEAVE_A_SPOOL, str(root)],
-        input=b"\n".join(spool._ENCODER.encode(event) for event in events),
-        check=False,
-        cwd=os.getcwd(),
+    dead = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", LEAVE_A_SPOOL, str(root), stdin=asyncio.subprocess.PIPE
     )
+    await dead.communicate(b"\n".join(msgspec.json.encode(event) for event in events))
     assert dead.returncode == -signal.SIGKILL
     for _ in range(2):
         heir = make_proxy()
@@ -162,7 +159,7 @@ async def test_a_living_proxys_spool_is_left_alone(tmp_path, holder):
 async def test_a_torn_line_is_left_out(tmp_path, holder):
     event = event_of(holder, datetime.now(UTC))
     segment = tmp_path / "1.jsonl"
-    line = spool._ENCODER.encode(event)
+    line = msgspec.json.encode(event)
     segment.write_bytes(line + b"\n" + line[:50])
     assert spool.read(segment) == [event]
 
@@ -177,9 +174,21 @@ async def test_stopping_writes_what_is_settled(holder, upstream, proxy, tmp_path
     assert list((tmp_path / "spool").iterdir()) == []
 
 
-async def test_no_prompt_and_no_answer_is_kept_anywhere(
-    holder, upstream, ledger, session, caplog, tmp_path
-):
+async def everything_in_the_database() -> bytes:
+    async with session_scope() as session:
+        connection = await session.connection()
+        tables = await connection.run_sync(lambda sync: sa.inspect(sync).get_table_names())
+        rows = [
+            dict(row)
+            for table in tables
+            for row in (
+                await connection.execute(sa.select(sa.text("*")).select_from(sa.table(table)))
+            ).mappings()
+        ]
+    return json.dumps(rows, default=str).encode()
+
+
+async def test_no_prompt_and_no_answer_is_kept_anywhere(holder, upstream, ledger, caplog, tmp_path):
     caplog.set_level(logging.DEBUG)
     upstream.will(
         whole(completion(CANARY)),
@@ -193,16 +202,7 @@ async def test_no_prompt_and_no_answer_is_kept_anywhere(
     await holder.client.post("/chat/completions", content=CANARY.encode())
     kept = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert len(await ledger(holder)) == 5
-    tables = (
-        await session.execute(
-            sa.text(
-                "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public'"
-            )
-        )
-    ).scalars()
-    for table in list(tables):
-        rows = (await session.execute(sa.text(f'SELECT * FROM "{table}"'))).mappings()
-        kept += json.dumps([dict(row) for row in rows], default=str).encode()
+    kept += await everything_in_the_database()
     assert CANARY.encode() not in kept
     assert holder.clear.encode() not in kept
     ours = [record for record in caplog.records if record.name.startswith("openclaw_web")]

@@ -30,6 +30,8 @@ class ScriptedUpstream:
     seen: list[Seen] = field(default_factory=list)
     scripts: deque[Script] = field(default_factory=deque)
     connections: int = 0
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    server: asyncio.Server | None = None
     writers: list[asyncio.StreamWriter] = field(default_factory=list)
 
     @property
@@ -39,6 +41,11 @@ class ScriptedUpstream:
     def will(self, *scripts: Script) -> None:
         self.scripts.extend(scripts)
 
+    async def until_seen(self, count: int) -> None:
+        while len(self.seen) < count:
+            self.news.clear()
+            await self.news.wait()
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         number = self.connections
@@ -47,6 +54,7 @@ class ScriptedUpstream:
             while not writer.is_closing():
                 request = await self._read(reader, number)
                 self.seen.append(request)
+                self.news.set()
                 script = self.scripts.popleft() if self.scripts else whole(completion())
                 await script(request, writer)
                 await writer.drain()
@@ -66,6 +74,7 @@ class ScriptedUpstream:
 async def serving() -> AsyncIterator[ScriptedUpstream]:
     upstream = ScriptedUpstream()
     server = await asyncio.start_server(upstream.serve, "127.0.0.1", 0, limit=2**26)
+    upstream.server = server
     upstream.port = server.sockets[0].getsockname()[1]
     try:
         yield upstream

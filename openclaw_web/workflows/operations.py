@@ -1,0 +1,138 @@
+"""An admin's act on a job or a box, and the line that says who did it and why: one transaction."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from openclaw_web.accounts import service as accounts
+from openclaw_web.boxes import queries as box_queries
+from openclaw_web.boxes import service as boxes
+from openclaw_web.boxes.models import Box
+from openclaw_web.core.errors import NotFoundError, ValidationError
+from openclaw_web.jobs import queries as job_queries
+from openclaw_web.jobs import service as jobs
+from openclaw_web.jobs.models import JobStatus, JobType, OperatorJob
+
+SHORTEST_REASON = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class By:
+    """Who acts, and why: both are required, and both are written down."""
+
+    admin_id: UUID
+    reason: str
+
+    @property
+    def name(self) -> str:
+        return f"admin:{self.admin_id}"
+
+
+async def retry_job(session: AsyncSession, job_id: UUID, *, by: By) -> OperatorJob:
+    """Ask for a failed job's work once more, as a new job.
+
+    Raises:
+        NotFoundError: there is no such job.
+        ValidationError: it has not failed, or no reason was given.
+    """
+    old = await _get_job(session, job_id)
+    if old.status is not JobStatus.FAILED:
+        raise ValidationError("Only a failed job can be tried again.")
+    job = await jobs.request_job(
+        session,
+        customer_id=old.customer_id,
+        box_id=old.box_id,
+        job_type=old.job_type,
+        requested_by=by.name,
+        payload=old.payload,
+        correlation_id=old.correlation_id,
+    )
+    await _audit(session, "job.retry", by, customer_id=old.customer_id, job=job)
+    return job
+
+
+async def cancel_job(session: AsyncSession, job_id: UUID, *, by: By) -> OperatorJob:
+    """End a waiting job, or ask a running one to stop at its next step.
+
+    Raises:
+        NotFoundError: there is no such job.
+        ValidationError: it has ended already, or no reason was given.
+    """
+    job = await jobs.cancel_job(session, job_id, requested_by=by.name)
+    await _audit(session, "job.cancel", by, customer_id=job.customer_id, job=job)
+    return job
+
+
+async def restart_box(session: AsyncSession, box_id: UUID, *, by: By) -> OperatorJob:
+    """Give a box a new pod with the same settings.
+
+    Raises:
+        NotFoundError: there is no such box.
+        ValidationError: no reason was given.
+    """
+    box = await _get_box(session, box_id)
+    job = await boxes.request_restart(session, box, requested_by=by.name)
+    await _audit(session, "box.restart", by, customer_id=box.customer_id, job=job)
+    return job
+
+
+async def check_box(session: AsyncSession, box_id: UUID, *, by: By) -> OperatorJob:
+    """Have the operator look at a box now."""
+    return await _request(session, box_id, JobType.HEALTH_CHECK, "box.check", by)
+
+
+async def converge_box(session: AsyncSession, box_id: UUID, *, by: By) -> OperatorJob:
+    """Have the operator bring a box where it belongs now: apply everything again."""
+    return await _request(session, box_id, JobType.PROVISION, "box.converge", by)
+
+
+async def destroy_box(session: AsyncSession, box_id: UUID, *, by: By) -> OperatorJob:
+    """Delete a box and all it remembers, now; a hold on its customer still forbids it.
+
+    Raises:
+        NotFoundError: there is no such box.
+        ValidationError: no reason was given.
+    """
+    return await _request(session, box_id, JobType.DESTROY, "box.destroy", by)
+
+
+async def _request(
+    session: AsyncSession, box_id: UUID, job_type: JobType, action: str, by: By
+) -> OperatorJob:
+    box = await _get_box(session, box_id)
+    job = await boxes.request_converge(session, box, job_type=job_type, requested_by=by.name)
+    await _audit(session, action, by, customer_id=box.customer_id, job=job)
+    return job
+
+
+async def _get_box(session: AsyncSession, box_id: UUID) -> Box:
+    box = await box_queries.find_any_box(session, box_id)
+    if box is None:
+        raise NotFoundError("There is no such box.")
+    return box
+
+
+async def _get_job(session: AsyncSession, job_id: UUID) -> OperatorJob:
+    job = await job_queries.any_customers_job(session, job_id)
+    if job is None:
+        raise NotFoundError("There is no such job.")
+    return job
+
+
+async def _audit(
+    session: AsyncSession, action: str, by: By, *, customer_id: UUID, job: OperatorJob
+) -> None:
+    if len(by.reason.strip()) < SHORTEST_REASON:
+        raise ValidationError("Say why: an admin's act needs a reason.")
+    await accounts.audit(
+        session,
+        action=action,
+        actor_type="admin",
+        actor_id=str(by.admin_id),
+        user_id=customer_id,
+        resource_type="job",
+        resource_id=str(job.id),
+        reason=by.reason.strip(),
+        diff={"job_type": job.job_type.value, "status": job.status.value},
+    )

@@ -1,0 +1,199 @@
+"""From a paid chat to a box that answers: what boxes, chat, checkout and mails have to do with it."""
+
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from openclaw_web.accounts import service as accounts
+from openclaw_web.accounts.mails import MailKind
+from openclaw_web.billing.models import Checkout, Subscription
+from openclaw_web.billing.tiers import Plan, plan_of
+from openclaw_web.boxes import openclaw_config
+from openclaw_web.boxes import queries as box_queries
+from openclaw_web.boxes import service as boxes
+from openclaw_web.boxes.changes import BoxChange, ChangeKind
+from openclaw_web.boxes.models import DEFAULT_LANGUAGE, DEFAULT_THINKING_LEVEL, Box
+from openclaw_web.boxes.service import Bot, BoxSettings
+from openclaw_web.core import secrets
+from openclaw_web.core.clock import business_now, real_now
+from openclaw_web.core.errors import NotFoundError, OpenClawError
+from openclaw_web.jobs.models import JobType
+from openclaw_web.onboarding import conversation
+from openclaw_web.onboarding.models import OnboardingSecret, OnboardingSession, OnboardingState
+from openclaw_web.onboarding.service import BOT_TOKEN_PURPOSE, FROM_US
+
+ACTOR = "provisioning"
+PROVIDER = "kimi-coding"
+# What a chat's answers mean to an assistant, in words for its USER.md.
+STYLES = {
+    "direct": "short and direct, without pleasantries",
+    "warm": "warm and conversational",
+    "thorough": "thorough, with the reasons",
+}
+
+
+class IncompleteChatError(OpenClawError):
+    """A chat was paid for that lacks what a box needs; an admin has to ask the customer."""
+
+
+async def start_box(
+    session: AsyncSession, *, subscription: Subscription, onboarding_session_id: UUID
+) -> Box:
+    """Make the box of a paid chat and ask for its set-up; the second call returns the first's box.
+
+    Raises:
+        NotFoundError: there is no such chat.
+        IncompleteChatError: it has no bot, or nobody who may talk to the assistant.
+    """
+    chat = await session.get(OnboardingSession, onboarding_session_id, with_for_update=True)
+    if chat is None or chat.customer_id not in {None, subscription.customer_id}:
+        raise NotFoundError("The chat that this payment belongs to does not exist.")
+    if chat.box_id is not None:
+        known = await box_queries.find_box(session, subscription.customer_id, chat.box_id)
+        if known is not None and known.destroyed_at is None:
+            return known
+    secret = await session.get(OnboardingSecret, chat.id)
+    if secret is None or chat.telegram_user_id is None:
+        raise IncompleteChatError("The chat was paid for but lacks its bot or its person.")
+    box = await boxes.create_box(
+        session,
+        customer_id=subscription.customer_id,
+        subscription_id=subscription.id,
+        settings=_settings_of(chat, plan_of(subscription.tier)),
+        bot=Bot(
+            token=secrets.decrypt(BOT_TOKEN_PURPOSE, secret.telegram_token_ct),
+            bot_id=secret.bot_id,
+            username=secret.bot_username,
+        ),
+    )
+    # The box holds the token now; a second copy would only be one more to lose.
+    await session.delete(secret)
+    chat.box_id = box.id
+    chat.customer_id = subscription.customer_id
+    await _move_chat(session, chat, OnboardingState.PROVISIONING, conversation.PAID)
+    await boxes.request_converge(
+        session,
+        box,
+        job_type=JobType.PROVISION,
+        requested_by=ACTOR,
+        correlation_id=chat.id,
+    )
+    return box
+
+
+async def box_changed(session: AsyncSession, change: BoxChange) -> None:
+    """Draw the conclusions of what a task did to a box; a repeated change says nothing twice."""
+    if change.kind in {ChangeKind.LIVE, ChangeKind.RECOVERED, ChangeKind.REACTIVATED}:
+        await _note_delivery(session, change)
+    if change.kind is ChangeKind.PROVISION_FAILED:
+        await _note_failure(session, change)
+    if change.kind is ChangeKind.MEMORY_LOST:
+        await _mail(session, change, MailKind.MEMORY_LOST)
+    await accounts.audit(
+        session,
+        action=f"box.{change.kind.value}",
+        actor_type="system",
+        actor_id="operator",
+        user_id=change.customer_id,
+        resource_type="box",
+        resource_id=str(change.box_id),
+        reason=change.reason or None,
+    )
+
+
+async def _note_delivery(session: AsyncSession, change: BoxChange) -> None:
+    """The box answers: its chat is complete, what was paid is delivered, a first time is told."""
+    chat = await _chat_of(session, change.box_id)
+    if chat is not None and chat.state in {OnboardingState.PROVISIONING, OnboardingState.FAILED}:
+        await _move_chat(session, chat, OnboardingState.COMPLETE, conversation.READY)
+    if chat is not None:
+        await session.exec(
+            sa.update(Checkout)
+            .where(
+                col(Checkout.onboarding_session_id) == chat.id,
+                col(Checkout.customer_id) == change.customer_id,
+                col(Checkout.paid_at).is_not(None),
+                col(Checkout.delivered_at).is_(None),
+            )
+            .values(delivered_at=await business_now(session))
+        )
+    if change.kind is ChangeKind.LIVE:
+        bot = await box_queries.find_bot(session, change.box_id)
+        payload = {"bot_username": bot.bot_username} if bot else {}
+        await _mail(session, change, MailKind.LIVE, payload=payload, key=f"live:{change.box_id}")
+
+
+async def _note_failure(session: AsyncSession, change: BoxChange) -> None:
+    chat = await _chat_of(session, change.box_id)
+    if chat is not None and chat.state is OnboardingState.PROVISIONING:
+        await _move_chat(session, chat, OnboardingState.FAILED, conversation.FAILED)
+    await _mail(
+        session,
+        change,
+        MailKind.PROVISIONING_FAILED,
+        key=f"provisioning_failed:{change.box_id}",
+    )
+
+
+async def _mail(
+    session: AsyncSession,
+    change: BoxChange,
+    kind: MailKind,
+    *,
+    payload: dict[str, Any] | None = None,
+    key: str = "",
+) -> None:
+    await accounts.queue_mail(
+        session,
+        kind=kind,
+        customer_id=change.customer_id,
+        payload=payload,
+        dedupe_key=key or f"{kind.value}:{change.box_id}:{change.mark}",
+    )
+
+
+async def _chat_of(session: AsyncSession, box_id: UUID) -> OnboardingSession | None:
+    found = await session.exec(
+        select(OnboardingSession).where(OnboardingSession.box_id == box_id).with_for_update()
+    )
+    return found.first()
+
+
+async def _move_chat(
+    session: AsyncSession, chat: OnboardingSession, state: OnboardingState, text: str
+) -> None:
+    """Move a chat and say so in it; payment wins over an end that it had reached."""
+    if chat.state is state:
+        return
+    chat.state = state
+    message = {
+        "id": (chat.messages[-1]["id"] + 1) if chat.messages else 1,
+        "from": FROM_US,
+        "text": text,
+        "at": real_now().isoformat(),
+    }
+    chat.messages = [*chat.messages, message]
+    chat.updated_at = await business_now(session)
+    session.add(chat)
+    await session.flush()
+
+
+def _settings_of(chat: OnboardingSession, plan: Plan) -> BoxSettings:
+    """Return what the visitor said, as settings; what they did not say has a default."""
+    config = chat.derived_config or {}
+    level = config.get("thinking_level", DEFAULT_THINKING_LEVEL)
+    model = openclaw_config.model_id(str(config.get("model", plan.models[0])))
+    style = str(config.get("style", ""))
+    return BoxSettings(
+        telegram_user_ids=(chat.telegram_user_id or 0,),
+        language=str(config.get("language") or chat.detected_language or DEFAULT_LANGUAGE),
+        model=f"{PROVIDER}/{model if model in plan.models else plan.models[0]}",
+        thinking_level=(
+            level if level in openclaw_config.THINKING_LEVELS else DEFAULT_THINKING_LEVEL
+        ),
+        use_case=str(config.get("use_case_text") or config.get("use_case") or ""),
+        style=STYLES.get(style, style),
+    )

@@ -1,0 +1,129 @@
+"""Buttons that Stripe does not have: the clock, the webhooks' manners, delivering again."""
+
+import json
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from simulators.stripe import courier, events, lifecycle, schedule
+from simulators.stripe.store import Json
+from simulators.stripe.world import World
+
+LONGEST_ADVANCE_SECONDS = 3660 * 24 * 3600  # ten years
+LONGEST_DELAY_SECONDS = 3600
+CHOICES = ("cancel", "unpaid", "past_due")
+SHOWN_DELIVERIES = 100
+
+
+class Refused(Exception):  # noqa: N818 - a button was pressed wrongly, nothing broke
+    """What was asked for makes no sense; the text says why."""
+
+
+def clock_state(world: World) -> Json:
+    return {
+        "now": world.now(),
+        "offset_seconds": world.clock.offset_seconds,
+        "next_due_at": schedule.next_due_at(world),
+    }
+
+
+async def advance(world: World, seconds: Any) -> Json:
+    if isinstance(seconds, bool) or not isinstance(seconds, int):
+        raise Refused("seconds must be a whole number")
+    if not 0 <= seconds <= LONGEST_ADVANCE_SECONDS:
+        raise Refused(f"seconds must be between 0 and {LONGEST_ADVANCE_SECONDS}")
+    steps = await schedule.advance(world, world.now() + seconds)
+    return {**clock_state(world), "steps": steps}
+
+
+def set_switches(world: World, given: Json) -> Json:
+    """Change how webhooks are delivered; what is not mentioned stays."""
+    for name, value in given.items():
+        if name not in courier.DEFAULT_SWITCHES:
+            raise Refused(f"unknown switch {name}; there are {sorted(courier.DEFAULT_SWITCHES)}")
+        if name == "delay_seconds":
+            is_right = isinstance(value, int | float) and 0 <= value <= LONGEST_DELAY_SECONDS
+        else:
+            is_right = isinstance(value, bool)
+        if not is_right:
+            raise Refused(f"{name} cannot be {value!r}")
+    chosen = {**courier.switches(world), **given}
+    world.store.set_setting(courier.SWITCHES, chosen)
+    world.wake()
+    return chosen
+
+
+def redeliver(world: World, identifier: str) -> Json:
+    """Send an event once more to every enabled endpoint that listens to it."""
+    event = world.store.get(identifier, "event")
+    if event is None:
+        raise Refused(f"there is no event {identifier}")
+    reached = [
+        endpoint["id"]
+        for endpoint in world.store.every("webhook_endpoint")
+        if events.listens(endpoint, event["type"])
+    ]
+    for endpoint in reached:
+        events.queue(world, event, endpoint)
+    return {"event": identifier, "endpoints": reached}
+
+
+def deliveries(world: World, limit: int = SHOWN_DELIVERIES) -> list[Json]:
+    rows = world.store.sql.execute("SELECT * FROM deliveries ORDER BY id DESC LIMIT ?", (limit,))
+    return [dict(row) for row in rows]
+
+
+def routes(world: World) -> list[Route]:
+    """Return the JSON endpoints; the guard in front asks for the token."""
+
+    async def get_clock(_request: Request) -> JSONResponse:
+        return JSONResponse(clock_state(world))
+
+    async def post_advance(request: Request) -> JSONResponse:
+        return JSONResponse(await advance(world, (await _body(request)).get("seconds")))
+
+    async def delivery(request: Request) -> JSONResponse:
+        if request.method == "POST":
+            set_switches(world, await _body(request))
+        return JSONResponse(courier.switches(world))
+
+    async def settings(request: Request) -> JSONResponse:
+        if request.method == "POST":
+            choice = (await _body(request)).get(lifecycle.AFTER_LAST_RETRY)
+            if choice not in CHOICES:
+                raise Refused(f"{lifecycle.AFTER_LAST_RETRY} is one of {', '.join(CHOICES)}")
+            world.store.set_setting(lifecycle.AFTER_LAST_RETRY, choice)
+        chosen = world.store.setting(lifecycle.AFTER_LAST_RETRY, CHOICES[0])
+        return JSONResponse({lifecycle.AFTER_LAST_RETRY: chosen})
+
+    async def get_deliveries(_request: Request) -> JSONResponse:
+        return JSONResponse({"deliveries": deliveries(world)})
+
+    async def post_redeliver(request: Request) -> JSONResponse:
+        return JSONResponse(redeliver(world, request.path_params["identifier"]))
+
+    both = ["GET", "POST"]
+    return [
+        Route("/_control/clock", get_clock),
+        Route("/_control/clock/advance", post_advance, methods=["POST"]),
+        Route("/_control/delivery", delivery, methods=both),
+        Route("/_control/settings", settings, methods=both),
+        Route("/_control/deliveries", get_deliveries),
+        Route("/_control/events/{identifier}/redeliver", post_redeliver, methods=["POST"]),
+    ]
+
+
+async def refused(_request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"error": str(error)}, status_code=400)
+
+
+async def _body(request: Request) -> Json:
+    try:
+        body = json.loads(await request.body())
+    except ValueError:
+        raise Refused("the body must be JSON") from None
+    if not isinstance(body, dict):
+        raise Refused("the body must be a JSON object")
+    return body
