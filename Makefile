@@ -8,7 +8,6 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 RUN_STAMP := $(VENV)/.run-installed
 DEV_STAMP := $(VENV)/.dev-installed
-TEST_HOME := .openclaw-cloud-test
 MIN_FREE_KB := 2097152
 
 # The first supported interpreter: PYTHON3 if given, else python3.11 to 3.13, else python3.
@@ -34,13 +33,13 @@ reset: ## forget the stack's data (asks first)
 
 test: $(DEV_STAMP) ## prove it: unit, contract and flow tests, then a browser against the full stack
 	@$(PYTHON) -m tests.browser_setup
-	@$(PYTHON) -m pytest -n 2 -m "not browser and not slow" -q
-	@OPENCLAW_CLOUD_HOME=$(TEST_HOME) $(PYTHON) -m pytest -m "browser and not slow" -q
+	@$(PYTHON) -m pytest -n 2 -m "not browser and not slow"
+	@$(PYTHON) -m pytest -m "browser and not slow"
 
 test-all: $(DEV_STAMP) ## the same with the slow tests
 	@$(PYTHON) -m tests.browser_setup
-	@$(PYTHON) -m pytest -n 2 -m "not browser" -q
-	@OPENCLAW_CLOUD_HOME=$(TEST_HOME) $(PYTHON) -m pytest -m browser -q
+	@$(PYTHON) -m pytest -n 2 -m "not browser"
+	@$(PYTHON) -m pytest -m browser
 
 check: $(DEV_STAMP) ## format, lint, import contracts, types, schema
 	@$(VENV)/bin/ruff format --check

@@ -21,8 +21,6 @@ BELL = "sync"
 # A checkout's id is made from its key: repeated after a crash, the request is the same to Stripe.
 CHECKOUT_IDS = UUID("6f0c9f0e-3f6b-4b0e-9d53-0d7f6a3f5a51")
 
-_CUSTOMER_LOCK = sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
-
 
 class AlreadySubscribedError(ValidationError):
     """The customer has a subscription; a second one is never sold."""
@@ -64,7 +62,7 @@ async def start_checkout(
         AlreadySubscribedError: there is a subscription already.
         VendorError: Stripe refused or did not answer.
     """
-    await session.execute(_CUSTOMER_LOCK, {"name": f"checkout:{customer.id}"})
+    await _lock_checkouts(session, customer.id)
     if await queries.find_live_subscription(session, customer.id):
         raise AlreadySubscribedError("You have a plan already; change it on the billing page.")
     now = await business_now(session)
@@ -126,6 +124,12 @@ def entitled(subscription: Subscription | None, now: datetime) -> bool:
         trial_end=subscription.trial_end,
         grace_until=subscription.grace_until,
     )
+
+
+async def _lock_checkouts(session: AsyncSession, customer_id: UUID) -> None:
+    """Let only one transaction at a time open or close this customer's pages."""
+    key = sa.func.hashtextextended(f"checkout:{customer_id}", 0)
+    await session.scalar(sa.select(sa.func.pg_advisory_xact_lock(key)))
 
 
 async def _follow_page(

@@ -1,8 +1,11 @@
 """What a task tells the worker after it changed a box; `workflows/` draws the conclusions."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from uuid import UUID
+
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openclaw_web.boxes.models import Box
 
@@ -30,6 +33,14 @@ class BoxChange:
     subscription_id: UUID
     reason: str
     mark: str
+
+
+# Called in the transaction of the change itself, so that no crash comes between the two.
+Conclude = Callable[[AsyncSession, BoxChange], Awaitable[None]]
+
+
+async def conclude_nothing(_session: AsyncSession, _change: BoxChange) -> None:
+    """Draw no conclusions."""
 
 
 def change_of(box: Box, kind: ChangeKind, *, reason: str = "") -> BoxChange:

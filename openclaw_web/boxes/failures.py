@@ -50,10 +50,8 @@ async def attempt_failed(
     )
     box = await queries.get_any_box(session, claimed.job.box_id, lock=True)
     health.announce(session, box)
-    if job.status is JobStatus.QUEUED or job.error_code == leases.SUPERSEDED:
+    if job.status is JobStatus.QUEUED or job.error_code in SETTLED:
         await _wait_again(session, box, code)
-        return []
-    if job.error_code in SETTLED:
         return []
     return await _give_up(session, box, code, target if fallback else None)
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 import sqlalchemy as sa
 from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from openclaw_web.boxes import queries, service
+from openclaw_web.boxes import manifests, openclaw_config, queries, service
 from openclaw_web.boxes.changes import BoxChange, ChangeKind, change_of
 from openclaw_web.boxes.desired import Desired
 from openclaw_web.boxes.lifecycle import RUNNING, move
@@ -21,8 +22,8 @@ from openclaw_web.boxes.models import Box, BoxSecret, BoxStatus
 from openclaw_web.boxes.sentences import Reason
 from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import after_commit
-from openclaw_web.integrations import redis
-from openclaw_web.integrations.cluster import NamespaceState, NamespaceView, PodView
+from openclaw_web.integrations import agent, redis
+from openclaw_web.integrations.cluster_objects import NamespaceState, NamespaceView, PodView
 from openclaw_web.jobs import queries as jobs
 from openclaw_web.jobs import service as job_service
 from openclaw_web.jobs.models import JobType
@@ -37,6 +38,7 @@ POD = "pod"
 NAMESPACE_UID = "namespace_uid"
 LOST_UID = "lost_uid"
 FAILING = "failing"
+TELEGRAM = "telegram"
 ALERT_LOST = "memory_lost"
 ALERT_UNHEALTHY = "box_unhealthy"
 ALERT_FAILED = "box_job_failed"
@@ -52,6 +54,7 @@ class Sight:
     state: NamespaceState
     uid: str = ""
     pod: PodView | None = None
+    failing: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, view: NamespaceView | None, pods: Iterable[PodView]) -> "Sight":
@@ -164,6 +167,18 @@ async def wipe(session: AsyncSession, box: Box) -> None:
         await job_service.resolve_alert(session, code=code, subject=str(box.id))
 
 
+async def ask_gateway(pod: PodView | None) -> tuple[str, ...]:
+    """Ask a pod that runs but is not ready what fails in it; nothing when it does not say."""
+    if pod is None or pod.is_ready or pod.phase != "Running" or not pod.address:
+        return ()
+    box_id = pod.labels.get(manifests.BOX_LABEL, "")
+    try:
+        token = service.gateway_token(UUID(box_id))
+    except ValueError:
+        return ()
+    return await agent.failing_parts(pod.address, openclaw_config.PORT, token)
+
+
 def pod_facts(pod: PodView) -> dict[str, Any]:
     """Return what is kept of a pod: enough for the sentences, nothing that changes all the time."""
     return {
@@ -182,9 +197,11 @@ def announce(session: AsyncSession, box: Box) -> None:
 
 def _note_pod(session: AsyncSession, box: Box, sight: Sight) -> None:
     facts = pod_facts(sight.pod) if sight.pod else {}
-    if box.health.get(POD, {}) != facts:
-        kept = {key: value for key, value in box.health.items() if key != FAILING}
-        box.health = {**kept, POD: facts}
+    # Only a check asks the pod itself; what it said stays until it is ready or asked again.
+    told = box.health.get(FAILING, []) if not sight.is_ready else []
+    failing = list(sight.failing) or told
+    if box.health.get(POD, {}) != facts or box.health.get(FAILING, []) != failing:
+        box.health = {**box.health, POD: facts, FAILING: failing}
         session.add(box)
         announce(session, box)
 
@@ -225,13 +242,16 @@ async def _note_missed(session: AsyncSession, box: Box, sight: Sight) -> list[Bo
     await job_service.raise_alert(
         session, code=ALERT_UNHEALTHY, subject=str(box.id), detail={"reason": reason}
     )
-    await _request_repair(session, box)
+    if reason != TELEGRAM:  # no new pod mends a bot token that was revoked
+        await _request_repair(session, box)
     return [change_of(box, ChangeKind.UNHEALTHY, reason=reason)]
 
 
 def _reason_of(sight: Sight) -> str:
     if sight.pod is None:
         return Reason.NO_POD
+    if TELEGRAM in sight.failing:
+        return TELEGRAM
     return sight.pod.reason or Reason.NOT_READY
 
 

@@ -175,10 +175,12 @@ def claim(spec: BoxSpec) -> Manifest:
 
 
 def secret(spec: BoxSpec, credentials: Credentials) -> Manifest:
+    """Hold what is secret; its annotation says which token it is, without reading it."""
+    meta = {**_meta(spec), "annotations": {TOKEN_ID: credentials.proxy_token_id}}
     return {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": _meta(spec),
+        "metadata": meta,
         "type": "Opaque",
         "stringData": {
             "openclaw.json": spec.config,

@@ -93,6 +93,7 @@ async def box_status_view(session: AsyncSession, customer_id: UUID) -> BoxView |
         bot_username=(bot.bot_username if bot else None) or "",
         memory_lost_at=lost_at,
         has_job=job is not None,
+        is_ready="pod" not in box.health or bool(box.health["pod"].get("is_ready")),
         progress=progress[-1] if progress else "",
     )
     return BoxView(
@@ -248,9 +249,11 @@ async def any_customers_turned_unhealthy(
     return found.one()
 
 
-async def any_customers_watched_namespaces(session: AsyncSession, cluster: str) -> Sequence[str]:
-    """Return the namespaces of all boxes that should exist in this cluster."""
+async def any_customers_namespaces(
+    session: AsyncSession, cluster: str, *statuses: BoxStatus
+) -> Sequence[str]:
+    """Return the namespaces of the cluster's boxes that are in one of these states."""
     found = await session.exec(
-        select(Box.k8s_namespace).where(Box.cluster == cluster, col(Box.status).in_(WATCHED))
+        select(Box.k8s_namespace).where(Box.cluster == cluster, col(Box.status).in_(statuses))
     )
     return found.all()

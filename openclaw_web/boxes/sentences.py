@@ -65,6 +65,7 @@ class Situation:
     memory_lost_at: datetime | None
     has_job: bool
     progress: str
+    is_ready: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +134,8 @@ def _starting(situation: Situation) -> str:
 
 
 def _active(situation: Situation) -> str:
+    if not situation.is_ready:
+        return "Not ready at this moment; it usually comes back by itself within a minute."
     where = f" on Telegram as @{situation.bot_username}" if situation.bot_username else ""
     if situation.reason == Reason.UPDATE_ROLLED_BACK:
         return f"Answering{where}, with its former settings: the new ones did not work."

@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openclaw_web.boxes import health, manifests, queries, rendering
-from openclaw_web.boxes.changes import BoxChange, ChangeKind, change_of
+from openclaw_web.boxes.changes import BoxChange, ChangeKind, Conclude, change_of, conclude_nothing
 from openclaw_web.boxes.desired import Desired, Why
 from openclaw_web.boxes.lifecycle import move
 from openclaw_web.boxes.manifests import Manifest
@@ -22,7 +22,8 @@ from openclaw_web.boxes.sentences import Reason, trouble
 from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.errors import OpenClawError, VendorError
-from openclaw_web.integrations.cluster import Cluster, DeploymentView, NamespaceState, PodView
+from openclaw_web.integrations.cluster import Cluster
+from openclaw_web.integrations.cluster_objects import DeploymentView, NamespaceState, PodView
 from openclaw_web.jobs import leases
 from openclaw_web.jobs.leases import ClaimedJob, Fence, LeaseLostError
 from openclaw_web.jobs.models import JobType, OperatorJob
@@ -60,13 +61,17 @@ class Run:
     cluster: Cluster
     job: OperatorJob
     fence: Fence
-    ready_seconds: float = READY_SECONDS
+    conclude: Conclude = conclude_nothing
     _checked_at: float = field(default=0.0)
 
     async def say(self, sentence: str) -> None:
         """Write a line into the job's story, which also proves that it is still ours."""
         async with session_scope() as session:
             await leases.add_progress(session, self.fence, sentence)
+
+    async def tell(self, session: AsyncSession, changes: list[BoxChange]) -> None:
+        for change in changes:
+            await self.conclude(session, change)
 
     async def check(self) -> None:
         """Make sure, before a write, that the job is ours and nobody asked to stop.
@@ -115,9 +120,14 @@ class Goal:
 
 
 async def converge(
-    cluster: Cluster, claimed: ClaimedJob, *, ready_seconds: float = READY_SECONDS
+    cluster: Cluster,
+    claimed: ClaimedJob,
+    *,
+    conclude: Conclude = conclude_nothing,
 ) -> list[BoxChange]:
     """Bring the job's box where it belongs now, and return what changed.
+
+    `conclude` hears of each change in the transaction that makes it.
 
     Raises:
         LeaseLostError: the job is not ours any more; write nothing.
@@ -125,7 +135,12 @@ async def converge(
         VendorError: the cluster refused or failed; the error says whether trying again helps.
         ValidationError, NotFoundError: the box's settings cannot be applied.
     """
-    run = Run(cluster=cluster, job=claimed.job, fence=claimed.fence, ready_seconds=ready_seconds)
+    run = Run(
+        cluster=cluster,
+        job=claimed.job,
+        fence=claimed.fence,
+        conclude=conclude,
+    )
     if claimed.job.box_id is None:
         return []
     async with session_scope() as session:
@@ -168,6 +183,7 @@ async def _make_room(run: Run, box: Box) -> list[BoxChange]:
     async with session_scope() as session:
         locked = await queries.get_any_box(session, box.id, lock=True)
         changes = await health.note_loss(session, locked, uid=view.uid if view else "")
+        await run.tell(session, changes)
     if state is NamespaceState.TERMINATING:
         await run.say("Waiting until the cluster has finished deleting the old namespace.")
         await _wait_until_gone(run, box.k8s_namespace)
@@ -275,7 +291,7 @@ def _over(manifest: Manifest, known: DeploymentView | None) -> Manifest:
 async def _wait_until_ready(run: Run, goal: Goal) -> PodView:
     """Wait for the one pod with these settings and this token; no other may be left."""
     await run.say("Waiting for the assistant to be ready.")
-    deadline = time.monotonic() + run.ready_seconds
+    deadline = time.monotonic() + READY_SECONDS
     told = ""
     pods: list[PodView] = []
     while time.monotonic() < deadline:
@@ -316,10 +332,13 @@ async def _require_namespace(run: Run, namespace: str) -> None:
 
 async def _cause(run: Run, namespace: str, pods: list[PodView]) -> str:
     reason = next((pod.reason for pod in pods if pod.reason), "")
-    if reason or pods:
-        return reason or "not_ready"
+    if reason:
+        return reason
+    if pods:
+        failing = await health.ask_gateway(pods[0])
+        return health.TELEGRAM if health.TELEGRAM in failing else Reason.NOT_READY
     warnings = await run.cluster.warnings(namespace)
-    return "quota" if any(QUOTA_MARK in one for one in warnings) else "not_ready"
+    return "quota" if any(QUOTA_MARK in one for one in warnings) else Reason.NOT_READY
 
 
 async def _arrive(run: Run, goal: Goal, pod: PodView) -> list[BoxChange]:
@@ -349,8 +368,9 @@ async def _arrive(run: Run, goal: Goal, pod: PodView) -> list[BoxChange]:
             session.add(revision)
         await rendering.keep_only_token(session, box.id, goal.token_id)
         await health.settle_alerts(session, box)
-        kind = _kind_of_arrival(goal)
-    return [change_of(box, kind)]
+        changes = [change_of(box, _kind_of_arrival(goal))]
+        await run.tell(session, changes)
+    return changes
 
 
 def _kind_of_arrival(goal: Goal) -> ChangeKind:
@@ -379,8 +399,10 @@ async def _suspend(run: Run, box: Box, why: Why) -> list[BoxChange]:
         box.health_failures = 0
         session.add(box)
         await metering.revoke_tokens_of_box(session, box.id)
+        changes = [change_of(box, ChangeKind.SUSPENDED)] if has_moved else []
+        await run.tell(session, changes)
     await _wait_until_empty(run, box.k8s_namespace)
-    return [change_of(box, ChangeKind.SUSPENDED)] if has_moved else []
+    return changes
 
 
 async def _destroy(run: Run, box: Box, why: Why) -> list[BoxChange]:
@@ -404,7 +426,9 @@ async def _destroy(run: Run, box: Box, why: Why) -> list[BoxChange]:
         move(box, BoxStatus.DESTROYED, now=await business_now(session), reason=box.status_reason)
         session.add(box)
         await health.wipe(session, box)
-    return [change_of(box, ChangeKind.DESTROYED)]
+        changes = [change_of(box, ChangeKind.DESTROYED)]
+        await run.tell(session, changes)
+    return changes
 
 
 async def _look(run: Run, box: Box) -> list[BoxChange]:
@@ -415,6 +439,7 @@ async def _look(run: Run, box: Box) -> list[BoxChange]:
         changes = await health.observe(
             session, box.k8s_namespace, health.Sight.of(view, pods), is_strike=True
         )
+        await run.tell(session, changes)
     await run.say("Looked at it.")
     return changes
 

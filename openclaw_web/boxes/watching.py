@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openclaw_web.boxes import health, manifests, queries, service
-from openclaw_web.boxes.changes import BoxChange
+from openclaw_web.boxes.changes import BoxChange, Conclude, conclude_nothing
 from openclaw_web.boxes.desired import Desired
 from openclaw_web.boxes.health import Sight
 from openclaw_web.boxes.lifecycle import RUNNING
@@ -16,8 +17,8 @@ from openclaw_web.boxes.models import Box, BoxStatus
 from openclaw_web.boxes.sentences import Reason
 from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import session_scope
-from openclaw_web.integrations.cluster import (
-    Cluster,
+from openclaw_web.integrations.cluster import Cluster
+from openclaw_web.integrations.cluster_objects import (
     ClusterEvent,
     NamespaceChanged,
     NamespacesListed,
@@ -44,8 +45,9 @@ MOST_ORPHANS = 5
 class Watcher:
     """What the watch has seen so far, and what follows from the next event."""
 
-    def __init__(self, cluster_name: str) -> None:
+    def __init__(self, cluster_name: str, conclude: Conclude = conclude_nothing) -> None:
         self._cluster_name = cluster_name
+        self._conclude = conclude
         self._namespaces: dict[str, NamespaceView] = {}
         self._pods: dict[str, dict[str, PodView]] = {}
         self._is_complete = {"namespaces": False, "pods": False}
@@ -63,17 +65,26 @@ class Watcher:
         """Count a missed check for each box that is not ready, and stamp those that are."""
         if not all(self._is_complete.values()):
             return []
-        ready = [name for name in self._namespaces if self._sight(name).is_ready]
+        ready = {name for name in self._namespaces if self._sight(name).is_ready}
         async with session_scope() as session:
             await health.stamp_seen(session, ready)
-            waiting = await _watched_namespaces(session, self._cluster_name)
+            active = set(
+                await queries.any_customers_namespaces(
+                    session, self._cluster_name, BoxStatus.ACTIVE
+                )
+            )
+            ailing = set(
+                await queries.any_customers_namespaces(
+                    session, self._cluster_name, BoxStatus.UNHEALTHY
+                )
+            )
         changes: list[BoxChange] = []
-        for namespace in waiting - set(ready):
-            if self._sight(namespace).state is NamespaceState.ACTIVE:
-                changes += await self._observe(namespace, is_strike=True)
-        for namespace in waiting & set(ready):
-            changes += await self._observe(namespace)
-        return changes
+        for namespace in sorted((active | ailing) - ready):
+            sight = self._sight(namespace)
+            if sight.state is NamespaceState.ACTIVE:
+                asked = replace(sight, failing=await health.ask_gateway(sight.pod))
+                changes += await _observe(namespace, asked, self._conclude, is_strike=True)
+        return changes + await self._look_at(sorted(ailing & ready))
 
     def _remember(self, event: ClusterEvent) -> set[str]:
         match event:
@@ -108,23 +119,26 @@ class Watcher:
     async def _look_at_all(self) -> list[BoxChange]:
         """After a complete list: what is not in it does not exist, unless too much is missing."""
         async with session_scope() as session:
-            known = await _watched_namespaces(session, self._cluster_name)
+            known = set(
+                await queries.any_customers_namespaces(
+                    session, self._cluster_name, *queries.WATCHED
+                )
+            )
             missing = {one for one in known if self._sight(one).state is not NamespaceState.ACTIVE}
             if await health.is_incident(session, self._cluster_name, more=len(missing)):
                 known -= missing
         return await self._look_at(known)
 
     async def _look_at(self, namespaces: Iterable[str]) -> list[BoxChange]:
-        return [change for one in namespaces for change in await self._observe(one)]
-
-    async def _observe(self, namespace: str, *, is_strike: bool = False) -> list[BoxChange]:
-        async with session_scope() as session:
-            return await health.observe(
-                session, namespace, self._sight(namespace), is_strike=is_strike
-            )
+        changes: list[BoxChange] = []
+        for namespace in namespaces:
+            changes += await _observe(namespace, self._sight(namespace), self._conclude)
+        return changes
 
 
-async def sweep(cluster: Cluster, cluster_name: str) -> list[BoxChange]:
+async def sweep(
+    cluster: Cluster, cluster_name: str, conclude: Conclude = conclude_nothing
+) -> list[BoxChange]:
     """Compare every box with what it should be and with what the cluster has; ask for what lacks.
 
     Safe to run twice, and beside the watch: it finds what the watch missed.
@@ -142,13 +156,16 @@ async def sweep(cluster: Cluster, cluster_name: str) -> list[BoxChange]:
             break
         after = page[-1].id
         known |= {box.k8s_namespace for box in page}
-        changes += await _sweep_page(cluster_name, page, namespaces)
+        changes += await _sweep_page(cluster_name, page, namespaces, conclude)
     await _report_orphans(cluster_name, set(namespaces) - known, namespaces)
     return changes
 
 
 async def _sweep_page(
-    cluster_name: str, page: Iterable[Box], namespaces: dict[str, NamespaceView]
+    cluster_name: str,
+    page: Iterable[Box],
+    namespaces: dict[str, NamespaceView],
+    conclude: Conclude,
 ) -> list[BoxChange]:
     changes: list[BoxChange] = []
     boxes = list(page)
@@ -160,9 +177,7 @@ async def _sweep_page(
     for box in boxes:
         view = namespaces.get(box.k8s_namespace)
         if box in missing and not is_incident:
-            async with session_scope() as session:
-                sight = Sight.of(view, ())
-                changes += await health.observe(session, box.k8s_namespace, sight)
+            changes += await _observe(box.k8s_namespace, Sight.of(view, ()), conclude)
         async with session_scope() as session:
             await _request_what_lacks(session, box.id)
     return changes
@@ -238,5 +253,11 @@ async def _report_orphans(
         )
 
 
-async def _watched_namespaces(session: AsyncSession, cluster_name: str) -> set[str]:
-    return set(await queries.any_customers_watched_namespaces(session, cluster_name))
+async def _observe(
+    namespace: str, sight: Sight, conclude: Conclude, *, is_strike: bool = False
+) -> list[BoxChange]:
+    async with session_scope() as session:
+        changes = await health.observe(session, namespace, sight, is_strike=is_strike)
+        for change in changes:
+            await conclude(session, change)
+    return changes

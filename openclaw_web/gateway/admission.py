@@ -47,7 +47,7 @@ class Admission:
         """
         now = self._directory.now()
         plan = _plan(account)
-        if request.asked_model not in plan.models and request.model not in plan.models:
+        if request.asked_model not in plan.models:
             raise NotFoundError(
                 f"The model {request.asked_model} is not part of this plan.", code="model_not_found"
             )

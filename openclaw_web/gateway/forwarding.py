@@ -50,6 +50,7 @@ class Exchange:
     started: float = field(default_factory=time.monotonic)
     first_byte: float | None = None
     status: int | None = None
+    has_left: bool = False
     is_over: bool = False
 
 
@@ -132,6 +133,7 @@ class Forwarder:
     ) -> None:
         reader = StreamReader(exchange.request)
         leaving = asyncio.ensure_future(_until_gone(receive))
+        leaving.add_done_callback(lambda task: task.cancelled() or self._leave(exchange))
         try:
             await send(_start(exchange, answer, length=None))
             async for part in answer.parts():
@@ -158,6 +160,7 @@ class Forwarder:
 
     def _abandon(self, exchange: Exchange, answer: Answer, reader: "StreamReader | _Whole") -> None:
         """The client left: read on for the provider's count, within bounds."""
+        self._leave(exchange)
         if not self._settler.drain(self._drain(exchange, answer, reader)):
             answer.abort()
             self._settle_stream(exchange, reader, ABANDONED)
@@ -215,9 +218,16 @@ class Forwarder:
         )
         self._release(exchange)
 
+    def _leave(self, exchange: Exchange) -> None:
+        """Give the place among the parallel requests back at once; the count comes later."""
+        if not exchange.is_over and not exchange.has_left:
+            exchange.has_left = True
+            self._admission.underway.leave(exchange.admitted.reservation)
+
     def _release(self, exchange: Exchange) -> None:
         exchange.is_over = True
-        self._admission.underway.end(exchange.admitted.reservation)
+        reservation = exchange.admitted.reservation
+        self._admission.underway.end(reservation, has_left=exchange.has_left)
 
 
 class _Whole:

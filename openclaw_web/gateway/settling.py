@@ -43,6 +43,7 @@ class Settler:
         self._pending: list[Event] = []
         self._unwritten: Counter[tuple[UUID, datetime]] = Counter()
         self._news = asyncio.Event()
+        self._writing = asyncio.Lock()
         self._drains: set[asyncio.Task[None]] = set()
         self._flusher = asyncio.create_task(self._run(), name="usage flusher")
 
@@ -99,17 +100,18 @@ class Settler:
         Raises:
             SQLAlchemyError, OSError, TimeoutError: the database does not answer; nothing is lost.
         """
-        segments = self._spool.turn()
-        count = len(self._pending)
-        while count:
-            batch = self._pending[: min(count, BATCH_EVENTS)]
-            settled = await _write(batch)
-            del self._pending[: len(batch)]
-            count -= len(batch)
-            self._note(batch, settled)
-            await _tell(batch)
-        for segment in segments:
-            segment.unlink(missing_ok=True)
+        async with self._writing:
+            segments = self._spool.turn()
+            count = len(self._pending)
+            while count:
+                batch = self._pending[: min(count, BATCH_EVENTS)]
+                settled = await _write(batch)
+                del self._pending[: len(batch)]
+                count -= len(batch)
+                self._note(batch, settled)
+                await _tell(batch)
+            for segment in segments:
+                segment.unlink(missing_ok=True)
 
     async def _run(self) -> None:
         """Take over what dead processes left, then write batches for ever; a failure only waits."""

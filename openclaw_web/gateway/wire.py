@@ -12,6 +12,7 @@ ALIAS = "k2p5"
 MAX_MODEL_CHARACTERS = 100
 
 CHARACTERS_PER_TOKEN = 4
+MAX_EVENT_BYTES = 8 * 1024 * 1024
 FRAME_BYTES = 180  # what a streamed token is wrapped in, about
 
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]*")
@@ -131,8 +132,10 @@ def read_usage(data: bytes, usage: Usage) -> _Part | None:
     usage.provider_id = part.id or message.id or usage.provider_id
     # Kimi puts it into the last chunk's choice unless it was asked for at the top.
     in_choice = part.choices[0].usage if part.choices else None
-    if (found := part.usage or message.usage or in_choice) is not None:
+    if (found := part.usage or in_choice) is not None:
         _take_over(found, usage)
+    elif message.usage is not None:
+        _take_over_prompt(message.usage, usage)  # its output is only what had been written then
     return part
 
 
@@ -155,6 +158,9 @@ class StreamReader:
     def feed(self, data: bytes) -> bytes:
         self._bytes += len(data)
         rest = self._rest + data if self._rest else data
+        if len(rest) > MAX_EVENT_BYTES:  # no event of these APIs: let it pass unread
+            self._rest = b""
+            return rest if self._hides_usage else data
         if self._hides_usage:
             return self._feed_events(rest)
         end = rest.rfind(b"\n") + 1
@@ -209,6 +215,14 @@ def _max_tokens(fields: dict[str, msgspec.Raw]) -> int | None:
 
 
 def _take_over(found: _Usage, usage: Usage) -> None:
+    _take_over_prompt(found, usage)
+    completion = _first(found.completion_tokens, found.output_tokens)
+    usage.completion = usage.completion if completion is None else completion
+    reasoning = (found.completion_tokens_details or _Details()).reasoning_tokens
+    usage.reasoning = usage.reasoning if reasoning is None else reasoning
+
+
+def _take_over_prompt(found: _Usage, usage: Usage) -> None:
     """Set what is given. Anthropic's three kinds of input make one prompt."""
     if found.prompt_tokens is not None:
         usage.prompt = found.prompt_tokens
@@ -218,14 +232,9 @@ def _take_over(found: _Usage, usage: Usage) -> None:
             + (found.cache_read_input_tokens or 0)
             + (found.cache_creation_input_tokens or 0)
         )
-    completion = _first(found.completion_tokens, found.output_tokens)
-    usage.completion = usage.completion if completion is None else completion
     in_prompt = found.prompt_tokens_details or _Details()
-    in_answer = found.completion_tokens_details or _Details()
     cached = _first(in_prompt.cached_tokens, found.cached_tokens, found.cache_read_input_tokens)
     usage.cached = usage.cached if cached is None else cached
-    reasoning = in_answer.reasoning_tokens
-    usage.reasoning = usage.reasoning if reasoning is None else reasoning
 
 
 def _first(*values: int | None) -> int | None:

@@ -10,8 +10,7 @@ import logging
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
@@ -20,6 +19,18 @@ from kubernetes.aio import client as kubernetes
 from kubernetes.aio import config as kubernetes_config
 
 from openclaw_web.core.errors import SettingsError, VendorError
+from openclaw_web.integrations.cluster_objects import (
+    ClusterEvent,
+    DeploymentView,
+    Document,
+    NamespaceState,
+    NamespaceView,
+    PodView,
+    event_of,
+    listed,
+    namespace_view,
+    pod_view,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -59,14 +70,6 @@ CAN_RETRY = frozenset(
     }
 )
 
-Document = dict[str, Any]
-
-
-class NamespaceState(StrEnum):
-    ABSENT = "absent"
-    ACTIVE = "active"
-    TERMINATING = "terminating"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
@@ -93,64 +96,6 @@ KINDS = {
     "NetworkPolicy": Kind(prefix="/apis/networking.k8s.io/v1", plural="networkpolicies"),
     "Deployment": Kind(prefix="/apis/apps/v1", plural="deployments"),
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class NamespaceView:
-    name: str
-    uid: str
-    state: NamespaceState
-    labels: dict[str, str] = field(default_factory=dict)
-    annotations: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DeploymentView:
-    replicas: int
-    annotations: dict[str, str]
-    resource_version: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class PodView:
-    """What we want to know of a pod; `reason` is Kubernetes' word for what is wrong, or empty."""
-
-    name: str
-    namespace: str
-    phase: str
-    is_ready: bool
-    is_terminating: bool
-    restarts: int
-    reason: str
-    message: str
-    address: str
-    annotations: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class NamespaceChanged:
-    view: NamespaceView
-
-
-@dataclass(frozen=True, kw_only=True)
-class PodChanged:
-    view: PodView
-    is_gone: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class NamespacesListed:
-    """All of our namespaces: what is not in the list does not exist."""
-
-    views: tuple[NamespaceView, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PodsListed:
-    views: tuple[PodView, ...]
-
-
-ClusterEvent = NamespaceChanged | PodChanged | NamespacesListed | PodsListed
 
 
 async def connect(kubeconfig: str = "") -> "Cluster":
@@ -204,11 +149,11 @@ class Cluster:
 
     async def list_namespaces(self, selector: str = MANAGED_SELECTOR) -> list[NamespaceView]:
         items, _ = await self._list("Namespace", selector)
-        return [_namespace_view(one) for one in items]
+        return [namespace_view(one) for one in items]
 
     async def find_namespace(self, name: str) -> NamespaceView | None:
         found = await self._find(KINDS["Namespace"].path(None, name))
-        return _namespace_view(found) if found else None
+        return namespace_view(found) if found else None
 
     async def namespace_state(self, name: str) -> NamespaceState:
         view = await self.find_namespace(name)
@@ -252,7 +197,7 @@ class Cluster:
 
     async def pods(self, namespace: str) -> list[PodView]:
         found = await self._call("GET", KINDS["Pod"].path(namespace))
-        return [_pod_view(one) for one in found["items"]]
+        return [pod_view(one) for one in found["items"]]
 
     async def logs(self, namespace: str, pod: str, *, lines: int = 200) -> str:
         """Return the last lines of a pod; empty when it is gone."""
@@ -305,7 +250,7 @@ class Cluster:
             try:
                 if not version:
                     items, version = await self._list(kind, selector)
-                    await events.put(_listed(kind, items))
+                    await events.put(listed(kind, items))
                 async with aclosing(self._changes(kind, selector, version)) as changes:
                     async for change, seen in changes:
                         version, failures = seen, 0
@@ -347,7 +292,7 @@ class Cluster:
                 if change["type"] == "ERROR":
                     raise _refusal(document.get("code", 0), json.dumps(document), f"watch {kind}")
                 seen = document["metadata"]["resourceVersion"]
-                yield _event(kind, change["type"], document), seen
+                yield event_of(kind, change["type"], document), seen
 
     async def _find(self, path: str) -> Document | None:
         try:
@@ -439,73 +384,3 @@ def _refusal(status: int, text: str, what: str) -> VendorError:
     return VendorError(
         f"The cluster refused {what}: {message}", can_retry=code in CAN_RETRY, code=code
     )
-
-
-def _listed(kind: str, items: list[Document]) -> ClusterEvent:
-    if kind == "Namespace":
-        return NamespacesListed(views=tuple(_namespace_view(one) for one in items))
-    return PodsListed(views=tuple(_pod_view(one) for one in items))
-
-
-def _event(kind: str, change: str, document: Document) -> ClusterEvent | None:
-    if change == "BOOKMARK":
-        return None
-    if kind == "Pod":
-        return PodChanged(view=_pod_view(document), is_gone=change == "DELETED")
-    view = _namespace_view(document)
-    if change == "DELETED":
-        view = replace(view, state=NamespaceState.ABSENT)
-    return NamespaceChanged(view=view)
-
-
-def _namespace_view(document: Document) -> NamespaceView:
-    meta = document["metadata"]
-    is_ending = (
-        bool(meta.get("deletionTimestamp"))
-        or document.get("status", {}).get("phase") == "Terminating"
-    )
-    return NamespaceView(
-        name=meta["name"],
-        uid=meta["uid"],
-        state=NamespaceState.TERMINATING if is_ending else NamespaceState.ACTIVE,
-        labels=meta.get("labels") or {},
-        annotations=meta.get("annotations") or {},
-    )
-
-
-def _pod_view(document: Document) -> PodView:
-    meta, status = document["metadata"], document.get("status") or {}
-    conditions = {one["type"]: one for one in status.get("conditions") or ()}
-    containers = status.get("containerStatuses") or ()
-    reason, message = _trouble(status, conditions, containers)
-    return PodView(
-        name=meta["name"],
-        namespace=meta["namespace"],
-        phase=status.get("phase", "Pending"),
-        is_ready=conditions.get("Ready", {}).get("status") == "True",
-        is_terminating=bool(meta.get("deletionTimestamp")),
-        restarts=sum(one.get("restartCount", 0) for one in containers),
-        reason=reason,
-        message=message,
-        address=status.get("podIP", ""),
-        annotations=meta.get("annotations") or {},
-    )
-
-
-def _trouble(
-    status: Document, conditions: Document, containers: Iterable[Document]
-) -> tuple[str, str]:
-    """Return the most telling reason and message of a pod that does not run well."""
-    scheduled = conditions.get("PodScheduled", {})
-    found = [(status.get("reason", ""), status.get("message", ""))]
-    for one in containers:
-        last = one.get("lastState", {}).get("terminated") or {}
-        waiting = one.get("state", {}).get("waiting") or {}
-        ended = one.get("state", {}).get("terminated") or {}
-        if last.get("reason") == "OOMKilled" and not one.get("ready"):
-            found.append(("OOMKilled", last.get("message", "")))
-        found.extend((each.get("reason", ""), each.get("message", "")) for each in (waiting, ended))
-    if scheduled.get("status") == "False":
-        found.append((scheduled.get("reason", ""), scheduled.get("message", "")))
-    quiet = {"", "ContainerCreating", "PodInitializing", "Completed"}
-    return next(((reason, text) for reason, text in found if reason not in quiet), ("", ""))

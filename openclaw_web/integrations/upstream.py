@@ -141,7 +141,7 @@ class Answer:
         self._connection = connection
         self._idle_seconds = idle_seconds
         self._parts: list[bytes] = []
-        self._waiting_bytes = 0
+        self.waiting_bytes = 0
         self._is_complete = False
         self._error: VendorError | None = None
         self._news = asyncio.Event()
@@ -163,7 +163,7 @@ class Answer:
             if self._parts:
                 data = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
                 self._parts.clear()
-                self._waiting_bytes = 0
+                self.waiting_bytes = 0
                 self._connection.resume()
                 yield data
             elif self._error is not None:
@@ -180,8 +180,8 @@ class Answer:
 
     def add(self, data: bytes) -> None:
         self._parts.append(data)
-        self._waiting_bytes += len(data)
-        if self._waiting_bytes > HIGH_WATER_BYTES:
+        self.waiting_bytes += len(data)
+        if self.waiting_bytes > HIGH_WATER_BYTES:
             self._connection.pause()
         self._news.set()
 

@@ -60,10 +60,8 @@ class OperatorJob(SQLModel, table=True):
             "box_id",
             unique=True,
             postgresql_where=sa.text(
-
-                    "status = 'queued'::job_status AND box_id IS NOT NULL AND job_type <> "
-                    "'health_check'::job_type"
-
+                "status = 'queued'::job_status AND box_id IS NOT NULL AND job_type <> "
+                "'health_check'::job_type"
             ),
         ),
         sa.Index(

@@ -13,6 +13,7 @@ from openclaw_web.local.places import PROJECT, Identity
 
 GUARDIAN = PROJECT / "simulators" / "guardian.py"
 GRACE_SECONDS = 5.0
+PRIVATE_FILES = 0o077  # the umask: what a child writes is its own, whatever our shell says
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,5 +81,6 @@ def start(command: Command, *, log: Path) -> Child:
             env=None if command.environment is None else dict(command.environment),
             cwd="/" if command.identity else PROJECT,
             start_new_session=True,
+            umask=PRIVATE_FILES,
         )
     return Child(process)

@@ -58,6 +58,11 @@ class Places:
         return self.home / "simulators"
 
     @property
+    def cluster(self) -> Path:
+        """The cluster's state; the boxes' user passes through it to the boxes' own folders."""
+        return self.outside / "cluster"
+
+    @property
     def volumes(self) -> Path:
         return self.outside / "volumes"
 

@@ -155,8 +155,9 @@ def _copy(package: Path, copied: Path) -> None:
     fresh = copied.with_name(f"{PACKAGE}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     shutil.copytree(package, fresh, symlinks=True)
-    for folder, _, _ in os.walk(copied.parent):
-        Path(folder).chmod(0o755)  # whatever the umask: the server's user reads it
+    for path in copied.parent.rglob("*"):  # whatever the umask was: the server's user reads it
+        if not path.is_symlink():
+            path.chmod(0o755 if path.is_dir() or os.access(path, os.X_OK) else 0o644)
     fresh.rename(copied)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from openclaw_web.local.children import Command
 
@@ -32,7 +33,8 @@ class Service:
     """One child of the supervisor.
 
     `prepare` runs before every start and may write files; `is_ready` looks from outside whether it
-    serves. `needs` names what must be ready before the first start. A lower `ending` ends earlier.
+    serves; `sign_of_life` is a file that a service without a port keeps touching. `needs` names
+    what must be ready before the first start. A lower `ending` ends earlier.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Service:
     needs: tuple[str, ...] = ()
     kind: Kind = Kind.SERVICE
     port: int | None = None
+    sign_of_life: Path | None = None
     address: str = ""
     ending: int = 0
     start_seconds: float = START_SECONDS

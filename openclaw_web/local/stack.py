@@ -11,7 +11,7 @@ from typing import Any
 
 from openclaw_web.local import frontend, keys, ports, postgres, valkey
 from openclaw_web.local.children import Command
-from openclaw_web.local.places import PROJECT, Identity, Places, is_passable, write_secret
+from openclaw_web.local.places import PROJECT, Places, write_secret
 from openclaw_web.local.postgres import Postgres
 from openclaw_web.local.services import Kind, Service
 from openclaw_web.local.valkey import Valkey
@@ -45,6 +45,7 @@ PAGES = {  # the path under /dev of each simulator's pages
     "mail": "inbox",
 }
 STEPS = ("worker and web", "simulators", "servers")  # the order of ending
+WORKER_SIGN = "worker.alive"  # the worker writes it into the state folder every few seconds
 BUILD_SECONDS = 600.0
 TASK_SECONDS = 120.0
 WORKER_GRACE_SECONDS = 4.0
@@ -172,7 +173,15 @@ def services_of(stack: Stack) -> list[Service]:
         port=stack.port,
         address=stack.url,
     )
-    worker = _ours(stack, "worker", "Operator", needs=("prepare", *everything))
+    alive = stack.places.home / WORKER_SIGN
+    worker = _ours(
+        stack,
+        "worker",
+        "Operator",
+        needs=("prepare", *everything),
+        is_ready=alive.exists,
+        sign_of_life=alive,
+    )
     return [*found, *pages, first_steps, web, worker]
 
 
@@ -276,7 +285,7 @@ def _simulator_options(stack: Stack, part: str) -> list[str]:
     places = stack.places
     common = [
         *("--port", str(stack.ports[part])),
-        *("--state", str(places.simulators / part)),
+        *("--state", str(places.cluster if part == "kubernetes" else places.simulators / part)),
         *("--public-url", stack.page(part)),
         *("--token-file", str(stack.simulator_token)),
     ]
@@ -296,19 +305,13 @@ def _cluster_options(stack: Stack) -> list[str]:
         "env": {"PYTHONPATH": str(PROJECT), "PYTHONUNBUFFERED": "1"},
     }
     images.write_text(json.dumps({BOX_IMAGE: agent}, indent=1), encoding="utf-8")
-    identity = box_identity(stack.places)
+    identity = stack.places.identity
     return [
         *("--images", str(images)),
         *("--kubeconfig", str(stack.kubeconfig)),
         *("--volumes", str(stack.places.volumes)),
         *(("--run-as", str(identity)) if identity else ()),
     ]
-
-
-def box_identity(places: Places) -> Identity | None:
-    """Return the boxes' user; `None` when it could not even reach the interpreter and the code."""
-    needed = (Path(sys.executable).parent, Path(sys.executable).resolve().parent, PROJECT)
-    return places.identity if all(is_passable(folder) for folder in needed) else None
 
 
 def _ours(
@@ -321,8 +324,11 @@ def _ours(
     **more: Any,
 ) -> Service:
     """Return a service that is a command of our own, with its settings in the state folder."""
+    sign = more.get("sign_of_life")
 
     def prepare() -> Command:
+        if sign is not None:
+            sign.unlink(missing_ok=True)
         return Command(
             words=[sys.executable, "-m", "openclaw_web", subcommand, *options],
             environment=child_environment(stack),

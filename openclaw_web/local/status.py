@@ -1,6 +1,7 @@
 """How a running stack is, looked at from outside by whoever may read its state folder."""
 
 import os
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from openclaw_web.local.screen import BOLD, DIM, GREEN, RED, Screen
 from openclaw_web.local.services import Kind, Phase
 
 OK, UNHEALTHY, NOT_RUNNING = 0, 1, 3  # 3: "not running", as init scripts say it (LSB)
+SIGN_SECONDS = 30.0  # the worker gives one every 5 s
 TITLE_WIDTH, STATE_WIDTH, PID_WIDTH = 18, 12, 9
 
 
@@ -92,6 +94,7 @@ def _service(kept: dict[str, Any]) -> ServiceStatus:
     is_task = kept["kind"] == Kind.TASK
     is_there = kept["phase"] == (Phase.DONE if is_task else Phase.READY)
     answers = not kept["port"] or ports.answers(kept["port"])
+    answers = answers and _is_fresh(kept["sign_of_life"])
     is_healthy = is_there and (is_task or (_lives(kept["pid"]) and answers))
     return ServiceStatus(
         name=kept["name"],
@@ -103,6 +106,16 @@ def _service(kept: dict[str, Any]) -> ServiceStatus:
         restarts=kept["restarts"],
         log=kept["log"],
     )
+
+
+def _is_fresh(sign_of_life: str) -> bool:
+    """Say whether the file was touched lately; a service that has none cannot fail this."""
+    if not sign_of_life:
+        return True
+    try:
+        return time.time() - Path(sign_of_life).stat().st_mtime < SIGN_SECONDS
+    except OSError:
+        return False
 
 
 def _lives(pid: int | None) -> bool:

@@ -96,10 +96,6 @@ def _tell_warnings(made: Stack, screen: Screen) -> None:
         if not made.has(part):
             names = " or ".join(stack.REPLACED_BY[part])
             screen.warning(f"{title}: yours is used, since {names} is set")
-    if made.places.identity and made.has("kubernetes") and not stack.box_identity(made.places):
-        screen.warning(
-            "Boxes run as root here: the Python in use lies below a folder that only root may enter"
-        )
 
 
 def _write_state(made: Stack, runs: Sequence[Run]) -> None:
@@ -111,6 +107,7 @@ def _write_state(made: Stack, runs: Sequence[Run]) -> None:
             "phase": run.phase.value,
             "pid": run.pid,
             "port": run.service.port,
+            "sign_of_life": str(run.service.sign_of_life or ""),
             "address": run.service.address,
             "restarts": run.restarts,
             "log": str(run.log),

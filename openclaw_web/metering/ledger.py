@@ -161,7 +161,8 @@ async def _write_or_split(session: AsyncSession, events: Sequence[Event], settle
 
 async def _write_batch(session: AsyncSession, events: Sequence[Event], settled: Settled) -> None:
     batch = msgspec.json.encode(events).decode()
-    rows = (await session.execute(_WRITE, {"batch": batch})).all()
+    connection = await session.connection()
+    rows = (await connection.execute(_WRITE, {"batch": batch})).all()
     without_period = {row.request_id for row in rows if row.request_id is not None}
     for event in events:
         if event.request_id in without_period:

@@ -39,12 +39,14 @@ class Underway:
         self.requests[customer_id] = self.requests_of(customer_id) + 1
         return Reservation(customer_id, tokens)
 
-    def end(self, reservation: Reservation) -> None:
-        customer_id = reservation.customer_id
-        self.tokens[customer_id] -= reservation.tokens
-        self.requests[customer_id] -= 1
-        if not self.requests[customer_id]:
-            del self.requests[customer_id], self.tokens[customer_id]
+    def leave(self, reservation: Reservation) -> None:
+        """Free the place of a request whose client has gone; its tokens are still to come."""
+        _take(self.requests, reservation.customer_id, 1)
+
+    def end(self, reservation: Reservation, *, has_left: bool) -> None:
+        _take(self.tokens, reservation.customer_id, reservation.tokens)
+        if not has_left:
+            self.leave(reservation)
 
     def tokens_of(self, customer_id: UUID) -> int:
         return self.tokens.get(customer_id, 0)
@@ -56,7 +58,7 @@ class Underway:
 def expected_tokens(body_bytes: int, max_tokens: int | None) -> int:
     """Estimate what a request will use; a guess, only held while it runs."""
     answer = EXPECTED_ANSWER_TOKENS if max_tokens is None else max(0, max_tokens)
-    return min(body_bytes // CHARACTERS_PER_TOKEN + answer, LARGEST_RESERVATION)
+    return max(1, min(body_bytes // CHARACTERS_PER_TOKEN + answer, LARGEST_RESERVATION))
 
 
 def room(*, used: int, unwritten: int, underway: int, limit: int) -> Room:
@@ -86,5 +88,8 @@ class RequestRate:
         self._buckets[customer_id] = (level - 1, now)
         return 0.0
 
-    def forget(self, customer_id: UUID) -> None:
-        self._buckets.pop(customer_id, None)
+
+def _take(counts: dict[UUID, int], customer_id: UUID, count: int) -> None:
+    counts[customer_id] -= count
+    if not counts[customer_id]:
+        del counts[customer_id]

@@ -52,7 +52,8 @@ async def open_period(
     """Open a period, or complete the provisional row that the proxy opened on its own."""
     if period_end <= period_start:
         raise PeriodError("The period ends before it starts.")
-    await session.execute(_CUSTOMER_LOCK, {"name": f"period:{customer_id}"})
+    connection = await session.connection()
+    await connection.execute(_CUSTOMER_LOCK, {"name": f"period:{customer_id}"})
     await _close_earlier(session, customer_id, period_start)
     row = insert(UsageMonthly).values(
         id=uuid4(),

@@ -106,7 +106,8 @@ async def daily_usage(session: AsyncSession, customer_id: UUID, *, days: int) ->
     """Return the last `days` days of business time (UTC, today included) by model, oldest first."""
     today = (await business_now(session)).date()
     day, model = col(UsageDaily.day), col(UsageDaily.model)
-    rows = await session.execute(
+    connection = await session.connection()
+    rows = await connection.execute(
         sa.select(
             day,
             model,
@@ -167,7 +168,8 @@ async def usage_sums(
     ).where(col(UsageDaily.customer_id) == customer_id, col(UsageDaily.day).between(first, last))
     parts = (ledger.where(in_period), ledger.where(~in_period), monthly, daily)
     # One statement sees one moment, so the sums agree while proxies write.
-    row = (await session.execute(sa.select(*(part.scalar_subquery() for part in parts)))).one()
+    sums = sa.select(*(part.scalar_subquery() for part in parts))
+    row = (await (await session.connection()).execute(sums)).one()
     mine, others, by_month, by_day = (int(value or 0) for value in row)
     return mine, by_month, by_day - others
 

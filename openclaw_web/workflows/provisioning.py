@@ -1,4 +1,4 @@
-"""From a paid chat to a box that answers: what boxes, chat, checkout and mails have to do with it."""
+"""From a paid chat to a box that answers: what it means for chat, checkout and mails."""
 
 from typing import Any
 from uuid import UUID
@@ -27,6 +27,9 @@ from openclaw_web.onboarding.service import BOT_TOKEN_PURPOSE, FROM_US
 
 ACTOR = "provisioning"
 PROVIDER = "kimi-coding"
+ARRIVALS = frozenset(
+    {ChangeKind.LIVE, ChangeKind.RECOVERED, ChangeKind.REACTIVATED, ChangeKind.UPDATED}
+)
 # What a chat's answers mean to an assistant, in words for its USER.md.
 STYLES = {
     "direct": "short and direct, without pleasantries",
@@ -86,7 +89,7 @@ async def start_box(
 
 async def box_changed(session: AsyncSession, change: BoxChange) -> None:
     """Draw the conclusions of what a task did to a box; a repeated change says nothing twice."""
-    if change.kind in {ChangeKind.LIVE, ChangeKind.RECOVERED, ChangeKind.REACTIVATED}:
+    if change.kind in ARRIVALS:
         await _note_delivery(session, change)
     if change.kind is ChangeKind.PROVISION_FAILED:
         await _note_failure(session, change)

@@ -1,7 +1,7 @@
 """Start the stand-in as a pod does: `python -m simulators.agent`, the rest in the environment.
 
 OPENCLAW_CONFIG_PATH names the configuration, OPENCLAW_STATE_DIR the folder that survives restarts,
-OPENCLAW_USER_FILE an optional mounted USER.md. POD_IP and PORT_<port> say where to listen. Started
+OPENCLAW_USER_MD an optional mounted USER.md. POD_IP and PORT_<port> say where to listen. Started
 as root with RUN_AS_UID and RUN_AS_GID, it gives root up before it talks to anybody.
 """
 
@@ -65,7 +65,7 @@ async def _run(http: httpx.AsyncClient, live: LiveConfig, state: Path) -> None:
     server = await _listen(health, live.current)
     spool = Spool(state)
     client = TelegramClient(http, live)
-    user_file = os.environ.get("OPENCLAW_USER_FILE")
+    user_file = os.environ.get("OPENCLAW_USER_MD")
     assistant = Assistant(
         http,
         live,

@@ -24,7 +24,6 @@ from simulators.kubernetes.folders import Owner, check_reachable, passage
 from simulators.kubernetes.images import Images
 from simulators.kubernetes.kubelet import Kubelet
 from simulators.kubernetes.logs import LogFiles
-from simulators.kubernetes.namespaces import ensure_default_account
 from simulators.kubernetes.page import page
 from simulators.kubernetes.pod import Node
 from simulators.kubernetes.process import Lifeline
@@ -89,7 +88,6 @@ class ControlPlane:
         for name in FIRST_NAMESPACES:
             if self.cluster.find(resources.NAMESPACES, "", name) is None:
                 self.cluster.create(resources.NAMESPACES, "", {"metadata": {"name": name}})
-                ensure_default_account(self.cluster, name)
         self._kubelet.start()
         self._controllers.start()
         working = asyncio.ensure_future(self._controllers.run())

@@ -125,7 +125,17 @@ class Cluster:
         if write.manager is not None and not write.applied:
             schema = self.schemas.definition(resource.definition)
             one = ownership.record_update(self.schemas, schema, None, one, write.manager)
-        return one if write.dry_run else self.store.write(resource, one)
+        if write.dry_run:
+            return one
+        made = self.store.write(resource, one)
+        if resource is resources.NAMESPACES:
+            self.ensure_account(name_of(made))
+        return made
+
+    def ensure_account(self, namespace: str) -> None:
+        """Give a namespace the service account that its pods run as."""
+        if self.find(resources.SERVICE_ACCOUNTS, namespace, "default") is None:
+            self.create(resources.SERVICE_ACCOUNTS, namespace, {"metadata": {"name": "default"}})
 
     def replace(
         self,

@@ -32,6 +32,7 @@ class Surroundings(Protocol):
     lifeline: process.Lifeline
     stopping: asyncio.Event
     folder: Path
+    is_leaving: bool
 
     @property
     def place(self) -> Place: ...
@@ -237,6 +238,9 @@ class Container:
         pod_grace = self._pod.current()["spec"]["terminationGracePeriodSeconds"]
         liveness = spec.get("livenessProbe") or {}
         own_deadline = time.monotonic() + liveness.get("terminationGracePeriodSeconds", pod_grace)
+        if not self._must_end.is_set() and not self._pod.is_leaving:
+            message = f"Stopping container {self.name}"
+            self._pod.recorder.normal(self._pod.current(), "Killing", message, self._part)
         running.terminate()
         while not exited.done():
             left = min(own_deadline, self._pod.deadline) - time.monotonic()

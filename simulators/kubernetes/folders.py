@@ -35,7 +35,9 @@ class File:
 
 def private_folder(path: Path, owner: Owner | None) -> Path:
     """Make a folder for its owner alone; the folders above it can be passed through."""
-    path.parent.mkdir(mode=TRAVERSE_ONLY, parents=True, exist_ok=True)
+    for folder in reversed(path.parents):
+        if not folder.exists():
+            passage(folder)
     path.mkdir(mode=PRIVATE, exist_ok=True)
     give(path, owner)
     return path

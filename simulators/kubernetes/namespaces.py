@@ -22,14 +22,10 @@ class Namespaces:
         if namespace is None:
             return None
         if not is_terminating(namespace):
-            self._ensure_account(name)
+            self._cluster.ensure_account(name)
         else:
             self._empty(namespace)
         return None
-
-    def _ensure_account(self, name: str) -> None:
-        if self._cluster.find(resources.SERVICE_ACCOUNTS, name, "default") is None:
-            ensure_default_account(self._cluster, name)
 
     def _empty(self, namespace: Object) -> None:
         name = name_of(namespace)
@@ -69,11 +65,6 @@ class Namespaces:
             namespace,
             {**status, "phase": "Terminating", "conditions": conditions},
         )
-
-
-def ensure_default_account(cluster: Cluster, namespace: str) -> None:
-    with contextlib.suppress(ApiError):
-        cluster.create(resources.SERVICE_ACCOUNTS, namespace, {"metadata": {"name": "default"}})
 
 
 def _without_hold(namespace: Object) -> Object:

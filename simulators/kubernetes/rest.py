@@ -28,6 +28,15 @@ from simulators.kubernetes.requests import Target
 from simulators.kubernetes.watch import LONGEST_SECONDS, Watch, stream
 
 _PLAIN_SUBRESOURCES = ("", "status", "finalize")
+# Deleting one of these answers with the object, of all others with a Status (as the real server).
+_RETURNED_WHEN_DELETED = (
+    resources.PODS,
+    resources.SERVICES,
+    resources.CLAIMS,
+    resources.VOLUMES,
+    resources.QUOTAS,
+    resources.SERVICE_ACCOUNTS,
+)
 _INTERACTIVE = ("exec", "attach", "portforward", "proxy")
 
 
@@ -218,7 +227,7 @@ class Rest:
     async def _delete(self, request: Request, target: Target) -> Response:
         how = await _deletion(request)
         one, gone = self.cluster.delete(target.resource, target.namespace, target.name, how)
-        if not gone:
+        if not gone or target.resource in _RETURNED_WHEN_DELETED:
             return _present(request, target, one)
         details = {**errors.about(target.resource, target.name), "uid": uid_of(one)}
         return answer(_success(details))

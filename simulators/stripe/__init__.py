@@ -1,4 +1,4 @@
-"""Stripe on a laptop: its REST API, hosted checkout and portal pages, and signed webhooks, kept in a file.
+"""Stripe on a laptop: its REST API, hosted checkout and portal pages, and signed webhooks.
 
 The version spoken is the one that the official Python library of `requirements.txt` is pinned to.
 """

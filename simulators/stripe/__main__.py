@@ -1,4 +1,4 @@
-"""`python -m simulators.stripe --port N --state DIR --public-url URL --token-file F --key-file F`."""
+"""`python -m simulators.stripe --port N --state DIR --public-url URL …`: starts the simulator."""
 
 from pathlib import Path
 

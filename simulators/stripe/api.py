@@ -81,9 +81,7 @@ class Api:
             answer = self._answer(call, request_id)
         except StripeError as error:
             answer = Answer(status=error.status, body=_json(error.body()))
-        return Answer(
-            status=answer.status, body=answer.body, headers={**headers, **answer.headers}
-        )
+        return Answer(status=answer.status, body=answer.body, headers={**headers, **answer.headers})
 
     def _check_credentials(self, headers: dict[str, str]) -> None:
         given = _credential(headers.get("authorization", ""))

@@ -1,8 +1,8 @@
-"""Puts the simulator together: the API, the pages, the control endpoints and what runs beside them."""
+"""Puts the simulator together: API, pages, control endpoints, and what runs beside them."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from simulators import Options
-from simulators.stripe import control, schedule
+from simulators.stripe import board, control, pages, schedule
 from simulators.stripe.api import Api, Call
 from simulators.stripe.clock import Clock
 from simulators.stripe.courier import Courier
@@ -27,7 +27,7 @@ def build(chosen: Options, key: str) -> Starlette:
     world = World(store=store, clock=Clock(store), public_url=chosen.public_url)
 
     @contextlib.asynccontextmanager
-    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(_app: Starlette) -> AsyncGenerator[None]:
         courier = Courier(world)
         world.wake = courier.wake
         tasks = [
@@ -45,7 +45,9 @@ def build(chosen: Options, key: str) -> Starlette:
     return Starlette(
         routes=[
             Route("/v1/{path:path}", _api(Api(world, key)), methods=EVERY_METHOD),
-            *control.routes(world),
+            *control.Buttons(world).routes(),
+            *pages.routes(world),
+            *board.routes(world),
         ],
         lifespan=lifespan,
         exception_handlers={control.Refused: control.refused, Exception: _broken},

@@ -9,7 +9,9 @@ from simulators.stripe.store import Json, new_id
 from simulators.stripe.world import Operation, Params, World, check_currency, merge_metadata
 
 PRODUCT_TEXTS = ("description", "statement_descriptor", "unit_label", "url")
-PRODUCT_PARAMS = "name active description images metadata statement_descriptor unit_label url expand"
+PRODUCT_PARAMS = (
+    "name active description images metadata statement_descriptor unit_label url expand"
+)
 PRICE_CHANGES = "active nickname metadata lookup_key transfer_lookup_key tax_behavior expand"
 LONGEST_INTERVAL = {"day": 1095, "week": 156, "month": 36, "year": 3}
 
@@ -173,9 +175,7 @@ def _amount(params: Params) -> int:
     if amount is None:
         raise required("unit_amount")
     if amount < 0:
-        raise invalid(
-            "Invalid non-negative integer", "unit_amount", "parameter_invalid_integer"
-        )
+        raise invalid("Invalid non-negative integer", "unit_amount", "parameter_invalid_integer")
     return amount
 
 
@@ -206,9 +206,7 @@ def _name_price(world: World, price: Json, params: Params) -> None:
         if other["lookup_key"] != wanted or other["id"] == price["id"]:
             continue
         if not params.get("transfer_lookup_key"):
-            raise invalid(
-                f"A price (`{other['id']}`) already uses that lookup key.", "lookup_key"
-            )
+            raise invalid(f"A price (`{other['id']}`) already uses that lookup key.", "lookup_key")
         events.changed(world, "price.updated", other, {**other, "lookup_key": None})
     price["lookup_key"] = wanted
 

@@ -199,8 +199,7 @@ def _added(world: World, before: Json, wish: Json, where: str) -> Json:
     current = items_of(before)
     if any(item["price"]["id"] == price["id"] for item in current):
         raise invalid(
-            "Cannot add multiple subscription items with the same plan:"
-            f" {price['id']}.",
+            f"Cannot add multiple subscription items with the same plan: {price['id']}.",
             f"{where}[price]",
         )
     period = (current[0]["current_period_start"], current[0]["current_period_end"])

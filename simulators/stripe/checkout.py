@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 from simulators.stripe import changes, customers, events, lifecycle, payments
 from simulators.stripe.cards import Card
 from simulators.stripe.clock import DAY, HOUR
-from simulators.stripe.errors import StripeError, invalid, required, unsupported
+from simulators.stripe.errors import invalid, required, unsupported
 from simulators.stripe.paging import LIST_PARAMS, answer, listing, within
 from simulators.stripe.store import Json, new_id
 from simulators.stripe.world import Operation, Params, World, merge_metadata
@@ -56,7 +56,9 @@ def retrieve(world: World, _params: Params, identifier: str) -> Json:
 
 
 def list_sessions(world: World, params: Params) -> Json:
-    exact = {key: params[key] for key in ("subscription", "status", "payment_intent") if key in params}
+    exact = {
+        key: params[key] for key in ("subscription", "status", "payment_intent") if key in params
+    }
 
     def wanted(session: Json) -> bool:
         return all(session[key] == value for key, value in exact.items()) and within(
@@ -81,7 +83,7 @@ def expire_operation(world: World, _params: Params, identifier: str) -> Json:
     session = world.need("checkout.session", identifier)
     if session["status"] != "open":
         raise invalid(
-            f"Only Checkout Sessions with a status in [\"open\"] can be expired. This Checkout"
+            f'Only Checkout Sessions with a status in ["open"] can be expired. This Checkout'
             f" Session has a status of `{session['status']}`."
         )
     return expire(world, session)
@@ -231,12 +233,12 @@ NOTHING = (
     " origin_context payment_intent payment_link phone_number_collection recovered_from"
     " setup_intent shipping_address_collection shipping_cost submit_type subscription"
     " wallet_options"
-).split()
+)
 
 
 def _blanks() -> Json:
     return {
-        **dict.fromkeys(NOTHING),
+        **dict.fromkeys(NOTHING.split()),
         "automatic_tax": {"enabled": False, "liability": None, "provider": None, "status": None},
         "custom_fields": [],
         "custom_text": dict.fromkeys(

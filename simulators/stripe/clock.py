@@ -2,7 +2,7 @@
 
 import calendar
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -37,7 +37,7 @@ class Clock:
             self._store.set_setting(OFFSET, ahead)
 
     @contextmanager
-    def held_at(self, moment: int) -> Iterator[None]:
+    def held_at(self, moment: int) -> Generator[None]:
         """Let what happens inside happen at exactly this moment."""
         self._held = moment
         try:

@@ -75,44 +75,49 @@ def deliveries(world: World, limit: int = SHOWN_DELIVERIES) -> list[Json]:
     return [dict(row) for row in rows]
 
 
-def routes(world: World) -> list[Route]:
-    """Return the JSON endpoints; the guard in front asks for the token."""
+class Buttons:
+    """The JSON endpoints; the guard in front asks for the token."""
 
-    async def get_clock(_request: Request) -> JSONResponse:
-        return JSONResponse(clock_state(world))
+    def __init__(self, world: World) -> None:
+        self._world = world
 
-    async def post_advance(request: Request) -> JSONResponse:
-        return JSONResponse(await advance(world, (await _body(request)).get("seconds")))
+    def routes(self) -> list[Route]:
+        both = ["GET", "POST"]
+        again = "/_control/events/{identifier}/redeliver"
+        return [
+            Route("/_control/clock", self._clock),
+            Route("/_control/clock/advance", self._advance, methods=["POST"]),
+            Route("/_control/delivery", self._delivery, methods=both),
+            Route("/_control/settings", self._settings, methods=both),
+            Route("/_control/deliveries", self._deliveries),
+            Route(again, self._redeliver, methods=["POST"]),
+        ]
 
-    async def delivery(request: Request) -> JSONResponse:
+    async def _clock(self, _request: Request) -> JSONResponse:
+        return JSONResponse(clock_state(self._world))
+
+    async def _advance(self, request: Request) -> JSONResponse:
+        return JSONResponse(await advance(self._world, (await _body(request)).get("seconds")))
+
+    async def _delivery(self, request: Request) -> JSONResponse:
         if request.method == "POST":
-            set_switches(world, await _body(request))
-        return JSONResponse(courier.switches(world))
+            set_switches(self._world, await _body(request))
+        return JSONResponse(courier.switches(self._world))
 
-    async def settings(request: Request) -> JSONResponse:
+    async def _settings(self, request: Request) -> JSONResponse:
         if request.method == "POST":
             choice = (await _body(request)).get(lifecycle.AFTER_LAST_RETRY)
             if choice not in CHOICES:
                 raise Refused(f"{lifecycle.AFTER_LAST_RETRY} is one of {', '.join(CHOICES)}")
-            world.store.set_setting(lifecycle.AFTER_LAST_RETRY, choice)
-        chosen = world.store.setting(lifecycle.AFTER_LAST_RETRY, CHOICES[0])
+            self._world.store.set_setting(lifecycle.AFTER_LAST_RETRY, choice)
+        chosen = self._world.store.setting(lifecycle.AFTER_LAST_RETRY, CHOICES[0])
         return JSONResponse({lifecycle.AFTER_LAST_RETRY: chosen})
 
-    async def get_deliveries(_request: Request) -> JSONResponse:
-        return JSONResponse({"deliveries": deliveries(world)})
+    async def _deliveries(self, _request: Request) -> JSONResponse:
+        return JSONResponse({"deliveries": deliveries(self._world)})
 
-    async def post_redeliver(request: Request) -> JSONResponse:
-        return JSONResponse(redeliver(world, request.path_params["identifier"]))
-
-    both = ["GET", "POST"]
-    return [
-        Route("/_control/clock", get_clock),
-        Route("/_control/clock/advance", post_advance, methods=["POST"]),
-        Route("/_control/delivery", delivery, methods=both),
-        Route("/_control/settings", settings, methods=both),
-        Route("/_control/deliveries", get_deliveries),
-        Route("/_control/events/{identifier}/redeliver", post_redeliver, methods=["POST"]),
-    ]
+    async def _redeliver(self, request: Request) -> JSONResponse:
+        return JSONResponse(redeliver(self._world, request.path_params["identifier"]))
 
 
 async def refused(_request: Request, error: Exception) -> JSONResponse:

@@ -67,7 +67,9 @@ def pay(world: World, params: Params, identifier: str) -> Json:
     if invoice["status"] == "draft":
         invoice = invoicing.finalize(world, invoice)
     if invoice["status"] not in {"open", "paid"}:
-        raise invalid(f"Invoice is {invoice['status']} and cannot be paid", None, "invoice_not_open")
+        raise invalid(
+            f"Invoice is {invoice['status']} and cannot be paid", None, "invoice_not_open"
+        )
     subscription = world.store.get(invoicing.subscription_of(invoice)) or {}
     if "payment_method" in params:
         method = world.refer("payment_method", params["payment_method"], "payment_method")
@@ -102,7 +104,9 @@ def void(world: World, _params: Params, identifier: str) -> Json:
 def finalize(world: World, _params: Params, identifier: str) -> Json:
     invoice = world.need("invoice", identifier)
     if invoice["status"] != "draft":
-        raise invalid("This invoice is already finalized, you can't re-finalize a non-draft invoice.")
+        raise invalid(
+            "This invoice is already finalized, you can't re-finalize a non-draft invoice."
+        )
     return invoicing.finalize(world, invoice)
 
 
@@ -119,14 +123,24 @@ def create_preview(world: World, params: Params) -> Json:
     if outcome.bills_now:
         moments = (world.now(), world.now())
         return invoicing.compose(
-            world, outcome.after, outcome.lines, identifier, "subscription_update", moments
+            world,
+            outcome.after,
+            outcome.lines,
+            identifier=identifier,
+            reason="subscription_update",
+            period=moments,
         )
     items = lifecycle.items_of(outcome.after)
     start = items[0]["current_period_end"]
     renewal = [_renewal(world, outcome.after, item) for item in items]
     period = (items[0]["current_period_start"], start)
     return invoicing.compose(
-        world, outcome.after, [*outcome.lines, *renewal], identifier, "upcoming", period
+        world,
+        outcome.after,
+        [*outcome.lines, *renewal],
+        identifier=identifier,
+        reason="upcoming",
+        period=period,
     )
 
 

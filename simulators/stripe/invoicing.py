@@ -1,4 +1,4 @@
-"""Invoices from draft to paid: totals, numbers, the customer's balance, and collecting the money."""
+"""Invoices from draft to paid: totals, numbers, the customer's balance, collecting the money."""
 
 from collections.abc import Iterable, Iterator
 
@@ -10,7 +10,7 @@ from simulators.stripe.paging import listing
 from simulators.stripe.store import Json, new_id
 from simulators.stripe.world import World
 
-ACCOUNT = "OpenClaw Cloud (simulated)"
+ACCOUNT = "Test shop"
 DRAFT_SECONDS = HOUR  # Stripe finalises a renewal's draft about an hour after the period's turn
 RETRY_DAYS = (3, 5, 7)  # Stripe's custom retry schedule, at its defaults
 
@@ -26,7 +26,9 @@ def draft(
 ) -> Json:
     """Store a draft with these lines and everything that was waiting for the next invoice."""
     identifier = new_id("in")
-    invoice = compose(world, subscription, new_lines, identifier, reason, period)
+    invoice = compose(
+        world, subscription, new_lines, identifier=identifier, reason=reason, period=period
+    )
     for waiting in waiting_items(world, subscription):
         world.store.put({**waiting, "invoice": identifier})
     invoice["automatically_finalizes_at"] = finalizes_at
@@ -37,6 +39,7 @@ def compose(
     world: World,
     subscription: Json,
     new_lines: Iterable[Line],
+    *,
     identifier: str,
     reason: str,
     period: tuple[int, int],
@@ -259,23 +262,23 @@ NOTHING = (
     " ending_balance footer from_invoice hosted_invoice_url invoice_pdf last_finalization_error"
     " latest_revision next_payment_attempt number on_behalf_of receipt_number rendering"
     " shipping_cost shipping_details statement_descriptor test_clock webhooks_delivered_at"
-).split()
+)
 ZEROES = (
     "amount_overpaid amount_paid amount_shipping attempt_count post_payment_credit_notes_amount"
     " pre_payment_credit_notes_amount"
-).split()
+)
 EMPTY_LISTS = (
     "customer_tax_ids default_tax_rates discounts total_discount_amounts"
     " total_pretax_credit_amounts total_taxes"
-).split()
+)
 
 
 def _blanks() -> Json:
     """Return what no invoice of this simulator uses, so that answers have all their fields."""
     return {
-        **dict.fromkeys(NOTHING),
-        **dict.fromkeys(ZEROES, 0),
-        **{name: [] for name in EMPTY_LISTS},
+        **dict.fromkeys(NOTHING.split()),
+        **dict.fromkeys(ZEROES.split(), 0),
+        **{name: [] for name in EMPTY_LISTS.split()},
         "account_country": "US",
         "account_name": ACCOUNT,
         "attempted": False,

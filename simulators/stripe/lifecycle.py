@@ -273,7 +273,7 @@ NOTHING = (
     " canceled_at customer_account days_until_due default_source ended_at latest_invoice"
     " next_pending_invoice_item_invoice on_behalf_of pause_collection pending_invoice_item_interval"
     " pending_setup_intent pending_update schedule test_clock transfer_data trial_end trial_start"
-).split()
+)
 
 
 def _new(world: World, wish: Start) -> Json:
@@ -287,7 +287,7 @@ def _new(world: World, wish: Start) -> Json:
     return {
         "id": identifier,
         "object": "subscription",
-        **dict.fromkeys(NOTHING),
+        **dict.fromkeys(NOTHING.split()),
         "automatic_tax": {"disabled_reason": None, "enabled": False, "liability": None},
         "billing_cycle_anchor": now,
         "billing_mode": {

@@ -1,4 +1,4 @@
-"""What a subscription costs: the lines of its invoices, and what a change in mid-period is worth."""
+"""What a subscription costs: the lines of its invoices, and what a change in a period is worth."""
 
 from dataclasses import dataclass
 from fractions import Fraction
@@ -47,7 +47,7 @@ def for_period(item: Json, name: str, start: int, end: int) -> Line:
     return Line(
         item=item,
         amount=cost(item),
-        description=f"{item['quantity']} × {name} (at {each})",
+        description=f"{item['quantity']} × {name} (at {each})",  # noqa: RUF001 - Stripe's own sign
         start=start,
         end=end,
     )

@@ -23,13 +23,13 @@ def answer(url: str, params: Params, objects: Iterable[Json]) -> Json:
     """Return the page of a list that the parameters ask for; `objects` come newest first."""
     limit = params.get("limit", DEFAULT_LIMIT)
     if not 1 <= limit <= LARGEST_LIMIT:
-        bound = "greater than or equal to 1" if limit < 1 else f"less than or equal to {LARGEST_LIMIT}"
+        bound = (
+            "greater than or equal to 1" if limit < 1 else f"less than or equal to {LARGEST_LIMIT}"
+        )
         raise invalid(f"This value must be {bound}.", "limit")
     after, before = params.get("starting_after"), params.get("ending_before")
     if after and before:
-        raise invalid(
-            "You cannot use both ending_before and starting_after.", "starting_after"
-        )
+        raise invalid("You cannot use both ending_before and starting_after.", "starting_after")
     if before:
         newer = _until(objects, before)
         return listing(url, newer[-limit:], has_more=len(newer) > limit)

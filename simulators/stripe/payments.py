@@ -96,7 +96,9 @@ def new_intent(world: World, customer: str, amount: int, currency: str, descript
     return events.created(world, "payment_intent.created", intent)
 
 
-def attempt(world: World, intent: Json, method: Json | None, *, on_session: bool) -> StripeError | None:
+def attempt(
+    world: World, intent: Json, method: Json | None, *, on_session: bool
+) -> StripeError | None:
     """Try to take the intent's money from a card; return why not, after recording it."""
     if method is None:
         refusal = StripeError(NO_CARD, status=400, code="resource_missing", keeps_changes=True)
@@ -106,9 +108,7 @@ def attempt(world: World, intent: Json, method: Json | None, *, on_session: bool
     if card.at == "attach" or (card.at == "later" and not on_session):
         charge = _charge(world, intent, method, card)
         events.created(world, "charge.failed", charge)
-        refusal = card_declined(
-            card.sentence, "card_declined", card.refusal, charge=charge["id"]
-        )
+        refusal = card_declined(card.sentence, "card_declined", card.refusal, charge=charge["id"])
         _refused(world, intent, method, refusal, charge["id"])
         return refusal
     charge = _charge(world, intent, method, None)
@@ -367,8 +367,7 @@ def _charge_to_refund(world: World, params: Params) -> Json:
     intent = world.refer("payment_intent", params["payment_intent"], "payment_intent")
     if intent["status"] != "succeeded":
         raise invalid(
-            "This PaymentIntent"
-            f" ({intent['id']}) does not have a successful charge to refund.",
+            f"This PaymentIntent ({intent['id']}) does not have a successful charge to refund.",
             None,
             "payment_intent_unexpected_state",
         )
@@ -395,9 +394,7 @@ OPERATIONS = (
         run=attach_operation,
         supports="customer expand",
     ),
-    Operation(
-        method="POST", path="/v1/payment_methods/{}/detach", run=detach, supports="expand"
-    ),
+    Operation(method="POST", path="/v1/payment_methods/{}/detach", run=detach, supports="expand"),
     _retrieve("payment_intent", "/v1/payment_intents/{}"),
     Operation(
         method="GET",

@@ -70,21 +70,14 @@ def step(world: World, until: int) -> bool:
         return False
     moment, subject = due
     with world.store.transaction(), world.clock.held_at(moment):
+        world.clock.move_to(moment)
         STEPS[subject["object"]](world, subject)
     return True
 
 
 async def advance(world: World, target: int) -> int:
     """Move the clock to a moment, through everything that happens on the way; return how much."""
-    steps = 0
-    while True:
-        due = next_due_at(world)
-        if due is None or due > target:
-            break
-        world.clock.move_to(due)
-        step(world, due)
-        steps += 1
-        await asyncio.sleep(0)
+    steps = await _catch_up(world, target)
     world.clock.move_to(target)
     return steps
 
@@ -92,6 +85,13 @@ async def advance(world: World, target: int) -> int:
 async def keep_time(world: World) -> None:
     """Let time pass by itself, for as long as the simulator runs."""
     while True:
-        while step(world, world.now()):
-            await asyncio.sleep(0)
+        await _catch_up(world, world.now())
         await asyncio.sleep(TICK_SECONDS)
+
+
+async def _catch_up(world: World, until: int) -> int:
+    steps = 0
+    while step(world, until):
+        steps += 1
+        await asyncio.sleep(0)  # let requests be answered in between
+    return steps

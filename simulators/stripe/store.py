@@ -8,7 +8,7 @@ import json
 import secrets
 import sqlite3
 import string
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ class Store:
         self.sql.close()
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self) -> Generator[None]:
         """All or nothing; an inner transaction belongs to the outer one."""
         if self._depth == 0:
             self.sql.execute("BEGIN IMMEDIATE")
@@ -132,8 +132,7 @@ class Store:
     def next_due(self) -> tuple[int, Json] | None:
         """Return the earliest moment at which an object changes by itself, and that object."""
         row = self.sql.execute(
-            "SELECT due_at, body FROM objects WHERE due_at IS NOT NULL"
-            " ORDER BY due_at, seq LIMIT 1"
+            "SELECT due_at, body FROM objects WHERE due_at IS NOT NULL ORDER BY due_at, seq LIMIT 1"
         ).fetchone()
         return (row["due_at"], json.loads(row["body"])) if row else None
 

@@ -1,6 +1,6 @@
 """The subscription part of the API; `lifecycle` and `changes` hold what it does."""
 
-from simulators.stripe import changes, events, lifecycle
+from simulators.stripe import changes, lifecycle
 from simulators.stripe.errors import StripeError, invalid, missing, required
 from simulators.stripe.paging import LIST_PARAMS, answer, within
 from simulators.stripe.store import Json

@@ -73,7 +73,9 @@ def _checked_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.netloc:
         raise invalid(
-            "Invalid URL: An explicit scheme (such as https) must be provided.", "url", "url_invalid"
+            "Invalid URL: An explicit scheme (such as https) must be provided.",
+            "url",
+            "url_invalid",
         )
     if parts.hostname not in LOOPBACK_HOSTS:
         raise unsupported("webhook URLs outside 127.0.0.1 and localhost", "url")
@@ -88,9 +90,7 @@ OPERATIONS = (
         supports=f"{CHANGES} api_version",
         required="url enabled_events",
     ),
-    Operation(
-        method="GET", path="/v1/webhook_endpoints", run=list_endpoints, supports=LIST_PARAMS
-    ),
+    Operation(method="GET", path="/v1/webhook_endpoints", run=list_endpoints, supports=LIST_PARAMS),
     Operation(method="GET", path="/v1/webhook_endpoints/{}", run=retrieve, supports="expand"),
     Operation(
         method="POST",

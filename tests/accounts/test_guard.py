@@ -11,6 +11,7 @@ from uuid import uuid4
 import pytest
 import reflex as rx
 from reflex_base.registry import RegistrationContext
+from reflex_base.utils.format import format_event_handler
 from starlette.websockets import WebSocketDisconnect
 
 from openclaw_web.accounts import cookies, live, websockets
@@ -93,7 +94,7 @@ class Tab:
         return self.connecting.__exit__(*error)
 
     def send(self, handler, page="/notebook", **payload):
-        name = handler if isinstance(handler, str) else rx.event.get_handler_name(handler)
+        name = handler if isinstance(handler, str) else format_event_handler(handler)
         event = {
             "name": name,
             "payload": payload,

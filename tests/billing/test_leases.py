@@ -29,11 +29,11 @@ async def test_without_a_request_there_is_nothing_to_take(session, customer):
 
 async def test_a_request_made_meanwhile_is_served_too(session, customer):
     await billing.request_sync(session, customer.id)
-    served = await leases.take(session, customer.id, owner=ONE)
+    served = await leases.take(session, customer.id, owner=ONE) or 0
     await billing.request_sync(session, customer.id)
     now = await business_now(session)
     assert not await leases.finish(session, customer.id, owner=ONE, served=served, now=now)
-    again = await leases.take(session, customer.id, owner=ONE)
+    again = await leases.take(session, customer.id, owner=ONE) or 0
     assert await leases.finish(session, customer.id, owner=ONE, served=again, now=now)
     assert await leases.take(session, customer.id, owner=TWO) is None
 
@@ -41,7 +41,7 @@ async def test_a_request_made_meanwhile_is_served_too(session, customer):
 async def test_a_worker_that_lost_its_lease_writes_nothing(session, customer, monkeypatch):
     monkeypatch.setattr(leases, "LEASE", -leases.LEASE)
     await billing.request_sync(session, customer.id)
-    served = await leases.take(session, customer.id, owner=ONE)
+    served = await leases.take(session, customer.id, owner=ONE) or 0
     await leases.take(session, customer.id, owner=TWO)
     now = await business_now(session)
     with pytest.raises(leases.LeaseLostError):
@@ -53,6 +53,7 @@ async def test_an_error_keeps_the_request_and_lets_it_rest(session, customer):
     await leases.take(session, customer.id, owner=ONE)
     await leases.fail(session, customer.id, owner=ONE, error="key sk_test_abc", can_retry=True)
     row = await queries.find_sync(session, customer.id)
+    assert row is not None
     assert (row.requested_seq, row.synced_seq, row.error) == (1, 0, "key [redacted]")
     assert await leases.take(session, customer.id, owner=TWO) is None
 

@@ -11,9 +11,11 @@ from openclaw_web.billing.mapping import (
     GRACE,
     KEPT_AFTER_END,
     ConcernCode,
+    Decision,
     Desired,
     Facts,
     Known,
+    Verdict,
     decide,
 )
 from openclaw_web.billing.models import SubscriptionStatus, Tier
@@ -60,6 +62,17 @@ def unpaid(*, since: datetime, id: str = "in_open") -> StripeInvoice:  # noqa: A
         PAID, id=id, status="open", paid_cents=0, remaining_cents=4900,
         created=since, finalized_at=since, due_at=since,
     )  # fmt: skip
+
+
+def decided(given_facts: Facts) -> Decision:
+    decision = decide(given_facts).current
+    assert decision is not None
+    return decision
+
+
+def chosen(verdict: Verdict) -> str:
+    assert verdict.current is not None
+    return verdict.current.stripe_subscription_id
 
 
 def facts(*subscriptions, **fields) -> Facts:
@@ -119,7 +132,7 @@ CELLS = {
 @pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS.keys())
 def test_a_cell_of_the_table(cell):
     given_facts, status, is_entitled = cell
-    decision = decide(given_facts).current
+    decision = decided(given_facts)
     assert (decision.status, decision.is_entitled) == (status, is_entitled)
     runs = status in {"active", "trialing", "past_due"}
     assert decision.desired is (Desired.ACTIVE if runs else Desired.SUSPENDED)
@@ -135,7 +148,7 @@ def test_without_a_payment_there_is_no_row(status):
 
 def test_the_grace_clock_does_not_depend_on_when_we_looked():
     late = facts(replace(SUB, status="past_due"), invoices=(unpaid(since=NOW),))
-    decisions = [decide(replace(late, now=NOW + hours * DAY / 24)).current for hours in (0, 30)]
+    decisions = [decided(replace(late, now=NOW + hours * DAY / 24)) for hours in (0, 30)]
     assert {one.past_due_since for one in decisions} == {NOW}
     assert {one.grace_until for one in decisions} == {NOW + GRACE}
 
@@ -144,7 +157,7 @@ def test_of_two_paid_subscriptions_the_earlier_counts_and_an_admin_hears_of_the_
     second = replace(SUB, id="sub_2", created=SUB.created + DAY)
     for both in ((SUB, second), (second, SUB)):
         verdict = decide(facts(*both))
-        assert verdict.current.stripe_subscription_id == "sub_1"
+        assert chosen(verdict) == "sub_1"
         assert [(one.code, one.subject) for one in verdict.concerns] == [
             (ConcernCode.DUPLICATE, "sub_2")
         ]
@@ -152,34 +165,34 @@ def test_of_two_paid_subscriptions_the_earlier_counts_and_an_admin_hears_of_the_
 
 def test_a_paid_subscription_counts_before_one_that_is_not():
     verdict = decide(facts(replace(SUB, status="unpaid"), replace(SUB, id="sub_2"), known=KNOWN))
-    assert verdict.current.stripe_subscription_id == "sub_2"
+    assert chosen(verdict) == "sub_2"
 
 
 def test_a_customer_who_comes_back_gets_the_new_subscription():
     ended = replace(SUB, status="canceled", ended_at=NOW)
     cancelled = replace(KNOWN, status=SubscriptionStatus.CANCELLED)
     verdict = decide(facts(ended, replace(SUB, id="sub_2"), known=cancelled))
-    assert verdict.current.stripe_subscription_id == "sub_2"
+    assert chosen(verdict) == "sub_2"
 
 
 def test_a_smaller_plan_waits_for_the_turn_of_the_period():
     smaller = replace(SUB, price_lookup_key=plan_of(Tier.STARTER).lookup_key)
-    now = decide(facts(smaller, known=KNOWN)).current
+    now = decided(facts(smaller, known=KNOWN))
     assert (now.tier, now.pending_tier) == (Tier.PRO, Tier.STARTER)
     turned = replace(smaller, period_start=SUB.period_end, period_end=SUB.period_end + 30 * DAY)
-    then = decide(facts(turned, known=KNOWN)).current
+    then = decided(facts(turned, known=KNOWN))
     assert (then.tier, then.pending_tier) == (Tier.STARTER, None)
 
 
 def test_a_bigger_plan_counts_at_once():
     bigger = replace(SUB, price_lookup_key=plan_of(Tier.TEAM).lookup_key)
-    decision = decide(facts(bigger, known=KNOWN)).current
+    decision = decided(facts(bigger, known=KNOWN))
     assert decision.tier is Tier.TEAM
     assert decision.tokens_limit == plan_of(Tier.TEAM).tokens_limit
 
 
 def test_a_replaced_price_is_known_by_its_tier():
-    decision = decide(facts(replace(SUB, price_lookup_key=None))).current
+    decision = decided(facts(replace(SUB, price_lookup_key=None)))
     assert decision.tier is Tier.PRO
 
 
@@ -188,7 +201,7 @@ def test_a_price_that_is_not_ours_gives_nothing_and_is_said_aloud():
     verdict = decide(facts(foreign))
     assert verdict.current is None
     assert [one.code for one in verdict.concerns] == [ConcernCode.UNKNOWN_PRICE]
-    assert decide(facts(foreign, known=KNOWN)).current.tier is Tier.PRO
+    assert decided(facts(foreign, known=KNOWN)).tier is Tier.PRO
 
 
 def test_a_subscription_that_vanished_changes_nothing_and_is_said_aloud():
@@ -203,21 +216,21 @@ def test_a_box_is_kept_a_week_and_as_long_as_was_paid_for():
         invoices=(unpaid(since=NOW - DAY),),
         known=KNOWN,
     )
-    assert decide(unpaid_end).current.delete_after == NOW + KEPT_AFTER_END
+    assert decided(unpaid_end).delete_after == NOW + KEPT_AFTER_END
     paid_end = facts(replace(SUB, status="canceled", ended_at=NOW), invoices=(PAID,), known=KNOWN)
-    assert decide(paid_end).current.delete_after == SUB.period_end
-    assert decide(replace(paid_end, holds=("dispute",))).current.delete_after is None
+    assert decided(paid_end).delete_after == SUB.period_end
+    assert decided(replace(paid_end, holds=("dispute",))).delete_after is None
 
 
 def test_a_period_is_paid_once_its_newest_invoice_is():
     waiting = replace(SUB, latest_invoice_id="in_open")
-    decision = decide(facts(waiting, invoices=(PAID, unpaid(since=NOW)))).current
+    decision = decided(facts(waiting, invoices=(PAID, unpaid(since=NOW))))
     assert not decision.is_period_paid
-    assert decide(facts(invoices=(PAID,))).current.is_period_paid
+    assert decided(facts(invoices=(PAID,))).is_period_paid
 
 
 def test_tokens_given_by_an_admin_are_added_to_the_plan():
-    decision = decide(facts(extra_tokens=1_000_000)).current
+    decision = decided(facts(extra_tokens=1_000_000))
     assert decision.tokens_limit == plan_of(Tier.PRO).tokens_limit + 1_000_000
 
 

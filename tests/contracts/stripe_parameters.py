@@ -1,4 +1,4 @@
-"""Derives from the official library which parameters Stripe takes, and writes what the simulator reads.
+"""Derives from the official library which parameters Stripe takes, for the simulator to read.
 
 `python -m tests.contracts.stripe_parameters` rewrites `simulators/stripe/parameters.json`, which is
 due when the library is pinned anew or when an operation supports more.
@@ -24,7 +24,7 @@ SCALARS = {str: "string", int: "integer", float: "number", bool: "boolean"}
 
 
 def derive() -> dict:
-    declared = {}
+    declared: dict[str, tuple] = {}
     for module in _service_modules():
         for method, path, shape in _calls(module):
             declared.setdefault(f"{method} {path}", shape)  # shapes are loaded when needed: slow
@@ -34,7 +34,7 @@ def derive() -> dict:
         names = operation.supports.split()
         operations[operation.key] = _fields(shape, names) if shape else {}
         _check(operation.key, operations[operation.key], names)
-    routes = {}
+    routes: dict[str, list[str]] = {}
     for key in sorted(declared):
         method, path = key.split(" ")
         routes.setdefault(method, []).append(path)
@@ -60,23 +60,24 @@ def _calls(module):
             continue
         for call in ast.walk(node):
             if isinstance(call, ast.Call) and getattr(call.func, "attr", "") == "_request":
-                path = re.sub(r"\{[^}]*\}", "{}", _path(call.args[1]))
+                path = re.sub(r"\{[^}]*\}", "{}", _text(call.args[1]))
                 if path.startswith("/v1"):
-                    yield call.args[0].value.upper(), path, (module, node)
+                    yield _text(call.args[0]).upper(), path, (module, node)
 
 
-def _path(node):
+def _text(node) -> str:
+    """Return a string of the source, also the one in `"/v1/…/{id}".format(…)`."""
     return node.value if isinstance(node, ast.Constant) else node.func.value.value
 
 
 def _shape(module, function):
+    """Return the TypedDict of a method's parameters, None when it takes none."""
     for argument in function.args.args:
         if argument.arg == "params":
-            name = re.search(r"\w+Params\b", ast.unparse(argument.annotation))[0]
-            tree = ast.parse(inspect.getsource(module))
-            for node in ast.walk(tree):
+            (name,) = re.findall(r"\w+Params\b", ast.unparse(argument.annotation))
+            for node in ast.walk(ast.parse(inspect.getsource(module))):
                 if isinstance(node, ast.ImportFrom) and name in {one.name for one in node.names}:
-                    return getattr(importlib.import_module(node.module), name)
+                    return getattr(importlib.import_module(node.module or ""), name)
     return None
 
 
@@ -85,12 +86,14 @@ def _fields(shape, supported):
     module = importlib.import_module(shape.__module__)
     fields = {}
     for name, hint in shape.__annotations__.items():
+        if name in stripe.RequestOptions.__annotations__:
+            continue
         inner = [one.partition(".")[2] for one in supported if one.split(".")[0] == name]
         fields[name] = _type(hint, [] if "" in inner else inner, module) if inner else None
     return fields
 
 
-def _type(hint, supported, module):
+def _type(hint, supported, module):  # noqa: PLR0911 - one for each kind of type
     if isinstance(hint, str | typing.ForwardRef):
         text = hint if isinstance(hint, str) else hint.__forward_arg__
         hint = eval(text, vars(module))  # noqa: S307 - the installed library's own annotation
@@ -126,7 +129,12 @@ def _union(arguments, supported, module):
 
 
 def as_text():
-    return json.dumps(derive(), indent=1, sort_keys=True) + "\n"
+    """One line for each operation and method, so that a difference can be read."""
+    parts = []
+    for part, entries in derive().items():
+        lines = [f"  {json.dumps(key)}: {json.dumps(entries[key])}" for key in sorted(entries)]
+        parts.append(f" {json.dumps(part)}: {{\n" + ",\n".join(lines) + "\n }")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
 if __name__ == "__main__":

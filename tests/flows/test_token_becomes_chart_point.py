@@ -96,7 +96,7 @@ async def test_a_token_becomes_a_chart_point(session, proxy_url, kimi):
         queued = await client.post(
             f"{url}/_control/answers",
             json={"answers": [answer | {"cached_tokens": 800}] * 4},
-            headers={"authorization": f"Bearer {token}"},
+            headers={"x-simulator-token": token},
         )
         assert queued.is_success, queued.text
         asked = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 100}
@@ -130,7 +130,7 @@ async def shown(session, customer_id, *, requests):
         days = await queries.daily_usage(session, customer_id, days=1)
         if sum(day.requests for day in days) == requests:
             break
-        await session.rollback()
+        await session.commit()
         await asyncio.sleep(0.05)
     (day,) = days
     return day.requests, day.prompt_tokens, day.cached_tokens, day.completion_tokens

@@ -19,7 +19,16 @@ from openclaw_web.gateway import settling
 from openclaw_web.gateway.proxy import make_proxy
 from openclaw_web.metering import spool
 from openclaw_web.metering.ledger import Event
-from tests.gateway.upstream_server import DONE, USAGE, USAGE_CHUNK, chunk, completion, stream, whole
+from tests.gateway.upstream_server import (
+    ANTHROPIC_STREAM,
+    DONE,
+    USAGE,
+    USAGE_CHUNK,
+    chunk,
+    completion,
+    stream,
+    whole,
+)
 
 CANARY = "the-canary-sings-4711"
 LEAVE_A_SPOOL = """
@@ -137,13 +146,19 @@ async def test_what_a_killed_proxy_left_is_counted_once_at_the_next_start(
     )
     await dead.communicate(b"\n".join(msgspec.json.encode(event) for event in events))
     assert dead.returncode == -signal.SIGKILL
+    (left,) = [folder for folder in root.iterdir() if list(folder.glob("*.jsonl"))]
+    copy = next(left.glob("*.jsonl")).read_bytes()
     for _ in range(2):
         heir = make_proxy()
         await heir.start()
-        found = await settled(holder, ledger, 5)
+        for _ in range(500):
+            if not left.exists():
+                break
+            await asyncio.sleep(0.01)
         await heir.stop()
-    assert len(found) == 5
-    assert len(list(root.iterdir())) == 1, "only the running proxy's folder is left"
+        assert len(await ledger(holder)) == 5
+        left.mkdir()
+        (left / "00000001.jsonl").write_bytes(copy)  # as if the first heir had died too
 
 
 async def test_a_living_proxys_spool_is_left_alone(tmp_path, holder):
@@ -207,3 +222,26 @@ async def test_no_prompt_and_no_answer_is_kept_anywhere(holder, upstream, ledger
     assert holder.clear.encode() not in kept
     ours = [record for record in caplog.records if record.name.startswith("openclaw_web")]
     assert CANARY not in "".join(record.getMessage() + str(record.exc_text) for record in ours)
+
+
+async def test_a_client_that_left_frees_its_place_at_once(holder, upstream, ledger):
+    go_on = asyncio.Event()
+    upstream.will(*[stream(chunk("a"), USAGE_CHUNK + DONE, before=go_on)] * 4)
+    body = {"model": "k2p5", "messages": [], "stream": True}
+    for _ in range(4):
+        async with holder.client.stream("POST", "/chat/completions", json=body) as response:
+            if response.status_code == 200:
+                await anext(response.aiter_raw())
+        await asyncio.sleep(0.05)  # the server sees the closed socket
+    assert len(upstream.seen) == 4
+    go_on.set()
+    assert len(await settled(holder, ledger, 4)) == 4
+
+
+async def test_an_anthropic_stream_that_is_cut_is_estimated(holder, upstream, ledger):
+    upstream.will(stream(*ANTHROPIC_STREAM[:2], cut=True))
+    response = await holder.message(stream=True)
+    assert b"event: error" in response.content
+    ((event, meta),) = await ledger(holder)
+    assert (event.prompt_tokens, meta.estimated) == (100, True)
+    assert event.completion_tokens >= 2

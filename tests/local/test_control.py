@@ -19,6 +19,7 @@ HOLDER = (
 def holder(tmp_path):
     words = [sys.executable, "-c", HOLDER, str(tmp_path)]
     with subprocess.Popen(words, stdout=subprocess.PIPE) as process:  # noqa: S603 - ours
+        assert process.stdout
         assert process.stdout.readline() == b"mine\n"
         yield process
         process.kill()
@@ -77,7 +78,7 @@ def test_a_service_whose_process_is_gone_is_not_healthy(tmp_path, holder):
     dead.wait()
     service = {
         "name": "kimi", "title": "Kimi", "kind": "service", "phase": "ready", "pid": dead.pid,
-        "port": None, "address": "", "restarts": 0, "log": "",
+        "port": None, "sign_of_life": "", "address": "", "restarts": 0, "log": "",
     }  # fmt: skip
     control.write_state(tmp_path, {"url": "x", "services": [service]})
 

@@ -89,6 +89,7 @@ def test_what_the_command_prints_is_in_the_log(tmp_path):
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a process another user")
 def test_as_root_a_command_can_run_as_another_user(tmp_path):
     identity = unprivileged_identity()
+    assert identity
     log = tmp_path / "log"
     child = children.start(Command(words=["/usr/bin/id", "-u"], identity=identity), log=log)
 

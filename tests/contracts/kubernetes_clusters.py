@@ -1,0 +1,165 @@
+"""Clusters for the contract tests: how to start one, and how to ask it."""
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes import client, config
+from kubernetes.client.rest import ApiException
+
+from tests.contracts.simulator_process import Simulator, eventually, running
+
+REAL = os.environ.get("TEST_KUBECONFIG", "")
+IMAGE = "agent:1"
+AGENT = """
+import http.server, json, os, signal, sys, time
+begun = time.monotonic()
+files = os.environ.get("MOUNT_DATA", ".")
+print("hello from", os.environ["POD_IP"], flush=True)
+if os.environ.get("CRASH"):
+    sys.exit(3)
+if os.environ.get("STUBBORN"):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+time.sleep(float(os.environ.get("LISTEN_AFTER", "0")))
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        is_broken = os.path.exists(os.path.join(files, "broken" + self.path.replace("/", "-")))
+        body = json.dumps({"env": dict(os.environ), "pid": os.getpid(), "argv": sys.argv}).encode()
+        self.send_response(503 if is_broken else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *_):
+        pass
+place = (os.environ["POD_IP"], int(os.environ["PORT_8080"]))
+server = http.server.ThreadingHTTPServer(place, Handler)
+print("ready at", time.time(), flush=True)
+server.serve_forever()
+"""
+
+
+@dataclass
+class Cluster:
+    """The official clients of one cluster."""
+
+    kubeconfig: Path
+    api: client.ApiClient
+    simulator: Simulator | None = None
+
+    @property
+    def core(self) -> client.CoreV1Api:
+        return client.CoreV1Api(self.api)
+
+    def create_unchecked(self, namespace: str, body: dict[str, Any], validation: str = "") -> Any:
+        """Create a Deployment that the client's own types would refuse."""
+        custom = client.CustomObjectsApi(self.api)
+        more = {"field_validation": validation} if validation else {}
+        return custom.create_namespaced_custom_object(
+            "apps", "v1", namespace, "deployments", body, **more
+        )
+
+    @property
+    def apps(self) -> client.AppsV1Api:
+        return client.AppsV1Api(self.api)
+
+    def pods(self, namespace: str, selector: str = "") -> list[Any]:
+        return self.core.list_namespaced_pod(namespace, label_selector=selector).items
+
+    def ready_pod(self, namespace: str, seconds: float = 10) -> Any:
+        return eventually(lambda: next(filter(is_ready, self.pods(namespace)), None), seconds)
+
+    def waiting_reason(self, namespace: str, name: str) -> str:
+        found = self.core.read_namespaced_pod(name, namespace).status.container_statuses or []
+        states = [one.state.waiting for one in found]
+        return states[0].reason if states and states[0] else ""
+
+    def events(self, namespace: str) -> list[tuple[str, str]]:
+        found = self.core.list_namespaced_event(namespace).items
+        return [(one.reason, one.message) for one in found]
+
+
+def is_ready(pod: Any) -> bool:
+    conditions = (pod.status and pod.status.conditions) or []
+    is_true = any(one.type == "Ready" and one.status == "True" for one in conditions)
+    return is_true and pod.metadata.deletion_timestamp is None
+
+
+def connect(kubeconfig: Path, simulator: Simulator | None = None) -> Cluster:
+    settings = client.Configuration()
+    config.load_kube_config(str(kubeconfig), client_configuration=settings)
+    return Cluster(kubeconfig, client.ApiClient(settings), simulator)
+
+
+@contextlib.contextmanager
+def simulated(folder: Path, *more: str) -> Iterator[Cluster]:
+    """Start a simulator whose only image is the agent above."""
+    folder.mkdir(parents=True, exist_ok=True)
+    agent = folder / "agent.py"
+    agent.write_text(AGENT)
+    images = {IMAGE: {"command": [sys.executable, "-u", str(agent)], "env": {"FROM_IMAGE": "yes"}}}
+    (folder / "images.json").write_text(json.dumps(images))
+    arguments = ("--images", str(folder / "images.json"), "--kubeconfig", str(folder / "config"))
+    with running("kubernetes", folder, *arguments, *more) as simulator:
+        cluster = connect(folder / "config", simulator)
+        try:
+            yield cluster
+        finally:
+            cluster.api.rest_client.pool_manager.clear()
+
+
+def refused(call: Callable[[], Any]) -> tuple[int, str, str]:
+    """Return code, reason and message of the refusal that a call must end in."""
+    with pytest.raises(ApiException) as caught:
+        call()
+    status = json.loads(caught.value.body or "{}")
+    return caught.value.status or 0, status.get("reason", ""), status.get("message", "")
+
+
+def pod_spec(**more: Any) -> dict[str, Any]:
+    """Return a pod spec with one agent; `env` is a mapping, the rest goes to the container."""
+    env = [{"name": key, "value": value} for key, value in more.pop("env", {}).items()]
+    volumes, grace = more.pop("volumes", []), more.pop("grace", 2)
+    port = {"name": "http", "containerPort": 8080}
+    probe = {"httpGet": {"path": "/readyz", "port": "http"}, "periodSeconds": 1}
+    container = {"name": "agent", "image": IMAGE, "ports": [port], "readinessProbe": probe}
+    return {
+        "terminationGracePeriodSeconds": grace,
+        "containers": [{**container, "env": env, **more}],
+        "volumes": volumes,
+    }
+
+
+def pod(name: str, **more: Any) -> dict[str, Any]:
+    return {"metadata": {"name": name, "labels": {"app": name}}, "spec": pod_spec(**more)}
+
+
+def deployment(name: str, replicas: int = 1, **more: Any) -> dict[str, Any]:
+    labels = {"app": name}
+    strategy = more.pop("strategy", {"type": "Recreate"})
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name},
+        "spec": {
+            "replicas": replicas,
+            "strategy": strategy,
+            "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": pod_spec(**more)},
+        },
+    }
+
+
+def claim(name: str = "data") -> dict[str, Any]:
+    wanted = {"requests": {"storage": "1Gi"}}
+    spec = {"accessModes": ["ReadWriteOncePod"], "resources": wanted}
+    return {"metadata": {"name": name}, "spec": spec}
+
+
+DATA_VOLUME = {"name": "data", "persistentVolumeClaim": {"claimName": "data"}}
+DATA_MOUNT = {"name": "data", "mountPath": "/data"}

@@ -1,0 +1,75 @@
+"""`python -m openclaw_web proxy`: the same proxy without pages, in a process of its own."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+from sqlmodel import select
+
+from openclaw_web.local import ports
+from openclaw_web.metering import service as metering
+from openclaw_web.metering.models import UsageMonthly
+from tests.factories import make_box, make_subscription
+from tests.gateway.upstream_server import DONE, USAGE_CHUNK, chunk, stream
+
+PROJECT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+async def alone(database, redis, valkey_server, proxy_settings, tmp_path):
+    assert redis
+    port = ports.free_port()
+    environment = {
+        **os.environ,
+        "DATABASE_URL": database,
+        "REDIS_URL": valkey_server.url,
+        "PORT": str(port),
+        "UPSTREAM_URL": proxy_settings.upstream_url,
+    }
+    with (tmp_path / "log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "openclaw_web", "proxy"),
+            env=environment,
+            cwd=PROJECT,
+            stderr=log,
+        )
+    async with httpx.AsyncClient(
+        base_url=f"http://127.0.0.1:{port}/proxy/v1", trust_env=False
+    ) as client:
+        for _ in range(400):
+            with contextlib.suppress(httpx.TransportError):
+                await client.get(f"http://127.0.0.1:{port}/healthz")
+                break
+            assert process.returncode is None, (tmp_path / "log").read_text()
+            await asyncio.sleep(0.05)
+        yield process, client
+    if process.returncode is None:
+        process.kill()
+        await process.wait()
+
+
+async def test_it_serves_counts_and_ends_without_losing_anything(
+    alone, session, upstream, tmp_path
+):
+    process, client = alone
+    box = await make_box(session, subscription=await make_subscription(session))
+    issued = await metering.issue_token(session, customer_id=box.customer_id, box_id=box.id)
+    await session.commit()
+    upstream.will(stream(chunk("a"), USAGE_CHUNK, DONE))
+    response = await client.post(
+        "/chat/completions",
+        json={"model": "k2p5", "messages": [], "stream": True},
+        headers={"authorization": f"Bearer {issued.clear}"},
+    )
+    assert (response.status_code, response.content) == (200, chunk("a") + DONE)
+    process.send_signal(signal.SIGTERM)
+    await asyncio.wait_for(process.wait(), 20)
+    (period,) = await session.exec(select(UsageMonthly))
+    assert period.tokens_used == 120, (tmp_path / "log").read_text()
+    assert list((tmp_path / "spool").iterdir()) == []
+    assert issued.clear not in (tmp_path / "log").read_text()
