@@ -65,7 +65,7 @@ $(DEV_STAMP): requirements-dev.txt requirements.txt | $(PYTHON)
 # Quiet when it works; when it does not, pip's own words and one sentence with the cure.
 define install
 echo "Installing $(1) (the first time takes about a minute)"; \
-$(PYTHON) -m pip install --quiet --disable-pip-version-check -r $(1) || { \
+$(PYTHON) -m pip install -qq --disable-pip-version-check -r $(1) || { \
   echo "The packages of $(1) could not be installed: pip says why above. Without network connect first, or point pip to a mirror (PIP_INDEX_URL); then run this again." >&2; exit 1; }; \
 touch $@
 endef

@@ -23,6 +23,7 @@ from openclaw_web.core.database import close_database, engine, open_database
 from openclaw_web.core.migrations import migrate
 from openclaw_web.integrations.redis import close_redis, open_redis
 from openclaw_web.local import children, ports, scratch, valkey
+from openclaw_web.local.places import PASSABLE
 from openclaw_web.local.postgres import Postgres
 from openclaw_web.local.valkey import Valkey
 
@@ -51,6 +52,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in NOT_FOR_TESTS:
         os.environ.pop(name, None)
     os.environ.update(ENVIRONMENT)
+    SCRATCH.chmod(PASSABLE)  # as root, PostgreSQL runs as somebody else
     # SQLModel would have us call exec(); text and inserts need execute(), SQLAlchemy's own.
     config.addinivalue_line("filterwarnings", r"ignore:\s*.*session\.exec\(\):DeprecationWarning")
     config.addinivalue_line("markers", "browser: drives a real browser against a full stack")
@@ -59,6 +61,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure() -> None:
     shutil.rmtree(SCRATCH, ignore_errors=True)
+
+
+@pytest.fixture
+def passable_path() -> Path:
+    """Return a fresh folder that any user may pass through; pytest's own `tmp_path` is private."""
+    folder = Path(tempfile.mkdtemp(dir=SCRATCH))
+    folder.chmod(PASSABLE)
+    return folder
 
 
 @pytest.fixture(scope="session")

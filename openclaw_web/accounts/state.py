@@ -25,7 +25,7 @@ class AuthState(rx.State):
     """The signed-in person's state; everything in the tab is wiped when that person changes."""
 
     # Who may call the handlers of a subclass: "customer" is anybody signed in, "admin" is staff.
-    # A subclass writes `requires: ClassVar[str] = "admin"`; without ClassVar it would be a page's var.
+    # A subclass writes `requires: ClassVar[str] = ...`; without ClassVar it would be a page's var.
     requires: ClassVar[str] = CUSTOMER
 
     email: str = ""

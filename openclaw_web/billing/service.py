@@ -8,14 +8,25 @@ import sqlalchemy as sa
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openclaw_web.accounts.models import Customer
-from openclaw_web.billing import leases, mapping, queries, records
-from openclaw_web.billing.models import Checkout, CheckoutStatus, Subscription, Tier
+from openclaw_web.billing import leases, queries, records
+from openclaw_web.billing.entitlement import entitled
+from openclaw_web.billing.models import Checkout, CheckoutStatus, Tier
 from openclaw_web.billing.tiers import plan_of, plans
 from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import after_commit
 from openclaw_web.core.errors import ValidationError
 from openclaw_web.integrations import payments, redis
 from openclaw_web.integrations.payment_objects import CheckoutRequest, CheckoutSession, SaleItem
+
+__all__ = [
+    "AlreadySubscribedError",
+    "entitled",
+    "note_checkout_return",
+    "portal_url",
+    "publish_catalogue",
+    "request_sync",
+    "start_checkout",
+]
 
 BELL = "sync"
 # A checkout's id is made from its key: repeated after a crash, the request is the same to Stripe.
@@ -112,18 +123,6 @@ async def portal_url(customer: Customer, *, return_url: str) -> str:
     if customer.stripe_customer_id is None:
         raise ValidationError("There is no card to manage yet; choose a plan first.")
     return await payments.create_portal_session(customer.stripe_customer_id, return_url=return_url)
-
-
-def entitled(subscription: Subscription | None, now: datetime) -> bool:
-    """Say whether the token proxy serves this customer at this moment of business time."""
-    return subscription is not None and mapping.is_entitled(
-        subscription.status,
-        now=now,
-        period_end=subscription.current_period_end,
-        cancel_at_period_end=subscription.cancel_at_period_end,
-        trial_end=subscription.trial_end,
-        grace_until=subscription.grace_until,
-    )
 
 
 async def _lock_checkouts(session: AsyncSession, customer_id: UUID) -> None:

@@ -46,6 +46,15 @@ class BoxView:
     progress: list[str]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """A box, what it should be, and whether the operator is at it already."""
+
+    box: Box
+    desired: Desired
+    has_job: bool
+
+
 async def find_box_of_customer(session: AsyncSession, customer_id: UUID) -> Box | None:
     """Return the newest box that is not destroyed, else the newest of all."""
     found = await session.exec(
@@ -131,16 +140,8 @@ async def desired_of(session: AsyncSession, box: Box) -> tuple[Desired, Why]:
         .limit(1)
     )
     now = await business_now(session)
-    facts = Facts(
-        status=box.status,
-        is_entitled=billing.entitled(subscription, now),
-        has_hold=hold.first() is not None,
-        is_account_deleted=customer is None or customer.deleted_at is not None,
-        user_paused_at=box.user_paused_at,
-        delete_after=box.delete_after,
-        now=now,
-    )
-    return desired_state(facts)
+    holds = hold.first() is not None
+    return desired_state(_facts(box, subscription, customer, holds=holds, now=now))
 
 
 async def get_subscription(session: AsyncSession, box: Box) -> Subscription:
@@ -224,14 +225,34 @@ async def any_customers_boxes(
     return (await session.exec(statement.limit(limit))).all()
 
 
-async def any_customers_undestroyed(
+async def any_customers_standings(
     session: AsyncSession, cluster: str, *, after: UUID | None, limit: int
-) -> Sequence[Box]:
+) -> list[Standing]:
     """Return a page of the cluster's boxes in the order of their ids, for the sweep."""
-    statement = select(Box).where(Box.cluster == cluster, Box.status != BoxStatus.DESTROYED)
+    now = await business_now(session)
+    has_hold = sa.exists().where(
+        col(Hold.customer_id) == col(Box.customer_id), col(Hold.released_at).is_(None)
+    )
+    statement = (
+        select(Box, Subscription, Customer, has_hold)
+        .join(Subscription, col(Subscription.id) == col(Box.subscription_id))
+        .join(Customer, col(Customer.id) == col(Box.customer_id))
+        .where(col(Box.cluster) == cluster, col(Box.status) != BoxStatus.DESTROYED)
+        .order_by(col(Box.id))
+        .limit(limit)
+    )
     if after is not None:
         statement = statement.where(col(Box.id) > after)
-    return (await session.exec(statement.order_by(col(Box.id)).limit(limit))).all()
+    rows = (await session.exec(statement)).all()
+    busy = await jobs.any_customers_busy_boxes(session, [row[0].id for row in rows])
+    return [
+        Standing(
+            box=box,
+            desired=desired_state(_facts(box, subscription, customer, holds=held, now=now))[0],
+            has_job=box.id in busy,
+        )
+        for box, subscription, customer, held in rows
+    ]
 
 
 async def any_customers_turned_unhealthy(
@@ -257,3 +278,22 @@ async def any_customers_namespaces(
         select(Box.k8s_namespace).where(Box.cluster == cluster, col(Box.status).in_(statuses))
     )
     return found.all()
+
+
+def _facts(
+    box: Box,
+    subscription: Subscription | None,
+    customer: Customer | None,
+    *,
+    holds: bool,
+    now: datetime,
+) -> Facts:
+    return Facts(
+        status=box.status,
+        is_entitled=billing.entitled(subscription, now),
+        has_hold=holds,
+        is_account_deleted=customer is None or customer.deleted_at is not None,
+        user_paused_at=box.user_paused_at,
+        delete_after=box.delete_after,
+        now=now,
+    )

@@ -48,11 +48,13 @@ TROUBLES = {
     "bad_settings": "one of its settings cannot be used",
 }
 SUSPENDED = {
-    Why.PAUSED: "Paused by you. Its memory is kept; resume it at any time.",
-    Why.HOLD: "Suspended by us while a question about this account is open. Its memory is kept.",
-    Why.NOT_PAID: "Suspended: the subscription is not paid. Its memory is kept for now.",
+    Why.PAUSED: "Paused by you; resume it at any time.",
+    Why.HOLD: "Suspended by us while a question about this account is open.",
+    Why.NOT_PAID: "Suspended: the subscription is not paid.",
 }
-DEFAULT_SUSPENDED = "Suspended. Its memory is kept."
+DEFAULT_SUSPENDED = "Suspended."
+MEMORY_KEPT = "Its memory is kept."
+GONE = frozenset({BoxStatus.DESTROYING, BoxStatus.DESTROYED})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +82,12 @@ class Link:
 def sentence_of(situation: Situation) -> str:
     """Return what is the case, in words that need no explanation."""
     told = _status_sentence(situation)
-    if situation.memory_lost_at is not None and situation.reason != Reason.NAMESPACE_DELETED:
-        return f"{told} {MEMORY_LOST}"
-    return told
+    if situation.memory_lost_at is None or situation.status in GONE:
+        return told
+    is_told = (
+        situation.status is BoxStatus.UNHEALTHY and situation.reason == Reason.NAMESPACE_DELETED
+    )
+    return told if is_told else f"{told} {MEMORY_LOST}"
 
 
 def trouble(reason: str) -> str:
@@ -92,7 +97,7 @@ def trouble(reason: str) -> str:
 
 def links_of(situation: Situation, health: dict[str, Any], model_at: datetime | None) -> list[Link]:
     """Return pod, gateway, Telegram and model, in the order in which a message meets them."""
-    if situation.status in {BoxStatus.SUSPENDED, BoxStatus.DESTROYING, BoxStatus.DESTROYED}:
+    if situation.status in GONE or situation.status is BoxStatus.SUSPENDED:
         return [
             Link(name=name, is_ok=None, sentence="Not running.")
             for name in ("pod", "gateway", "telegram", "model")
@@ -148,7 +153,8 @@ def _updating(situation: Situation) -> str:
 
 def _suspended(situation: Situation) -> str:
     found = [text for why, text in SUSPENDED.items() if why.value == situation.reason]
-    return found[0] if found else DEFAULT_SUSPENDED
+    told = found[0] if found else DEFAULT_SUSPENDED
+    return told if situation.memory_lost_at else f"{told} {MEMORY_KEPT}"
 
 
 def _unhealthy(situation: Situation) -> str:

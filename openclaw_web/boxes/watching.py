@@ -14,6 +14,7 @@ from openclaw_web.boxes.desired import Desired
 from openclaw_web.boxes.health import Sight
 from openclaw_web.boxes.lifecycle import RUNNING
 from openclaw_web.boxes.models import Box, BoxStatus
+from openclaw_web.boxes.queries import Standing
 from openclaw_web.boxes.sentences import Reason
 from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import session_scope
@@ -149,13 +150,13 @@ async def sweep(
     after: UUID | None = None
     while True:
         async with session_scope() as session:
-            page = await queries.any_customers_undestroyed(
+            page = await queries.any_customers_standings(
                 session, cluster_name, after=after, limit=PAGE
             )
         if not page:
             break
-        after = page[-1].id
-        known |= {box.k8s_namespace for box in page}
+        after = page[-1].box.id
+        known |= {standing.box.k8s_namespace for standing in page}
         changes += await _sweep_page(cluster_name, page, namespaces, conclude)
     await _report_orphans(cluster_name, set(namespaces) - known, namespaces)
     return changes
@@ -163,23 +164,25 @@ async def sweep(
 
 async def _sweep_page(
     cluster_name: str,
-    page: Iterable[Box],
+    page: Iterable[Standing],
     namespaces: dict[str, NamespaceView],
     conclude: Conclude,
 ) -> list[BoxChange]:
-    changes: list[BoxChange] = []
-    boxes = list(page)
-    missing = [box for box in boxes if _is_missing(box, namespaces)]
+    standings = list(page)
+    missing = [one.box.k8s_namespace for one in standings if _is_missing(one.box, namespaces)]
     async with session_scope() as session:
-        is_incident = bool(missing) and await health.is_incident(
-            session, cluster_name, more=len(missing)
-        )
-    for box in boxes:
-        view = namespaces.get(box.k8s_namespace)
-        if box in missing and not is_incident:
-            changes += await _observe(box.k8s_namespace, Sight.of(view, ()), conclude)
-        async with session_scope() as session:
-            await _request_what_lacks(session, box.id)
+        if missing and await health.is_incident(session, cluster_name, more=len(missing)):
+            missing = []
+    changes: list[BoxChange] = []
+    for namespace in missing:
+        changes += await _observe(namespace, Sight.of(namespaces.get(namespace), ()), conclude)
+    for standing in standings:
+        if not standing.has_job and _wanted_job(standing.box, standing.desired) is not None:
+            async with session_scope() as session:
+                await _request_what_lacks(session, standing.box.id)
+        if standing.box.status is BoxStatus.DESTROYING:
+            async with session_scope() as session:
+                await _report_stuck(session, standing.box.id)
     return changes
 
 
@@ -191,7 +194,6 @@ def _is_missing(box: Box, namespaces: dict[str, NamespaceView]) -> bool:
 
 async def _request_what_lacks(session: AsyncSession, box_id: UUID) -> None:
     box = await queries.get_any_box(session, box_id, lock=True)
-    await _report_stuck(session, box)
     if await jobs.find_live_job_of_box(session, box.customer_id, box.id) is not None:
         return
     wanted = _wanted_job(box, (await queries.desired_of(session, box))[0])
@@ -217,8 +219,9 @@ def _wanted_job(box: Box, desired: Desired) -> JobType | None:
     return JobType.UPDATE if box.status is BoxStatus.UPDATING else JobType.PROVISION
 
 
-async def _report_stuck(session: AsyncSession, box: Box) -> None:
+async def _report_stuck(session: AsyncSession, box_id: UUID) -> None:
     """Say it when a namespace does not end; it is never forced."""
+    box = await queries.get_any_box(session, box_id, lock=True)
     if box.status is not BoxStatus.DESTROYING or box.status_changed_at is None:
         return
     if await business_now(session) - box.status_changed_at < STUCK_AFTER:

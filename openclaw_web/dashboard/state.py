@@ -44,7 +44,12 @@ HEADLINES = {
     BoxStatus.DESTROYING: ("Being deleted", "busy"),
     BoxStatus.DESTROYED: ("Deleted", "quiet"),
 }
-LINK_NAMES = {"pod": "Its process", "gateway": "Its inbox", "telegram": "Telegram", "model": "The model"}
+LINK_NAMES = {
+    "pod": "Its process",
+    "gateway": "Its inbox",
+    "telegram": "Telegram",
+    "model": "The model",
+}
 JOB_NAMES = {
     "provision": "Setting up your assistant",
     "update": "Changing your assistant",
@@ -163,7 +168,11 @@ class HomeState(UsageStrip):
         self.bot_name = view.bot_username or ""
         self.bot_link = telegram.bot_link(self.bot_name) if self.bot_name else ""
         self.links = [
-            {"name": LINK_NAMES[link.name], "sentence": link.sentence, "state": _link_state(link.is_ok)}
+            {
+                "name": LINK_NAMES[link.name],
+                "sentence": link.sentence,
+                "state": _link_state(link.is_ok),
+            }
             for link in view.links
         ]
 
@@ -254,7 +263,7 @@ def _event_row(event: EventView) -> dict[str, str]:
         "prompt": fmt.tokens(event.prompt_tokens),
         "completion": fmt.tokens(event.completion_tokens),
         "total": fmt.tokens(event.total_tokens),
-        "time": f"{event.latency_ms / 1000:.1f} s" if event.latency_ms is not None else "",
+        "time": fmt.took(event.latency_ms) if event.latency_ms is not None else "",
         "note": "estimated" if event.estimated else "",
     }
 

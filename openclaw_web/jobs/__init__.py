@@ -1,1 +1,1 @@
-"""The operator's queue: what is to be done to a box, and what became of it; the webhook inbox; alerts."""
+"""The operator's queue: what is to be done to a box, and what became of it; webhooks; alerts."""

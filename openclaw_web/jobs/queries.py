@@ -78,6 +78,18 @@ async def has_ended_since(
     return found.first() is not None
 
 
+async def any_customers_busy_boxes(session: AsyncSession, box_ids: Sequence[UUID]) -> set[UUID]:
+    """Return which of these boxes have a job that waits or runs; health checks aside."""
+    found = await session.exec(
+        select(OperatorJob.box_id).where(
+            col(OperatorJob.box_id).in_(box_ids),
+            col(OperatorJob.status).in_(LIVE),
+            OperatorJob.job_type != JobType.HEALTH_CHECK,
+        )
+    )
+    return {box_id for box_id in found.all() if box_id is not None}
+
+
 async def any_customers_job(session: AsyncSession, job_id: UUID) -> OperatorJob | None:
     return await session.get(OperatorJob, job_id)
 

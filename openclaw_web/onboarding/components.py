@@ -86,6 +86,7 @@ def press_start() -> rx.Component:
             class_name="button primary",
         ),
         rx.el.p(rx.el.span("Waiting for you to press Start", class_name="status busy")),
+        _other_bot(),
     )
 
 
@@ -106,6 +107,19 @@ def confirm_person() -> rx.Component:
             type="button",
         ),
         class_name="chips",
+    )
+
+
+def ended() -> rx.Component:
+    return _widget(
+        rx.el.p("This chat has rested for a day. Nothing is lost: it goes on where it was."),
+        rx.el.button(
+            "Go on",
+            on_click=OnboardingView.load,
+            id="go-on",
+            class_name="button primary",
+            type="button",
+        ),
     )
 
 
@@ -285,6 +299,18 @@ def _happening(line: rx.Var[dict[str, str]]) -> rx.Component:
             rx.icon("circle-check", size=18, class_name="ok-icon"),
         ),
         rx.el.span(line["text"]),
+    )
+
+
+def _other_bot() -> rx.Component:
+    return rx.el.p(
+        rx.el.button(
+            "Use another bot",
+            on_click=OnboardingView.other_bot,
+            id="other-bot",
+            class_name="button quiet",
+            type="button",
+        )
     )
 
 

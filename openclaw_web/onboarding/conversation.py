@@ -4,6 +4,7 @@ A `Step` is what the page asks for now. It follows from the documented state plu
 already, so a reload, a second tab or a lost process always shows the same question.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -44,6 +45,11 @@ class Known:
     has_customer: bool = False
     has_answered: bool = False
 
+    @property
+    def is_reachable(self) -> bool:
+        """Say whether there is a bot, and somebody who may talk to it."""
+        return self.has_bot and self.has_person
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -75,6 +81,12 @@ LANGUAGES = (
     Choice("Français", "fr"),
     Choice("Português", "pt"),
 )
+ENGLISH_NAMES = {
+    "german": "de",
+    "spanish": "es",
+    "french": "fr",
+    "portuguese": "pt",
+}
 STYLES = (
     Choice("Short and direct", "direct"),
     Choice("Warm and chatty", "warm"),
@@ -90,6 +102,7 @@ ASK_BOT = (
     "Good. Your assistant needs a Telegram bot: that is the name and picture it answers with. "
     "It takes a minute, and I check it for you."
 )
+BOT_GIVEN = "Here is my bot's token: ••••••••"
 ASK_LANGUAGE = "Which language should your assistant speak with you?"
 ASK_STYLE = "And how should it talk?"
 ASK_EMAIL = (
@@ -107,13 +120,24 @@ PAID = (
 READY = "Your assistant is up. Say something to it on Telegram, and I will see that it answers."
 LIVE = "It answered. Your assistant is live!"
 FAILED = (
-    "Something on our side went wrong while setting up your assistant. You keep your "
-    "place and your money is safe: "
-    "try again below, and if it still does not work we refund you by ourselves."
+    "Something went wrong while setting up your assistant. You keep your place: try again below. "
+    "We were told as well, and give your money back if we cannot mend it."
 )
 BACK_FROM_PAYMENT = (
     "No hurry. Nothing was charged; you can change the plan or pay when you are ready."
 )
+BOT_GONE = (
+    "Telegram does not know your bot's token any more. Please give me the new one from BotFather."
+)
+OTHER_BOT = "Of course. Please give me the other bot's token."
+ASK_BOT_AGAIN = (
+    "Your bot is not with me any more; it was given to another chat. Please give me its token "
+    "once more, then we go on where we were."
+)
+CHOOSE_AGAIN = "Of course. Which one shall it be?"
+CODE_SENT = "I mailed you a code. Please type it here."
+FRESH_LINK = "Then let us try again with a fresh link. Please press Start yourself."
+TRYING_AGAIN = "I am trying again."
 MAX_FREE_TEXT = 500
 STYLE_HINTS = {
     "short": "direct",
@@ -126,17 +150,11 @@ STYLE_HINTS = {
     "detail": "thorough",
     "long": "thorough",
 }
-TEAM_WORDS = ("team", "family", "colleague", "wife", "husband", "partner", "kids", "we ", "our ")
-HEAVY_WORDS = (
-    "research",
-    "code",
-    "coding",
-    "program",
-    "document",
-    "analys",
-    "work",
-    "business",
-    "project",
+TEAM_WORDS = re.compile(
+    r"\b(team|family|families|colleagues?|wife|husband|partner|kids|we|our)\b", re.IGNORECASE
+)
+HEAVY_WORDS = re.compile(
+    r"\b(research|cod(e|er|ing)\b|program|document|analy[sz]|work|business|project)", re.IGNORECASE
 )
 PROGRESS_STATES = (
     State.GREETING,
@@ -148,28 +166,34 @@ PROGRESS_STATES = (
     State.PROVISIONING,
     State.COMPLETE,
 )
+# A chat in these states has its bot and its person; if not, it asks for them again.
+NEEDS_BOT = frozenset(
+    {State.GATHERING_PREFERENCES, State.RECOMMENDING_TIER, State.AWAITING_PAYMENT}
+)
+
+
+FIXED_STEPS = {
+    State.NEW: Step.HELLO,
+    State.GREETING: Step.HELLO,
+    State.GATHERING_USE_CASE: Step.USE_CASE,
+    State.AWAITING_PAYMENT: Step.PAY,
+    State.PROVISIONING: Step.WATCH,
+    State.FAILED: Step.FAILED,
+    State.ABANDONED: Step.ENDED,
+}
 
 
 def step_of(state: OnboardingState, known: Known) -> Step:
     """Return what to ask for now."""
-    fixed = {
-        State.NEW: Step.HELLO,
-        State.GREETING: Step.HELLO,
-        State.GATHERING_USE_CASE: Step.USE_CASE,
-        State.AWAITING_PAYMENT: Step.PAY,
-        State.PROVISIONING: Step.WATCH,
-        State.FAILED: Step.FAILED,
-        State.ABANDONED: Step.ENDED,
-    }
-    if state in fixed:
-        return fixed[state]
-    if state is State.GATHERING_TELEGRAM:
+    if state is State.GATHERING_TELEGRAM or (state in NEEDS_BOT and not known.is_reachable):
         return _telegram_step(known)
     if state is State.GATHERING_PREFERENCES:
         return Step.STYLE if "language" in known.config else Step.LANGUAGE
+    if state is State.RECOMMENDING_TIER:
+        return _account_step(known)
     if state is State.COMPLETE:
         return Step.LIVE if known.has_answered else Step.SAY_HELLO
-    return _account_step(known)
+    return FIXED_STEPS[state]
 
 
 def _telegram_step(known: Known) -> Step:
@@ -198,13 +222,13 @@ def reply(step: Step, text: str) -> Turn | None:
 
 def recommend(config: Mapping[str, Any]) -> tuple[Tier, str]:
     """Return the tier that fits what the visitor told us, and why, in one sentence."""
-    said = f"{config.get('use_case', '')} {config.get('use_case_text', '')}".lower()
-    if any(word in said for word in TEAM_WORDS):
+    said = f"{config.get('use_case', '')} {config.get('use_case_text', '')}"
+    if TEAM_WORDS.search(said):
         return (
             Tier.TEAM,
             "You are several, and Team lets up to ten people talk to the same assistant.",
         )
-    if any(word in said for word in HEAVY_WORDS):
+    if HEAVY_WORDS.search(said):
         return (
             Tier.PRO,
             "Work with long texts uses many tokens; Pro has four times as many as Starter.",
@@ -213,6 +237,19 @@ def recommend(config: Mapping[str, Any]) -> tuple[Tier, str]:
         Tier.STARTER,
         "For everyday questions Starter is plenty: about a thousand messages a month.",
     )
+
+
+def question(step: Step, config: Mapping[str, Any]) -> str:
+    """Return what a step asks, to say it once more after something came between."""
+    if step is Step.TIER:
+        return tier_question(config)
+    return {
+        Step.LANGUAGE: ASK_LANGUAGE,
+        Step.STYLE: ASK_STYLE,
+        Step.EMAIL: ASK_EMAIL,
+        Step.CODE: CODE_SENT,
+        Step.PAY: ASK_PAYMENT,
+    }[step]
 
 
 def tier_question(config: Mapping[str, Any]) -> str:
@@ -232,8 +269,9 @@ def choices(step: Step) -> tuple[Choice, ...]:
 
 def progress(state: OnboardingState) -> int:
     """Return how many of the chat's stages are behind, for the bar at the top."""
+    reached = State.PROVISIONING if state is State.FAILED else state
     order = {known: number for number, known in enumerate(PROGRESS_STATES)}
-    return order.get(state, 0)
+    return order.get(reached, 0)
 
 
 def ask_start(bot_name: str) -> str:
@@ -262,7 +300,7 @@ def _after_use_case(text: str) -> Turn:
 
 
 def _after_language(text: str) -> Turn:
-    wanted = text.lower()
+    wanted = ENGLISH_NAMES.get(text.lower(), text.lower())
     for one in LANGUAGES:
         if wanted in {one.value, one.label.lower()}:
             return Turn([ASK_STYLE], State.GATHERING_PREFERENCES, {"language": one.value})

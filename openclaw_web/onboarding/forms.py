@@ -18,10 +18,15 @@ VISITOR_SECONDS = 30 * 86_400  # an abandoned chat can be revived for 30 days
 
 @router.get("/start/begin")
 async def begin(request: Request, tier: str = "", *, fresh: bool = False) -> RedirectResponse:
-    """Give the browser a visitor's cookie, unless it has one, and go to the chat."""
+    """Give the browser a visitor's cookie, unless it has one, and go to the chat.
+
+    `fresh` leaves the old chat behind; a link on somebody else's site cannot ask for that.
+    """
     query = f"&tier={tier}" if tier in set(Tier) else ""
     response = RedirectResponse(f"/start?begun=1{query}", status_code=SEE_OTHER)
     response.headers["Cache-Control"] = "no-store"
-    if fresh or not cookies.visitor_token(request.headers.get("cookie", "")):
+    is_foreign = request.headers.get("sec-fetch-site") in {"cross-site", "same-site"}
+    has_one = bool(cookies.visitor_token(request.headers.get("cookie", "")))
+    if not has_one or (fresh and not is_foreign):
         cookies.set_cookie(response, cookies.VISITOR_COOKIE, new_token(), seconds=VISITOR_SECONDS)
     return response

@@ -2,6 +2,7 @@
 
 import reflex as rx
 
+from openclaw_web.accounts.state import AuthState
 from openclaw_web.onboarding import components
 from openclaw_web.onboarding.conversation import PROGRESS_STATES, Step
 from openclaw_web.onboarding.state import OnboardingView
@@ -17,11 +18,13 @@ def start_page() -> rx.Component:
             rx.el.h1("Set up your assistant", class_name="visually-hidden"),
             _progress(),
             rx.cond(OnboardingView.is_loaded, _conversation(), skeleton(64, 44)),
+            rx.el.div(id="chat-end", class_name="chat-end"),
             _look_again(),
             class_name="chat",
         ),
         _composer(),
         footer=False,
+        is_signed_in=AuthState.is_signed_in,
     )
 
 
@@ -36,7 +39,7 @@ def _progress() -> rx.Component:
         role="progressbar",
         aria_label="Progress of the set-up",
         aria_valuemin="0",
-        aria_valuemax=str(stages),
+        aria_valuemax=str(stages - 1),
         aria_valuenow=OnboardingView.done.to(str),
     )
 
@@ -54,7 +57,6 @@ def _conversation() -> rx.Component:
             notice(OnboardingView.error, tone="error", icon="circle-alert", id="chat-error"),
         ),
         rx.el.div(_widget(), key=OnboardingView.step, id="widget"),
-        rx.el.div(id="chat-end"),
     )
 
 
@@ -73,6 +75,7 @@ def _widget() -> rx.Component:
         (Step.SAY_HELLO.value, components.say_hello()),
         (Step.LIVE.value, components.live()),
         (Step.FAILED.value, components.failed()),
+        (Step.ENDED.value, components.ended()),
         components.chips(),
     )
 

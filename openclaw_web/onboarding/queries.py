@@ -18,7 +18,10 @@ async def find_chat(
     statement = select(OnboardingSession).where(
         OnboardingSession.session_token == token_hash(visitor_token)
     )
-    return (await session.exec(statement.with_for_update() if lock else statement)).first()
+    if lock:
+        # What the tab before us wrote while we waited has to be seen.
+        statement = statement.with_for_update().execution_options(populate_existing=True)
+    return (await session.exec(statement)).first()
 
 
 async def find_secret(session: AsyncSession, chat_id: UUID) -> OnboardingSecret | None:
@@ -26,7 +29,7 @@ async def find_secret(session: AsyncSession, chat_id: UUID) -> OnboardingSecret 
 
 
 async def is_bot_taken(session: AsyncSession, fingerprint: str, *, by_other_than: UUID) -> bool:
-    """Say whether another chat that can still become a box holds this bot."""
+    """Say whether another chat, that a customer may be about to pay for, holds this bot."""
     found = await session.exec(
         select(OnboardingSecret.session_id)
         .join(OnboardingSession, col(OnboardingSession.id) == OnboardingSecret.session_id)
@@ -34,25 +37,21 @@ async def is_bot_taken(session: AsyncSession, fingerprint: str, *, by_other_than
             OnboardingSecret.token_fingerprint == fingerprint,
             OnboardingSecret.session_id != by_other_than,
             col(OnboardingSession.customer_id).is_not(None),
+            OnboardingSession.state != OnboardingState.ABANDONED,
         )
     )
     return found.first() is not None
 
 
-async def drop_unclaimed_bot(session: AsyncSession, fingerprint: str) -> None:
-    """Take a bot away from a chat that never had a customer.
-
-    Its owner began anew in another browser.
-    """
-    unclaimed = sa.select(col(OnboardingSession.id)).where(
-        col(OnboardingSession.customer_id).is_(None)
+async def any_chats_with_bot(session: AsyncSession, fingerprint: str) -> list[OnboardingSession]:
+    """Return the chats that hold this bot, locked."""
+    found = await session.exec(
+        select(OnboardingSession)
+        .join(OnboardingSecret, col(OnboardingSecret.session_id) == OnboardingSession.id)
+        .where(OnboardingSecret.token_fingerprint == fingerprint)
+        .with_for_update(of=OnboardingSession)
     )
-    await session.execute(
-        sa.delete(OnboardingSecret).where(
-            col(OnboardingSecret.token_fingerprint) == fingerprint,
-            col(OnboardingSecret.session_id).in_(unclaimed),
-        )
-    )
+    return list(found.all())
 
 
 async def any_customers_funnel(session: AsyncSession) -> dict[OnboardingState, int]:
@@ -60,7 +59,7 @@ async def any_customers_funnel(session: AsyncSession) -> dict[OnboardingState, i
     rows = await session.exec(
         select(OnboardingSession.state, sa.func.count()).group_by(col(OnboardingSession.state))
     )
-    return dict(rows.all())
+    return {OnboardingState(state): count for state, count in rows}
 
 
 async def any_customers_expired(
@@ -77,6 +76,23 @@ async def any_customers_expired(
         select(OnboardingSession)
         .where(col(OnboardingSession.expires_at) <= now, col(OnboardingSession.state).not_in(ended))
         .with_for_update(skip_locked=True)
+        .limit(limit)
+    )
+    return list(found.all())
+
+
+async def any_customers_stale_secrets(
+    session: AsyncSession, before: datetime, *, limit: int
+) -> list[OnboardingSecret]:
+    """Return the bots of chats that ended unpaid before a moment of business time."""
+    found = await session.exec(
+        select(OnboardingSecret)
+        .join(OnboardingSession, col(OnboardingSession.id) == OnboardingSecret.session_id)
+        .where(
+            OnboardingSession.state == OnboardingState.ABANDONED,
+            col(OnboardingSession.expires_at) <= before,
+        )
+        .with_for_update(skip_locked=True, of=OnboardingSecret)
         .limit(limit)
     )
     return list(found.all())

@@ -4,9 +4,9 @@ Rebuilt from the database at each event, so that closing the tab loses nothing.
 """
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import reflex as rx
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -14,24 +14,32 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from openclaw_web.accounts import cookies
 from openclaw_web.accounts import service as accounts
 from openclaw_web.accounts.messages import sentence_of
+from openclaw_web.accounts.queries import Principal
+from openclaw_web.billing import queries as billing
 from openclaw_web.billing.models import Tier
 from openclaw_web.billing.tiers import plans
 from openclaw_web.boxes import queries as boxes
+from openclaw_web.boxes.models import BoxStatus
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.errors import OpenClawError
 from openclaw_web.integrations import telegram
 from openclaw_web.jobs import queries as jobs
-from openclaw_web.onboarding import conversation, queries, service
+from openclaw_web.onboarding import chats, conversation, listening, queries, service
 from openclaw_web.onboarding.conversation import Step
-from openclaw_web.onboarding.models import OnboardingSession
+from openclaw_web.onboarding.models import OnboardingSession, OnboardingState
 from openclaw_web.ui import format as fmt
 from openclaw_web.ui.navigation import leave_to
+from openclaw_web.ui.showing import show
 
 logger = logging.getLogger(__name__)
 
 BEGIN = "/start/begin"
+BEGIN_ANEW = f"{BEGIN}?fresh=true"
+HOME = "/home"
 # In these steps the outside world moves the chat on, so the page looks again by itself.
 WAITING = frozenset({Step.PRESS_START, Step.PAY, Step.WATCH, Step.SAY_HELLO})
+# A customer who has an assistant belongs on their own page, except while its chat ends.
+PAID = frozenset({OnboardingState.PROVISIONING, OnboardingState.COMPLETE, OnboardingState.FAILED})
 MAX_FORM_CHARACTERS = 2_000
 SOMETHING_WENT_WRONG = "Something went wrong on our side. Please try again in a moment."
 
@@ -61,8 +69,8 @@ class OnboardingView(rx.State):
     async def load(self) -> Any:
         """Show the chat; without a visitor's cookie fetch one first."""
         token = self._visitor_token()
-        query = self.router.url.query_parameters
-        tier = str(query.get("tier", ""))
+        query = {name: _clean(value) for name, value in self.router.url.query_parameters.items()}
+        tier = query.get("tier", "")
         if not token:
             if query.get("begun"):
                 self.error = (
@@ -70,28 +78,32 @@ class OnboardingView(rx.State):
                 )
                 self.is_loaded = True
                 return None
-            return leave_to(f"{BEGIN}?tier={tier}" if tier else BEGIN)
-        self.error = sentence_of(str(query.get("error", "")))
-        return await self._run(lambda session: self._arrive(session, token, dict(query)))
+            return leave_to(f"{BEGIN}?tier={tier}" if tier in set(Tier) else BEGIN)
+        self.error = sentence_of(query.get("error", ""))
+        return await self._run(lambda session: self._arrive(session, token, query))
 
     @rx.event
     async def send(self, form: dict[str, Any]) -> Any:
         """Take what was typed into the composer."""
-        text = _text(form, "text")
-        client_id = _text(form, "client_id")
-        if self.step in {Step.EMAIL, Step.CODE}:
-            return await self._give_email_text(text)
+        text, client_id = _text(form, "text"), _text(form, "client_id")
+        seen = self.step
         return await self._act(
-            lambda session, token: service.answer(session, token, text, client_id=client_id)
+            lambda session, token: service.answer(
+                session, token, text, client_id=client_id, seen=seen
+            )
         )
 
     @rx.event
     async def choose(self, value: str) -> Any:
-        """Take a quick reply."""
+        """Take a quick reply; one that is not offered is a late second click."""
         label = next((one["label"] for one in self.chips if one["value"] == value), "")
-        client_id = self.composer_id
+        client_id, seen = self.composer_id, self.step
+        if not label:
+            return None
         return await self._act(
-            lambda session, token: service.answer(session, token, label, client_id=client_id)
+            lambda session, token: service.answer(
+                session, token, label, client_id=client_id, seen=seen
+            )
         )
 
     @rx.event
@@ -101,6 +113,10 @@ class OnboardingView(rx.State):
         return await self._act(lambda session, token: service.give_bot(session, token, bot_token))
 
     @rx.event
+    async def other_bot(self) -> Any:
+        return await self._act(service.forget_bot)
+
+    @rx.event
     async def confirm(self, is_me: bool) -> Any:
         return await self._act(
             lambda session, token: service.confirm_person(session, token, is_me=is_me is True)
@@ -108,7 +124,7 @@ class OnboardingView(rx.State):
 
     @rx.event
     async def take_tier(self, tier: str) -> Any:
-        if tier not in set(Tier):
+        if not isinstance(tier, str) or tier not in set(Tier):
             return None
         return await self._act(
             lambda session, token: service.choose_tier(session, token, Tier(tier))
@@ -120,7 +136,10 @@ class OnboardingView(rx.State):
 
     @rx.event
     async def give_email(self, form: dict[str, Any]) -> Any:
-        return await self._give_email_text(_text(form, "email"))
+        email, ip = _text(form, "email"), self.router.session.client_ip
+        return await self._act(
+            lambda session, token: service.give_email(session, token, email, ip=ip)
+        )
 
     @rx.event
     async def other_email(self) -> Any:
@@ -129,18 +148,19 @@ class OnboardingView(rx.State):
     @rx.event
     async def pay(self) -> Any:
         """Go to Stripe's page."""
-        token = self._visitor_token()
         addresses: list[str] = []
 
-        async def open_page(session: AsyncSession) -> None:
-            checkout = await service.checkout(session, token)
-            addresses.append(checkout.url or "")
+        async def open_page(session: AsyncSession, token: str) -> None:
+            opened = await service.checkout(session, token)
+            addresses.append(opened.url or "")
 
         self.is_busy = True
         yield
-        await self._run(open_page)
+        elsewhere = await self._act(open_page)
         self.is_busy = False
-        if addresses and addresses[0]:
+        if elsewhere is not None:
+            yield elsewhere
+        elif not self.error and addresses and addresses[0]:
             yield leave_to(addresses[0])
 
     @rx.event
@@ -154,17 +174,13 @@ class OnboardingView(rx.State):
 
         Did somebody press Start, did the payment arrive, does the assistant answer?
         """
-        if self.step not in WAITING or not (token := self._visitor_token()):
+        token = self._visitor_token()
+        if self.step not in WAITING or not token:
             return None
         if self.step == Step.PRESS_START:
-            return await self._act(service.look_for_start)
+            show(self, error="")
+            await self._guarded(lambda: listening.look_for_start(token))
         return await self._run(lambda session: self._reload(session, token))
-
-    async def _give_email_text(self, email: str) -> Any:
-        ip = self.router.session.client_ip
-        return await self._act(
-            lambda session, token: service.give_email(session, token, email, ip=ip)
-        )
 
     async def _act(self, act: Callable[[AsyncSession, str], Awaitable[object]]) -> Any:
         """Do one thing to this visitor's chat and show what became of it."""
@@ -172,34 +188,43 @@ class OnboardingView(rx.State):
         if not token:
             return leave_to(BEGIN)
 
-        async def act_and_show(session: AsyncSession) -> None:
+        async def act_and_show(session: AsyncSession) -> Any:
+            if await self._is_somebody_elses(session, token):
+                return leave_to(BEGIN_ANEW)
             await act(session, token)
-            await self._reload(session, token)
+            return await self._reload(session, token)
 
-        self.error = ""
+        show(self, error="")
         return await self._run(act_and_show)
 
     async def _run(self, work: Callable[[AsyncSession], Awaitable[Any]]) -> Any:
-        try:
+        async def in_one_transaction() -> Any:
             async with session_scope() as session:
                 return await work(session)
+
+        return await self._guarded(in_one_transaction)
+
+    async def _guarded(self, work: Callable[[], Awaitable[Any]]) -> Any:
+        """Do something; what goes wrong becomes a sentence on the page."""
+        try:
+            return await work()
         except OpenClawError as error:
             self.error = str(error)
         except Exception:
             logger.exception("The onboarding page failed.")
             self.error = SOMETHING_WENT_WRONG
-        self.is_loaded = True
+        show(self, is_loaded=True)
         return None
 
-    async def _arrive(self, session: AsyncSession, token: str, query: dict[str, str]) -> Any:
+    async def _arrive(self, session: AsyncSession, token: str, query: Mapping[str, str]) -> Any:
+        if await self._is_somebody_elses(session, token):
+            return leave_to(BEGIN_ANEW)
         chat = await service.open_chat(session, token, tier=query.get("tier", ""))
         principal = await accounts.find_principal(session, self._session_token())
-        signed_in = principal.customer_id if principal else None
-        if chat.customer_id is not None and chat.customer_id != signed_in:
-            # Somebody else's chat on a shared browser: begin a new one.
-            return leave_to(f"{BEGIN}?fresh=true")
-        if signed_in is not None:
-            await service.attach_customer(session, token, signed_in)
+        if principal is not None:
+            await service.attach_customer(session, token, principal.customer_id)
+            if chat.state not in PAID and await _has_assistant(session, principal):
+                return rx.redirect(HOME)
         if query.get("checkout"):
             await service.came_back_from_payment(
                 session, token, stripe_session_id=query["checkout"]
@@ -209,62 +234,81 @@ class OnboardingView(rx.State):
         await self._show(session, chat)
         return None
 
-    async def _reload(self, session: AsyncSession, token: str) -> None:
+    async def _reload(self, session: AsyncSession, token: str) -> Any:
+        if await self._is_somebody_elses(session, token):
+            return leave_to(BEGIN_ANEW)
         chat = await queries.find_chat(session, token)
         if chat is not None:
             await self._show(session, chat)
+        return None
+
+    async def _is_somebody_elses(self, session: AsyncSession, token: str) -> bool:
+        """Say whether the chat has a customer who is not signed in here: a shared browser."""
+        chat = await queries.find_chat(session, token)
+        if chat is None or chat.customer_id is None:
+            return False
+        principal = await accounts.find_principal(session, self._session_token())
+        return principal is None or principal.customer_id != chat.customer_id
 
     async def _show(self, session: AsyncSession, chat: OnboardingSession) -> None:
-        known = await service.known_of(session, chat)
+        known = await chats.known_of(session, chat)
         step = conversation.step_of(chat.state, known)
-        self.step = step.value
-        self.is_waiting = step in WAITING
-        self.messages = [
+        messages = [
             {"id": str(one["id"]), "side": one["from"], "text": one["text"]}
             for one in chat.messages
         ]
-        self.chips = [
-            {"label": one.label, "value": one.value} for one in conversation.choices(step)
-        ]
-        self.done = conversation.progress(chat.state)
-        self.composer_id = str(uuid4())
-        self.code_email = str(known.config.get("email", ""))
-        self.offers = _offers(known.config) if step is Step.TIER else []
+        if messages != self.messages or not self.composer_id:
+            self.composer_id = str(uuid4())
+        show(
+            self,
+            step=step.value,
+            is_waiting=step in WAITING,
+            messages=messages,
+            chips=[{"label": one.label, "value": one.value} for one in conversation.choices(step)],
+            done=conversation.progress(chat.state),
+            code_email=str(known.config.get("email", "")),
+            offers=_offers(known.config) if step is Step.TIER else [],
+            happenings=await _happenings(session, chat, step),
+            is_loaded=True,
+        )
         await self._show_bot(session, chat, step)
-        await self._show_happenings(session, chat.customer_id, step)
-        self.is_loaded = True
 
     async def _show_bot(self, session: AsyncSession, chat: OnboardingSession, step: Step) -> None:
+        """Show the bot that this chat holds, or gave to its box."""
         secret = await queries.find_secret(session, chat.id)
-        box = (
-            await boxes.find_box_of_customer(session, chat.customer_id)
-            if chat.customer_id
-            else None
-        )
-        bot = await boxes.find_bot(session, box.id) if box else None
-        self.bot_name = bot.bot_username or "" if bot else (secret.bot_username if secret else "")
+        bot = await boxes.find_bot(session, chat.box_id) if chat.box_id else None
+        name = secret.bot_username if secret else (bot.bot_username if bot else None) or ""
+        link = telegram.bot_link(name) if name else ""
         if step is Step.PRESS_START:
-            self.bot_link = await service.start_link(session, chat)
-        else:
-            self.bot_link = telegram.bot_link(self.bot_name) if self.bot_name else ""
-
-    async def _show_happenings(
-        self, session: AsyncSession, customer_id: UUID | None, step: Step
-    ) -> None:
-        self.happenings = []
-        if customer_id is None or step not in {Step.WATCH, Step.SAY_HELLO, Step.FAILED}:
-            return
-        newest = await jobs.jobs_of_customer(session, customer_id, limit=1)
-        lines = newest[0].progress if newest else []
-        self.happenings = [{"text": line["text"], "tone": "done"} for line in lines]
-        if step is Step.WATCH and self.happenings:
-            self.happenings[-1]["tone"] = "busy"
+            link = await service.start_link(session, chat)
+        show(self, bot_name=name, bot_link=link)
 
     def _visitor_token(self) -> str:
         return cookies.visitor_token(self.router.headers.cookie) or ""
 
     def _session_token(self) -> str:
         return cookies.session_token(self.router.headers.cookie) or ""
+
+
+async def _has_assistant(session: AsyncSession, who: Principal) -> bool:
+    """Say whether this customer has what the chat would sell."""
+    if await billing.find_live_subscription(session, who.customer_id) is None:
+        return False
+    box = await boxes.find_box_of_customer(session, who.customer_id)
+    return box is not None and box.status is not BoxStatus.DESTROYED
+
+
+async def _happenings(
+    session: AsyncSession, chat: OnboardingSession, step: Step
+) -> list[dict[str, str]]:
+    """Return what the operator did for this chat's box so far."""
+    if chat.customer_id is None or step not in {Step.WATCH, Step.FAILED}:
+        return []
+    newest = await jobs.jobs_of_customer(session, chat.customer_id, limit=1)
+    lines = [{"text": line["text"], "tone": "done"} for job in newest for line in job.progress]
+    if step is Step.WATCH and lines:
+        lines[-1]["tone"] = "busy"
+    return lines
 
 
 def _offers(config: Any) -> list[dict[str, str]]:
@@ -288,4 +332,12 @@ def _offers(config: Any) -> list[dict[str, str]]:
 def _text(form: Any, name: str) -> str:
     """Return one field of a form; the browser may send anything."""
     value = form.get(name) if isinstance(form, dict) else None
-    return value[:MAX_FORM_CHARACTERS] if isinstance(value, str) else ""
+    return _clean(value)
+
+
+def _clean(value: Any) -> str:
+    """Return a text that the database can take: not too long, no NUL, no half of a character."""
+    if not isinstance(value, str):
+        return ""
+    short = value[:MAX_FORM_CHARACTERS].replace("\x00", "")
+    return short.encode("utf-8", "ignore").decode("utf-8")

@@ -1,4 +1,6 @@
-"""What the worker does for chats: end those that nobody went on with."""
+"""What the worker does for chats: end those that nobody went on with, and forget their bots."""
+
+from datetime import timedelta
 
 from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import session_scope
@@ -6,6 +8,7 @@ from openclaw_web.onboarding import queries
 from openclaw_web.onboarding.models import OnboardingState
 
 BATCH = 200
+BOT_KEPT = timedelta(days=30)  # as long as the visitor's cookie: then nobody can come back
 
 
 async def abandon_expired_chats() -> int:
@@ -17,4 +20,8 @@ async def abandon_expired_chats() -> int:
             chat.state_before = chat.state.value
             chat.state = OnboardingState.ABANDONED
             session.add(chat)
+        for secret in await queries.any_customers_stale_secrets(
+            session, now - BOT_KEPT, limit=BATCH
+        ):
+            await session.delete(secret)
     return len(chats)

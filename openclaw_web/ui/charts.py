@@ -2,6 +2,10 @@
 
 import reflex as rx
 
+# JavaScript that the browser runs: 45000 is written 45k, like `format.tokens_short` does.
+SHORT_TICKS = (
+    "(value) => value >= 1e6 ? `${value / 1e6}M` : value >= 1e3 ? `${value / 1e3}k` : `${value}`"
+)
 AXIS = {"fontSize": 12, "fill": "var(--gray-11)"}
 
 
@@ -20,7 +24,14 @@ def daily_tokens(data: rx.Var[list[dict[str, str | int]]], *, height: int = 260)
             interval="preserveStartEnd",
             min_tick_gap=24,
         ),
-        rx.recharts.y_axis(tick_line=False, axis_line=False, tick=AXIS, width=56, tick_count=4),
+        rx.recharts.y_axis(
+            tick_line=False,
+            axis_line=False,
+            tick=AXIS,
+            width=56,
+            tick_formatter=SHORT_TICKS,
+            tick_count=4,
+        ),
         rx.recharts.graphing_tooltip(
             cursor={"fill": "var(--gray-a3)"},
             content_style={

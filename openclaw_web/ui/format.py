@@ -59,6 +59,11 @@ def ago(moment: datetime, now: datetime) -> str:
     return "yesterday" if days == 1 else f"{days} days ago"
 
 
+def took(milliseconds: int) -> str:
+    """Write how long one request took: `14 ms`, `2.3 s`."""
+    return f"{milliseconds} ms" if milliseconds < THOUSAND else f"{milliseconds / THOUSAND:.1f} s"
+
+
 def duration(span: timedelta) -> str:
     """Write a span roughly: `45 s`, `12 min`, `3 h`, `2 days`."""
     seconds = int(span.total_seconds())

@@ -1,4 +1,4 @@
-"""Leaving the single-page app: routes of ours that are no Reflex pages, and other people's sites."""
+"""Leaving the single-page app: for routes of ours that are no Reflex pages, and for other sites."""
 
 import json
 

@@ -26,7 +26,9 @@ CUSTOMER_PLACES = (
 ADMIN_PLACES = (Place("Overview", "/admin", "activity"),)
 
 
-def public_shell(*children: rx.Component, footer: bool = True) -> rx.Component:
+def public_shell(
+    *children: rx.Component, footer: bool = True, is_signed_in: rx.Var[bool] | bool = False
+) -> rx.Component:
     """Surround a page that anybody may see."""
     return rx.el.div(
         _skip_link(),
@@ -41,7 +43,11 @@ def public_shell(*children: rx.Component, footer: bool = True) -> rx.Component:
                 ),
                 rx.el.div(class_name="grow"),
                 theme_button(),
-                rx.el.a("Sign in", href="/login", class_name="button quiet"),
+                rx.cond(
+                    is_signed_in,
+                    rx.el.a("My assistant", href="/home", class_name="button quiet"),
+                    rx.el.a("Sign in", href="/login", class_name="button quiet"),
+                ),
             ),
             class_name="public-header",
         ),

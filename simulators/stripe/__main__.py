@@ -13,7 +13,10 @@ def main() -> None:
     arguments.add_argument("--key-file", type=Path, required=True, help="0600 file, sk_test_…")
     given = arguments.parse_args()
     chosen = options(given)
-    app = build(chosen, read_secret(given.key_file))
+    key = read_secret(given.key_file)
+    if not key.startswith("sk_test_"):
+        raise SystemExit(f"{given.key_file} must hold a made-up key that begins with sk_test_")
+    app = build(chosen, key)
     serve(app, chosen, content_types=CONTENT_TYPES, vendor_paths=("/v1",))
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncGenerator
 
 from starlette.applications import Starlette
@@ -17,6 +18,8 @@ from simulators.stripe.courier import Courier
 from simulators.stripe.store import Store
 from simulators.stripe.world import World
 
+log = logging.getLogger(__name__)
+
 FILE = "stripe.sqlite"
 EVERY_METHOD = ["GET", "POST", "DELETE", "PUT", "PATCH"]
 
@@ -31,13 +34,16 @@ def build(chosen: Options, key: str) -> Starlette:
         courier = Courier(world)
         world.wake = courier.wake
         tasks = [
-            asyncio.create_task(courier.run()),
-            asyncio.create_task(schedule.keep_time(world)),
+            asyncio.create_task(courier.run(), name="webhook delivery"),
+            asyncio.create_task(schedule.keep_time(world), name="the clock"),
         ]
+        for task in tasks:
+            task.add_done_callback(_ended)
         try:
             yield
         finally:
             for task in tasks:
+                task.remove_done_callback(_ended)
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             store.close()
@@ -52,6 +58,11 @@ def build(chosen: Options, key: str) -> Starlette:
         lifespan=lifespan,
         exception_handlers={control.Refused: control.refused, Exception: _broken},
     )
+
+
+def _ended(task: asyncio.Task[None]) -> None:
+    """Say aloud that time or deliveries stand still; neither task ends while all is well."""
+    log.critical("%s ended", task.get_name(), exc_info=task.exception())
 
 
 def _api(api: Api):  # noqa: ANN202 - an endpoint, in Starlette's shape

@@ -78,7 +78,7 @@ def list_products(world: World, params: Params) -> Json:
             and within(product["created"], params.get("created"))
         )
 
-    return answer("/v1/products", params, filter(wanted, world.store.every("product")))
+    return answer("/v1/products", params, world.store.every("product"), wanted)
 
 
 def create_price(world: World, params: Params) -> Json:
@@ -131,7 +131,7 @@ def list_prices(world: World, params: Params) -> Json:
             and within(price["created"], params.get("created"))
         )
 
-    return answer("/v1/prices", params, filter(wanted, world.store.every("price")))
+    return answer("/v1/prices", params, world.store.every("price"), wanted)
 
 
 def usable_price(world: World, identifier: str, param: str) -> Json:

@@ -6,7 +6,7 @@ from simulators.stripe import changes, customers, events, lifecycle, payments
 from simulators.stripe.cards import Card
 from simulators.stripe.clock import DAY, HOUR
 from simulators.stripe.errors import invalid, required, unsupported
-from simulators.stripe.paging import LIST_PARAMS, answer, listing, within
+from simulators.stripe.paging import LIST_PARAMS, answer, answer_short, listing, within
 from simulators.stripe.store import Json, new_id
 from simulators.stripe.world import Operation, Params, World, merge_metadata
 
@@ -66,12 +66,14 @@ def list_sessions(world: World, params: Params) -> Json:
         )
 
     everything = world.store.every("checkout.session", params.get("customer"))
-    return answer("/v1/checkout/sessions", params, filter(wanted, everything))
+    return answer("/v1/checkout/sessions", params, everything, wanted)
 
 
 def list_line_items(world: World, params: Params, identifier: str) -> Json:
     session = world.need("checkout.session", identifier)
-    return answer(f"/v1/checkout/sessions/{identifier}/line_items", params, session["_line_items"])
+    return answer_short(
+        f"/v1/checkout/sessions/{identifier}/line_items", params, session["_line_items"]
+    )
 
 
 def update(world: World, params: Params, identifier: str) -> Json:
@@ -111,6 +113,8 @@ def pay(world: World, session: Json, card: Card, *, email: str, name: str) -> Js
     customer = world.store.get(session["customer"] or "", "customer")
     if customer is None or customer.get("deleted"):
         customer = customers.create(world, {"email": email, "name": name})
+    elif customer["email"] is None:
+        customer = customers.update(world, {"email": email}, customer["id"])
     method = payments.new_method(world, card, email=email, name=name)
     method = payments.attach(world, method, customer["id"])
     data = session["_subscription_data"]

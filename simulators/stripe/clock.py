@@ -1,6 +1,7 @@
 """The one clock of the simulator, real time plus an offset, and Stripe's calendar arithmetic."""
 
 import calendar
+import math
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -19,19 +20,19 @@ class Clock:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._offset: float = store.setting(OFFSET, 0)
+        self._offset: int = store.setting(OFFSET, 0)
         self._held: int | None = None
 
     @property
     def offset_seconds(self) -> int:
-        return round(self._offset)
+        return self._offset
 
     def now(self) -> int:
         return self._held if self._held is not None else int(time.time() + self._offset)
 
     def move_to(self, moment: int) -> None:
         """Go forwards to a moment; a moment that is already past changes nothing."""
-        ahead = moment - time.time()
+        ahead = math.ceil(moment - time.time())
         if ahead > self._offset:
             self._offset = ahead
             self._store.set_setting(OFFSET, ahead)

@@ -141,6 +141,6 @@ async def _post(client: httpx.AsyncClient, endpoint: Json, event: Json) -> tuple
     }
     try:
         response = await client.post(endpoint["url"], content=payload, headers=headers)
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         return False, type(error).__name__
     return response.is_success, f"HTTP {response.status_code}"

@@ -73,7 +73,7 @@ def list_customers(world: World, params: Params) -> Json:
             and within(customer["created"], params.get("created"))
         )
 
-    return answer("/v1/customers", params, filter(wanted, world.store.every("customer")))
+    return answer("/v1/customers", params, world.store.every("customer"), wanted)
 
 
 def _with(world: World, customer: Json, params: Params) -> Json:

@@ -83,11 +83,9 @@ def list_events(world: World, params: Params) -> Json:
             and _delivered_as(world, event, params.get("delivery_success"))
         )
 
-    return answer(
-        "/v1/events",
-        params,
-        (with_pending(world, one) for one in world.store.every("event") if wanted(one)),
-    )
+    page = answer("/v1/events", params, world.store.every("event"), wanted)
+    page["data"] = [with_pending(world, one) for one in page["data"]]
+    return page
 
 
 def matches(pattern: str, kind: str) -> bool:

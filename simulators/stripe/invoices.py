@@ -3,7 +3,7 @@
 from simulators.stripe import changes, invoicing, lifecycle
 from simulators.stripe.errors import StripeError, invalid, required
 from simulators.stripe.lines import Line, for_period
-from simulators.stripe.paging import LIST_PARAMS, answer, within
+from simulators.stripe.paging import LIST_PARAMS, answer, answer_short, within
 from simulators.stripe.store import Json, new_id
 from simulators.stripe.world import Operation, Params, World
 
@@ -23,12 +23,12 @@ def list_invoices(world: World, params: Params) -> Json:
         )
 
     everything = world.store.every("invoice", params.get("customer"))
-    return answer("/v1/invoices", params, filter(wanted, everything))
+    return answer("/v1/invoices", params, everything, wanted)
 
 
 def list_lines(world: World, params: Params, identifier: str) -> Json:
     invoice = world.need("invoice", identifier)
-    return answer(f"/v1/invoices/{identifier}/lines", params, invoice["lines"]["data"])
+    return answer_short(f"/v1/invoices/{identifier}/lines", params, invoice["lines"]["data"])
 
 
 def list_payments(world: World, params: Params) -> Json:
@@ -38,9 +38,7 @@ def list_payments(world: World, params: Params) -> Json:
             payment["status"],
         }
 
-    return answer(
-        "/v1/invoice_payments", params, filter(wanted, world.store.every("invoice_payment"))
-    )
+    return answer("/v1/invoice_payments", params, world.store.every("invoice_payment"), wanted)
 
 
 def list_items(world: World, params: Params) -> Json:
@@ -52,7 +50,7 @@ def list_items(world: World, params: Params) -> Json:
         }
 
     everything = world.store.every("invoiceitem", params.get("customer"))
-    return answer("/v1/invoiceitems", params, filter(wanted, everything))
+    return answer("/v1/invoiceitems", params, everything, wanted)
 
 
 def pay(world: World, params: Params, identifier: str) -> Json:

@@ -95,8 +95,9 @@ def _pay(world: World, session: Json, fields: Fields) -> Response:
 
 def _flaw(session: Json, fields: Fields, card: cards.Card | None) -> str | None:
     """Return what is missing in the form, in one sentence."""
+    is_known = session["customer"] and session["customer_details"]["email"]
     name, _, host = fields.get("email", "").strip().partition("@")
-    if not session["customer"] and not (name and "." in host and " " not in name + host):
+    if not is_known and not (name and "." in host and " " not in name + host):
         return INCOMPLETE_EMAIL
     if card is None:
         return "Choose a test card."

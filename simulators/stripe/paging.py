@@ -1,11 +1,11 @@
 """Stripe's lists: newest first, at most a hundred at once, and walked with an id as the cursor."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
 from simulators.stripe.errors import invalid, missing_reference
-from simulators.stripe.store import Json
+from simulators.stripe.store import Json, Shelf
 from simulators.stripe.world import Params
 
 LIST_PARAMS = "limit starting_after ending_before expand"
@@ -19,23 +19,58 @@ COMPARISONS = {
 }
 
 
-def answer(url: str, params: Params, objects: Iterable[Json]) -> Json:
-    """Return the page of a list that the parameters ask for; `objects` come newest first."""
-    limit = params.get("limit", DEFAULT_LIMIT)
-    if not 1 <= limit <= LARGEST_LIMIT:
-        bound = (
-            "greater than or equal to 1" if limit < 1 else f"less than or equal to {LARGEST_LIMIT}"
-        )
-        raise invalid(f"This value must be {bound}.", "limit")
+def answer(
+    url: str, params: Params, shelf: Shelf, wanted: Callable[[Json], bool] | None = None
+) -> Json:
+    """Return the page of stored objects that the parameters ask for."""
+    limit = _limit(params)
     after, before = params.get("starting_after"), params.get("ending_before")
+    walk = _walk(shelf, after, before)
+    if walk is None:
+        raise missing_reference(
+            "object", after or before, "starting_after" if after else "ending_before"
+        )
+    found = list(islice(filter(wanted, walk), limit + 1))
+    page = found[:limit]
+    if before:
+        page.reverse()
+    return listing(url, page, has_more=len(found) > limit)
+
+
+def answer_short(url: str, params: Params, objects: list[Json]) -> Json:
+    """Return a page of a list that belongs to one object, such as an invoice's lines."""
+    limit = _limit(params)
+    places = {one["id"]: at for at, one in enumerate(objects)}
+    start, end = 0, len(objects)
+    for name in ("starting_after", "ending_before"):
+        cursor = params.get(name)
+        if cursor and cursor not in places:
+            raise missing_reference("object", cursor, name)
+    if "starting_after" in params:
+        start = places[params["starting_after"]] + 1
+    elif "ending_before" in params:
+        end = places[params["ending_before"]]
+        start = max(0, end - limit)
+        return listing(url, objects[start:end], has_more=start > 0)
+    page = objects[start : start + limit]
+    return listing(url, page, has_more=start + limit < end)
+
+
+def _walk(shelf: Shelf, after: str | None, before: str | None) -> Iterator[Json] | None:
     if after and before:
         raise invalid("You cannot use both ending_before and starting_after.", "starting_after")
     if before:
-        newer = _until(objects, before)
-        return listing(url, newer[-limit:], has_more=len(newer) > limit)
-    rest = _beyond(objects, after) if after else iter(objects)
-    found = list(islice(rest, limit + 1))
-    return listing(url, found[:limit], has_more=len(found) > limit)
+        return shelf.newer_than(before)
+    return shelf.older_than(after) if after else iter(shelf)
+
+
+def _limit(params: Params) -> int:
+    limit = params.get("limit", DEFAULT_LIMIT)
+    if limit < 1:
+        raise invalid("This value must be greater than or equal to 1.", "limit")
+    if limit > LARGEST_LIMIT:
+        raise invalid(f"This value must be less than or equal to {LARGEST_LIMIT}.", "limit")
+    return limit
 
 
 def listing(url: str, objects: list[Json], *, has_more: bool = False) -> Json:
@@ -49,20 +84,3 @@ def within(value: int, bounds: Any) -> bool:
     if isinstance(bounds, int):
         return value == bounds
     return all(COMPARISONS[name](value, bound) for name, bound in bounds.items())
-
-
-def _beyond(objects: Iterable[Json], cursor: str) -> Iterable[Json]:
-    rest = iter(objects)
-    for one in rest:
-        if one["id"] == cursor:
-            return rest
-    raise missing_reference("object", cursor, "starting_after")
-
-
-def _until(objects: Iterable[Json], cursor: str) -> list[Json]:
-    newer: list[Json] = []
-    for one in objects:
-        if one["id"] == cursor:
-            return newer
-        newer.append(one)
-    raise missing_reference("object", cursor, "ending_before")

@@ -1,7 +1,5 @@
 """Cards on file, payment intents, charges and refunds: where money would move."""
 
-from collections.abc import Iterator
-
 from simulators.stripe import cards, events
 from simulators.stripe.errors import (
     StripeError,
@@ -215,10 +213,6 @@ def detach(world: World, _params: Params, identifier: str) -> Json:
     return events.changed(world, "payment_method.detached", method, loose)
 
 
-def of_customer(world: World, customer: str) -> Iterator[Json]:
-    return world.store.every("payment_method", customer)
-
-
 def list_methods(world: World, params: Params, customer: str | None = None) -> Json:
     owner = customer or params.get("customer")
     if owner is None:
@@ -227,37 +221,39 @@ def list_methods(world: World, params: Params, customer: str | None = None) -> J
         world.need("customer", customer)
     kind = params.get("type", "card")
     url = f"/v1/customers/{customer}/payment_methods" if customer else "/v1/payment_methods"
-    return answer(url, params, (one for one in of_customer(world, owner) if one["type"] == kind))
+    shelf = world.store.every("payment_method", owner)
+    return answer(url, params, shelf, lambda one: one["type"] == kind)
 
 
 def list_refunds(world: World, params: Params) -> Json:
     exact = {key: params[key] for key in ("charge", "payment_intent") if key in params}
-    found = (
-        one
-        for one in world.store.every("refund")
-        if all(one[key] == value for key, value in exact.items())
-        and within(one["created"], params.get("created"))
-    )
-    return answer("/v1/refunds", params, found)
+
+    def wanted(one: Json) -> bool:
+        is_asked_for = all(one[key] == value for key, value in exact.items())
+        return is_asked_for and within(one["created"], params.get("created"))
+
+    return answer("/v1/refunds", params, world.store.every("refund"), wanted)
 
 
 def list_charges(world: World, params: Params) -> Json:
     intent = params.get("payment_intent")
-    found = (
-        one
-        for one in world.store.every("charge", params.get("customer"))
-        if intent in {None, one["payment_intent"]} and within(one["created"], params.get("created"))
-    )
-    return answer("/v1/charges", params, found)
+
+    def wanted(one: Json) -> bool:
+        is_asked_for = intent in {None, one["payment_intent"]}
+        return is_asked_for and within(one["created"], params.get("created"))
+
+    shelf = world.store.every("charge", params.get("customer"))
+    return answer("/v1/charges", params, shelf, wanted)
 
 
 def list_intents(world: World, params: Params) -> Json:
-    found = (
-        one
-        for one in world.store.every("payment_intent", params.get("customer"))
-        if within(one["created"], params.get("created"))
+    shelf = world.store.every("payment_intent", params.get("customer"))
+    return answer(
+        "/v1/payment_intents",
+        params,
+        shelf,
+        lambda one: within(one["created"], params.get("created")),
     )
-    return answer("/v1/payment_intents", params, found)
 
 
 def _retrieve(kind: str, path: str) -> Operation:

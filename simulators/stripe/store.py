@@ -114,20 +114,8 @@ class Store:
     def remove(self, identifier: str) -> None:
         self.sql.execute("DELETE FROM objects WHERE id = ?", (identifier,))
 
-    def every(self, kind: str, customer: str | None = None) -> Iterator[Json]:
-        """Walk all objects of a kind, newest first, a few in memory at a time."""
-        below = NEWEST
-        while True:
-            rows = self.sql.execute(
-                "SELECT seq, body FROM objects WHERE object = ? AND seq < ?"
-                " AND (? IS NULL OR customer = ?) ORDER BY seq DESC LIMIT ?",
-                (kind, below, customer, customer, BATCH),
-            ).fetchall()
-            for row in rows:
-                yield json.loads(row["body"])
-            if len(rows) < BATCH:
-                return
-            below = rows[-1]["seq"]
+    def every(self, kind: str, customer: str | None = None) -> "Shelf":
+        return Shelf(self.sql, kind, customer)
 
     def next_due(self) -> tuple[int, Json] | None:
         """Return the earliest moment at which an object changes by itself, and that object."""
@@ -146,3 +134,47 @@ class Store:
             " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
             (name, json.dumps(value)),
         )
+
+
+class Shelf:
+    """All objects of a kind, perhaps of one customer, a few in memory at a time."""
+
+    def __init__(self, sql: sqlite3.Connection, kind: str, customer: str | None) -> None:
+        self._sql = sql
+        self._kind = kind
+        self._customer = customer
+
+    def __iter__(self) -> Iterator[Json]:
+        """Walk from the newest to the oldest."""
+        return self._walk(NEWEST, "<", "DESC")
+
+    def older_than(self, identifier: str) -> Iterator[Json] | None:
+        """Walk from the next older one on; None when the id names nothing here."""
+        at = self._place(identifier)
+        return None if at is None else self._walk(at, "<", "DESC")
+
+    def newer_than(self, identifier: str) -> Iterator[Json] | None:
+        """Walk towards the newest; None when the id names nothing here."""
+        at = self._place(identifier)
+        return None if at is None else self._walk(at, ">", "ASC")
+
+    def _place(self, identifier: str) -> int | None:
+        row = self._sql.execute(
+            "SELECT seq FROM objects WHERE id = ? AND object = ?", (identifier, self._kind)
+        ).fetchone()
+        return row["seq"] if row else None
+
+    def _walk(self, start: int, side: str, order: str) -> Iterator[Json]:
+        of_customer = "AND customer = :customer" if self._customer else ""
+        query = (
+            "SELECT seq, body FROM objects WHERE object = :kind"  # noqa: S608 - our own words only
+            f" {of_customer} AND seq {side} :seq ORDER BY seq {order} LIMIT :batch"
+        )
+        known = {"kind": self._kind, "customer": self._customer, "batch": BATCH}
+        while True:
+            rows = self._sql.execute(query, {**known, "seq": start}).fetchall()
+            for row in rows:
+                yield json.loads(row["body"])
+            if len(rows) < BATCH:
+                return
+            start = rows[-1]["seq"]

@@ -81,7 +81,7 @@ def list_subscriptions(world: World, params: Params) -> Json:
     if "customer" in params:
         world.refer("customer", params["customer"], "customer")
     everything = world.store.every("subscription", params.get("customer"))
-    return answer("/v1/subscriptions", params, filter(wanted, everything))
+    return answer("/v1/subscriptions", params, everything, wanted)
 
 
 def _method(world: World, params: Params, customer: str) -> Json | None:

@@ -71,7 +71,11 @@ def _events(wanted: list[str]) -> list[str]:
 
 def _checked_url(url: str) -> str:
     parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.netloc:
+    try:
+        is_url = parts.scheme in {"http", "https"} and bool(parts.netloc) and parts.port != 0
+    except ValueError:  # the port is no number, or too large
+        is_url = False
+    if not is_url:
         raise invalid(
             "Invalid URL: An explicit scheme (such as https) must be provided.",
             "url",

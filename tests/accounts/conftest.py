@@ -1,4 +1,4 @@
-"""What the sign-in tests share: a mail server, and reading the mailed code as its recipient would."""
+"""What these tests share: a mail server, and reading the mailed code as its recipient would."""
 
 from email import message_from_bytes, policy
 
@@ -24,7 +24,7 @@ async def newest_code(email: str) -> str:
             .where(OutboxMail.recipient == email, OutboxMail.kind == "code")
             .order_by(col(OutboxMail.created_at).desc())
         )
-        return decrypt(accounts.MAIL_SECRET, found.first().secret_ct)
+        return decrypt(accounts.MAIL_SECRET, found.all()[0].secret_ct or b"")
 
 
 @pytest.fixture

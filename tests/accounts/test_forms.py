@@ -20,7 +20,7 @@ PASSWORD = "correct horse battery staple"  # noqa: S105 - a test's
 
 @pytest.fixture
 async def browser():
-    """Return an HTTP client that behaves like a page of ours: no redirects followed, cookies kept."""
+    """Return an HTTP client that posts like a page of ours, and keeps cookies."""
     app = FastAPI()
     app.include_router(forms.router)
     transport = httpx.ASGITransport(app=app, client=("198.51.100.7", 1234))

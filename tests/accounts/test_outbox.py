@@ -18,9 +18,9 @@ pytestmark = pytest.mark.usefixtures("database", "redis")
 EMAIL = "ada@example.com"
 
 
-async def queue(**values):
+async def queue(kind="welcome", **values):
     async with session_scope() as session:
-        await accounts.queue_mail(session, **{"kind": "welcome", "recipient": EMAIL, **values})
+        await accounts.queue_mail(session, kind=kind, recipient=EMAIL, **values)
 
 
 async def outbox():

@@ -42,7 +42,8 @@ class Visitor:
         return self.customer.id
 
 
-async def come_to_pay() -> Visitor:
+async def finish_the_chat() -> tuple[Customer, OnboardingSession]:
+    """Return somebody whose chat lacks nothing but the payment."""
     async with session_scope() as session:
         customer = await make_customer(session)
         chat = await make_onboarding(
@@ -62,6 +63,11 @@ async def come_to_pay() -> Visitor:
                 key_id=secrets.KEY_ID,
             )
         )
+    return customer, chat
+
+
+async def come_to_pay() -> Visitor:
+    customer, chat = await finish_the_chat()
     checkout = await start_checkout(customer, chat)
     return Visitor(customer=customer, chat=chat, checkout=checkout)
 

@@ -56,6 +56,13 @@ class Stack:
         return json.loads(body) if body else None
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever is in this folder needs a browser."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker("browser")
+
+
 def take_pictures(page: Page, name: str) -> None:
     """Keep what the page looks like: wide and narrow, light and dark."""
     PICTURES.mkdir(parents=True, exist_ok=True)

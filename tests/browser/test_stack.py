@@ -1,10 +1,6 @@
 """The stack that `make run` starts, seen from outside."""
 
-import pytest
-
 from openclaw_web.local import status
-
-pytestmark = pytest.mark.browser
 
 
 def test_every_service_of_a_fresh_stack_is_healthy(stack):

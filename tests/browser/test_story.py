@@ -68,6 +68,7 @@ class Story:
 
     def pay(self) -> None:
         self.page.locator("#go-to-payment").click()
+        self.page.locator("#name").fill("Ada Lovelace")
         self.page.locator("#pay").click()
         self.page.wait_for_url("**/start**")
 

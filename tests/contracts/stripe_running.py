@@ -126,7 +126,7 @@ class Receiver:
                 self.end_headers()
                 receiver.received.put((self.headers["Stripe-Signature"], body, status))
 
-            def log_message(self, *_):
+            def log_request(self, code="-", size="-"):
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

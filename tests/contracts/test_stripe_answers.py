@@ -121,9 +121,10 @@ def test_an_id_that_names_nothing_is_missing(client):
 
 
 def test_a_wrong_key_is_refused(simulator):
-    base = {} if REAL_KEY else {"base_addresses": {"api": simulator.url}}
+    wrong = "sk_test_of_somebody_else"
+    client = stripe.StripeClient(wrong) if REAL_KEY else simulator.client(wrong)
     with pytest.raises(stripe.AuthenticationError, match="Invalid API Key provided"):
-        stripe.StripeClient("sk_test_of_somebody_else", **base).v1.customers.list()
+        client.v1.customers.list()
 
 
 @simulator_only

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import signal
+import sys
 import time
 
 import pytest
@@ -16,12 +18,14 @@ from openclaw_web.boxes.models import BoxStatus
 from openclaw_web.core import secrets
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.errors import VendorError
+from openclaw_web.core.settings import settings
 from openclaw_web.integrations.cluster_objects import NamespaceState
 from openclaw_web.jobs.models import Alert, JobStatus, JobType, OperatorJob
 from openclaw_web.metering.models import ProxyToken
 from openclaw_web.onboarding.models import OnboardingSecret, OnboardingSession, OnboardingState
 from openclaw_web.onboarding.service import BOT_TOKEN_PURPOSE
 from openclaw_web.workflows import provisioning
+from tests.contracts.simulator_process import ROOT, clean_environment
 from tests.factories import make_onboarding, make_subscription
 from tests.flows.box_world import box_world, cluster_process, eventually
 
@@ -234,3 +238,30 @@ async def test_one_worker_leads_and_another_waits(world):
     async with operator.only_one(operator.WATCH_LOCK):
         pass
     assert world
+
+
+async def test_the_process_shows_that_it_lives_and_ends_by_signal(
+    kubeconfig, database, valkey_server, tmp_path
+):
+    environment = clean_environment(
+        OPENCLAW_CLOUD_HOME=str(tmp_path),
+        SECRET_KEY=settings().secret_key,
+        DATABASE_URL=database,
+        REDIS_URL=valkey_server.url,
+        KUBECONFIG=str(kubeconfig),
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "openclaw_web", "worker", env=environment, cwd=ROOT
+    )
+
+    async def is_alive():
+        return await asyncio.to_thread((tmp_path / operator.ALIVE_FILE).exists)
+
+    try:
+        await eventually(is_alive, seconds=60)
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(process.wait(), 10) == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()

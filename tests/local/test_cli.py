@@ -14,9 +14,9 @@ from openclaw_web.local.places import PROJECT
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(passable_path):
     def run(*words, **more):
-        environment = {**os.environ, "OPENCLAW_CLOUD_HOME": str(tmp_path / "home"), **more}
+        environment = {**os.environ, "OPENCLAW_CLOUD_HOME": str(passable_path / "home"), **more}
         return subprocess.run(  # noqa: S603 - our own program
             [sys.executable, "-m", "openclaw_web", *words],
             check=False,
@@ -50,13 +50,13 @@ def test_stopping_nothing_is_no_error(run):
     assert "Nothing runs" in done.stdout
 
 
-def test_reset_does_nothing_unless_somebody_agrees(run, tmp_path):
-    (tmp_path / "home").mkdir()
+def test_reset_does_nothing_unless_somebody_agrees(run, passable_path):
+    (passable_path / "home").mkdir()
 
     assert run("reset").returncode == 1
-    assert (tmp_path / "home").exists()
+    assert (passable_path / "home").exists()
     assert run("reset", "--yes").returncode == 0
-    assert not (tmp_path / "home").exists()
+    assert not (passable_path / "home").exists()
 
 
 def test_a_taken_port_is_one_sentence_with_the_cure(run):

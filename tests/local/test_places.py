@@ -22,8 +22,8 @@ def test_a_secret_file_is_for_its_owner_only(tmp_path):
     assert (tmp_path / "secret").read_text() == "hush"
 
 
-def test_nobody_may_look_around_in_the_state_folder(tmp_path):
-    opened = places.open_places(tmp_path / "home")
+def test_nobody_may_look_around_in_the_state_folder(passable_path):
+    opened = places.open_places(passable_path / "home")
 
     assert _mode(opened.home) in {0o700, 0o711}
     assert _mode(opened.secrets) == 0o700

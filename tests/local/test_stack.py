@@ -11,10 +11,10 @@ from openclaw_web.local.stack import Stack
 
 
 @pytest.fixture
-def make_stack(tmp_path):
+def make_stack(passable_path):
     def make(**environment):
         ports = {name: 20_000 + number for number, name in enumerate(stack.PORT_NAMES)}
-        opened = places.open_places(tmp_path / "home")
+        opened = places.open_places(passable_path / "home")
         return Stack(places=opened, port=3000, ports=ports, environment=environment)
 
     return make
