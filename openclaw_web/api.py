@@ -1,11 +1,12 @@
 """The FastAPI sub-app: Stripe's webhook, sign-in forms, health, and a laptop's /dev pages."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import sqlalchemy as sa
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import SQLAlchemyError
 
 from openclaw_web import tables
 from openclaw_web.accounts import forms as account_forms
@@ -14,7 +15,7 @@ from openclaw_web.billing import webhooks
 from openclaw_web.core import database
 from openclaw_web.core.settings import require, settings
 from openclaw_web.gateway import proxy as gateway
-from openclaw_web.integrations import redis
+from openclaw_web.integrations import payments, redis
 from openclaw_web.local import dev_pages
 from openclaw_web.onboarding import forms as onboarding_forms
 
@@ -23,7 +24,7 @@ PROXY_PREFIX = "/proxy/"
 
 
 @asynccontextmanager
-async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
     """Open what the web process needs, and close it in the opposite order."""
     chosen = settings()
     require(chosen)
@@ -32,6 +33,7 @@ async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         stack.push_async_callback(database.close_database)
         redis.open_redis(chosen.redis_url)
         stack.push_async_callback(redis.close_redis)
+        stack.push_async_callback(payments.close_payments)
         await stack.enter_async_context(gateway.lifespan())
         await stack.enter_async_context(live.listening())
         yield
@@ -74,7 +76,7 @@ async def readyz() -> JSONResponse:
 async def _database_answers() -> bool:
     try:
         async with database.session_scope() as session:
-            await session.execute(sa.text("SELECT 1"))
-    except (sa.exc.SQLAlchemyError, OSError):
+            await (await session.connection()).execute(sa.select(1))
+    except (SQLAlchemyError, OSError):
         return False
     return True

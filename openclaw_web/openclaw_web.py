@@ -1,6 +1,6 @@
 """The app and its route table: every URL that a browser can open is here."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import reflex as rx
@@ -42,7 +42,7 @@ def with_proxy(app: ASGIApp) -> ASGIApp:
 
 
 @asynccontextmanager
-async def run_api() -> AsyncIterator[None]:
+async def run_api() -> AsyncGenerator[None]:
     """Run the sub-app's lifespan.
 
     Which Starlette leaves out for an outer app that Reflex is mounted in.

@@ -10,6 +10,7 @@ import os
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -27,9 +28,11 @@ from openclaw_web.local.places import PASSABLE
 from openclaw_web.local.postgres import Postgres
 from openclaw_web.local.valkey import Valkey
 
-SCRATCH = Path(tempfile.mkdtemp(prefix="openclaw-cloud-tests-"))
+PREFIX = "openclaw-cloud-tests-"
+SCRATCH = Path(tempfile.mkdtemp(prefix=PREFIX))
 TEMPLATE = "template_openclaw"
 END_SECONDS = 10.0
+ONE_DAY_SECONDS = 86_400
 # Settings are read once, at the first call of settings(): that is later than pytest_configure.
 ENVIRONMENT = {
     "OPENCLAW_CLOUD_HOME": str(SCRATCH / "home"),
@@ -61,6 +64,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure() -> None:
     shutil.rmtree(SCRATCH, ignore_errors=True)
+    for left in SCRATCH.parent.glob(f"{PREFIX}*"):  # by runs that were killed
+        if time.time() - left.stat().st_mtime > ONE_DAY_SECONDS:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 @pytest.fixture

@@ -1,29 +1,14 @@
 """Signing in: an e-mail address, then the code that we mailed; admins use their password."""
 
+from typing import Literal
+
 import reflex as rx
 
-from openclaw_web.accounts.messages import sentence_of
+from openclaw_web.accounts.state import LoginView
 from openclaw_web.ui.badges import notice
 from openclaw_web.ui.native_form import native_form
 from openclaw_web.ui.shell import public_shell
-
-
-class LoginView(rx.State):
-    """What the sign-in page shows; everything comes from the address, so it survives a reload."""
-
-    email: str = ""
-    next_page: str = ""
-    step: str = "email"
-    error: str = ""
-
-    @rx.event
-    async def load(self) -> None:
-        query = self.router.url.query_parameters
-        self.email = str(query.get("email", ""))[:254]
-        self.next_page = str(query.get("next", ""))[:200]
-        self.error = sentence_of(str(query.get("error", "")))
-        wanted = str(query.get("step", ""))
-        self.step = wanted if wanted in {"code", "password"} else "email"
+from openclaw_web.ui.values import Text
 
 
 def login_page() -> rx.Component:
@@ -136,12 +121,17 @@ def _heading(title: str, subtitle: str | rx.Component) -> rx.Component:
     )
 
 
-def _hidden(name: str, value: rx.Var[str]) -> rx.Component:
+def _hidden(name: str, value: Text) -> rx.Component:
     return rx.el.input(type="hidden", name=name, value=value, read_only=True)
 
 
 def _field(
-    name: str, label: str, *, kind: str, autocomplete: str, placeholder: str = ""
+    name: str,
+    label: str,
+    *,
+    kind: Literal["email", "password"],
+    autocomplete: str,
+    placeholder: str = "",
 ) -> rx.Component:
     return rx.el.div(
         rx.el.label(label, html_for=name),

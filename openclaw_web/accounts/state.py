@@ -13,6 +13,7 @@ import reflex as rx
 from reflex.state import Delta
 
 from openclaw_web.accounts import cookies, queries
+from openclaw_web.accounts.messages import sentence_of
 from openclaw_web.accounts.queries import Principal
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.security import token_hash
@@ -77,3 +78,21 @@ class AuthState(rx.State):
         delta = await root._get_resolved_delta()  # noqa: SLF001 - Reflex has no public name for it
         root._clean()  # noqa: SLF001
         return delta
+
+
+class LoginView(rx.State):
+    """What the sign-in page shows; everything comes from the address, so it survives a reload."""
+
+    email: str = ""
+    next_page: str = ""
+    step: str = "email"
+    error: str = ""
+
+    @rx.event
+    async def load(self) -> None:
+        query = self.router.url.query_parameters
+        self.email = str(query.get("email", ""))[:254]
+        self.next_page = str(query.get("next", ""))[:200]
+        self.error = sentence_of(str(query.get("error", "")))
+        wanted = str(query.get("step", ""))
+        self.step = wanted if wanted in {"code", "password"} else "email"

@@ -5,6 +5,7 @@ import reflex as rx
 from openclaw_web.admin.state import AdminState
 from openclaw_web.ui.badges import empty, notice, skeleton, status_badge
 from openclaw_web.ui.shell import admin_shell, page_title
+from openclaw_web.ui.values import Row, is_any
 
 REFRESH_MS = 5_000
 
@@ -36,7 +37,7 @@ def _content() -> rx.Component:
     )
 
 
-def _figure(figure: rx.Var[dict[str, str]]) -> rx.Component:
+def _figure(figure: Row) -> rx.Component:
     return rx.el.div(
         rx.el.p(figure["name"], class_name="small"),
         rx.el.p(figure["value"], class_name="figure-value"),
@@ -46,7 +47,7 @@ def _figure(figure: rx.Var[dict[str, str]]) -> rx.Component:
     )
 
 
-def _alert(alert: rx.Var[dict[str, str]]) -> rx.Component:
+def _alert(alert: Row) -> rx.Component:
     return notice(
         rx.el.p(rx.el.b(alert["code"]), " · ", alert["subject"], " · ", alert["since"]),
         rx.el.p(alert["detail"]),
@@ -77,7 +78,7 @@ def _customers() -> rx.Component:
             style={"padding": "16px"},
         ),
         rx.cond(
-            AdminState.customers.length() > 0,
+            is_any(AdminState.customers),
             rx.el.div(
                 rx.el.table(
                     rx.el.thead(rx.el.tr(*(rx.el.th(name) for name in head))),
@@ -93,7 +94,7 @@ def _customers() -> rx.Component:
     )
 
 
-def _customer(row: rx.Var[dict[str, str]]) -> rx.Component:
+def _customer(row: Row) -> rx.Component:
     return rx.el.tr(
         rx.el.td(row["email"], class_name="strong"),
         rx.el.td(row["tier"]),
@@ -111,7 +112,7 @@ def _jobs() -> rx.Component:
     return rx.el.section(
         rx.el.h2("Newest jobs", class_name="heading", style={"padding": "16px"}),
         rx.cond(
-            AdminState.jobs.length() > 0,
+            is_any(AdminState.jobs),
             rx.el.div(
                 rx.el.table(
                     rx.el.thead(rx.el.tr(*(rx.el.th(name) for name in head))),
@@ -127,7 +128,7 @@ def _jobs() -> rx.Component:
     )
 
 
-def _job(row: rx.Var[dict[str, str]]) -> rx.Component:
+def _job(row: Row) -> rx.Component:
     return rx.el.tr(
         rx.el.td(row["type"], class_name="strong"),
         rx.el.td(status_badge(row["status"], row["tone"])),

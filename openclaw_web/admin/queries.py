@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 import sqlalchemy as sa
+from sqlalchemy.sql.selectable import LateralFromClause
 from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -37,7 +38,7 @@ class CustomerRow:
 
     customer_id: UUID
     email: str
-    created_at: datetime
+    created_at: datetime | None
     tier: str | None
     subscription_status: str | None
     box_status: str | None
@@ -52,7 +53,7 @@ async def any_customers_totals(session: AsyncSession, now: datetime) -> Totals:
     live = col(Box.status) != BoxStatus.DESTROYED
     tokens = col(UsageDaily.prompt_tokens) + col(UsageDaily.completion_tokens)
     row = (
-        await session.execute(
+        await (await session.connection()).execute(
             sa.select(
                 _count(Customer, col(Customer.deleted_at).is_(None)),
                 _count(Subscription, col(Subscription.status).in_(PAYING)),
@@ -87,8 +88,8 @@ async def any_customers_overview(
     session: AsyncSession, now: datetime, *, search: str = "", limit: int = 50
 ) -> Sequence[CustomerRow]:
     """Return the newest customers whose address, id or namespace contains the text."""
-    subscription = _newest(Subscription, col(Subscription.created_at))
-    box = _newest(Box, col(Box.created_at))
+    subscription = _newest(Subscription)
+    box = _newest(Box)
     running = sa.and_(
         col(UsageMonthly.customer_id) == col(Customer.id),
         col(UsageMonthly.period_start) <= now,
@@ -132,7 +133,7 @@ async def any_customers_overview(
             tokens_used=row[8] or 0,
             tokens_limit=row[9] or 0,
         )
-        for row in await session.execute(statement)
+        for row in await (await session.connection()).execute(statement)
     ]
 
 
@@ -140,8 +141,12 @@ def _count(table: type, *conditions: sa.ColumnElement[bool]) -> sa.ScalarSelect[
     return sa.select(sa.func.count()).select_from(table).where(*conditions).scalar_subquery()
 
 
-def _newest(table: type[Subscription | Box], order: sa.ColumnElement[datetime]) -> sa.Lateral:
+def _newest(table: type[Subscription | Box]) -> LateralFromClause:
     owner = col(table.customer_id)
     return (
-        sa.select(table).where(owner == col(Customer.id)).order_by(order.desc()).limit(1).lateral()
+        sa.select(table)
+        .where(owner == col(Customer.id))
+        .order_by(col(table.created_at).desc())
+        .limit(1)
+        .lateral()
     )

@@ -112,7 +112,7 @@ def _customer(row: CustomerRow) -> dict[str, str]:
         "used": f"{fmt.tokens_short(row.tokens_used)} of {fmt.tokens_short(row.tokens_limit)}"
         if row.tokens_limit
         else "",
-        "joined": fmt.day(row.created_at),
+        "joined": fmt.day(row.created_at) if row.created_at else "",
     }
 
 

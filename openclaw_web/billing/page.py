@@ -15,20 +15,26 @@ STEPS = (
 QUESTIONS = (
     (
         "What is OpenClaw?",
-        ("An open-source personal assistant that lives in your chat apps. You can run it yourself; "
-        "we run it for you, with a private space for each customer."),
+        (
+            "An open-source personal assistant that lives in your chat apps. You can run it "
+            "yourself; we run it for you, with a private space for each customer."
+        ),
     ),
     (
         "What happens when my tokens are used up?",
-        ("Your assistant says so politely in the chat and works again when the period "
-        "turns or you upgrade. "
-        "There is never an extra charge."),
+        (
+            "Your assistant says so politely in the chat and works again when the period "
+            "turns or you upgrade. "
+            "There is never an extra charge."
+        ),
     ),
     (
         "How many tokens do I need?",
-        ("A message costs roughly ten to twenty thousand tokens, because the assistant "
-        "re-reads its tools and "
-        "notes each time. Ten million are about a thousand messages."),
+        (
+            "A message costs roughly ten to twenty thousand tokens, because the assistant "
+            "re-reads its tools and "
+            "notes each time. Ten million are about a thousand messages."
+        ),
     ),
     (
         "Who can read what I write?",

@@ -10,7 +10,7 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openclaw_web.accounts.models import Customer
-from openclaw_web.billing import service as billing
+from openclaw_web.billing import entitlement
 from openclaw_web.billing.models import Hold, Subscription
 from openclaw_web.boxes import sentences
 from openclaw_web.boxes.desired import Desired, Facts, Why, desired_state
@@ -290,7 +290,7 @@ def _facts(
 ) -> Facts:
     return Facts(
         status=box.status,
-        is_entitled=billing.entitled(subscription, now),
+        is_entitled=entitlement.entitled(subscription, now),
         has_hold=holds,
         is_account_deleted=customer is None or customer.deleted_at is not None,
         user_paused_at=box.user_paused_at,

@@ -1,6 +1,6 @@
 """One engine for each process, and one unit of work for each act."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import sqlalchemy as sa
@@ -69,7 +69,7 @@ async def close_database() -> None:
 
 
 @asynccontextmanager
-async def session_scope() -> AsyncIterator[AsyncSession]:
+async def session_scope() -> AsyncGenerator[AsyncSession]:
     """Open one unit of work: committed at the end, rolled back when anything is raised."""
     async with AsyncSession(engine(), expire_on_commit=False) as session:
         async with session.begin():

@@ -7,9 +7,10 @@ never reads it.
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from openclaw_web.core.errors import SettingsError
@@ -80,14 +81,14 @@ def load(environment: Mapping[str, str]) -> Settings:
     home = Path(environment.get("OPENCLAW_CLOUD_HOME") or ".openclaw-cloud").expanduser().resolve()
     stored = {} if environment.get("OPENCLAW_CLOUD_ENV") == PRODUCTION else read_stack_file(home)
     found = {**stored, **{name: value for name, value in environment.items() if value}}
-    values = {
+    values: dict[str, Any] = {
         known.name: _parsed(known.name, known.type, found[name])
         for known in fields(Settings)
         if (name := variable(known.name)) in found
     }
     values["home"] = home
     loaded = Settings(**values)
-    return loaded if loaded.public_url else _with_default_url(loaded)
+    return replace(loaded, public_url=loaded.public_url or f"http://localhost:{loaded.port}")
 
 
 def variable(field_name: str) -> str:
@@ -186,11 +187,6 @@ def _local_problems(chosen: Settings) -> list[str]:
             "HOST is not a loopback address; set OPENCLAW_CLOUD_ENV=production to be reachable."
         )
     return found
-
-
-def _with_default_url(chosen: Settings) -> Settings:
-    values = {one.name: getattr(chosen, one.name) for one in fields(chosen)}
-    return Settings(**{**values, "public_url": f"http://localhost:{chosen.port}"})
 
 
 def _parsed(name: str, kind: object, value: str) -> object:

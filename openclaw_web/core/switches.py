@@ -29,7 +29,7 @@ async def read_switch(session: AsyncSession, key: str, default: Any = None) -> A
 
 async def set_switch(session: AsyncSession, key: str, value: Any, *, by: str) -> None:
     statement = insert(PlatformSetting).values(key=key, value=value, updated_by=by)
-    await session.execute(
+    await session.exec(
         statement.on_conflict_do_update(
             index_elements=["key"],
             set_={"value": statement.excluded.value, "updated_by": by, "updated_at": columns.NOW},

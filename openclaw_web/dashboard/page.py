@@ -6,6 +6,7 @@ from openclaw_web.dashboard.state import HomeState, UsageState, UsageStrip
 from openclaw_web.ui import charts
 from openclaw_web.ui.badges import empty, meter, notice, skeleton, status_badge
 from openclaw_web.ui.shell import card, customer_shell, page_title
+from openclaw_web.ui.values import Row, Text, is_any
 
 REFRESH_MS = 3_000
 
@@ -82,7 +83,7 @@ def _home_with_box() -> rx.Component:
             ),
             card(
                 rx.cond(
-                    HomeState.story.length() > 0,
+                    is_any(HomeState.story),
                     rx.el.ul(rx.foreach(HomeState.story, _happening), class_name="timeline"),
                     rx.el.p("Nothing happened yet.", class_name="small"),
                 ),
@@ -210,7 +211,7 @@ def _events_card() -> rx.Component:
     )
 
 
-def _event(event: rx.Var[dict[str, str]]) -> rx.Component:
+def _event(event: Row) -> rx.Component:
     return rx.el.tr(
         rx.el.td(event["when"]),
         rx.el.td(
@@ -227,7 +228,7 @@ def _event(event: rx.Var[dict[str, str]]) -> rx.Component:
 
 def _sums_card() -> rx.Component:
     return rx.cond(
-        UsageState.sums.length() > 0,
+        is_any(UsageState.sums),
         card(
             rx.el.ul(
                 rx.foreach(
@@ -249,7 +250,7 @@ def _sums_card() -> rx.Component:
     )
 
 
-def _link(link: rx.Var[dict[str, str]]) -> rx.Component:
+def _link(link: Row) -> rx.Component:
     return rx.el.li(
         rx.match(
             link["state"],
@@ -268,7 +269,7 @@ def _link(link: rx.Var[dict[str, str]]) -> rx.Component:
     )
 
 
-def _happening(line: rx.Var[dict[str, str]]) -> rx.Component:
+def _happening(line: Row) -> rx.Component:
     return rx.el.li(
         rx.el.span(line["text"]),
         rx.el.time(line["when"]),
@@ -276,11 +277,11 @@ def _happening(line: rx.Var[dict[str, str]]) -> rx.Component:
     )
 
 
-def _error(sentence: rx.Var[str]) -> rx.Component:
+def _error(sentence: Text) -> rx.Component:
     return rx.cond(sentence != "", notice(sentence, tone="error", icon="circle-alert"))
 
 
-def _refresh(handler: rx.EventHandler) -> rx.Component:
+def _refresh(handler: rx.event.EventCallback[str]) -> rx.Component:
     """Look again every few seconds for as long as the page is open."""
     return rx.el.div(
         rx.moment(interval=REFRESH_MS, on_change=handler),

@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openclaw_web.billing import queries as billing_queries
-from openclaw_web.billing import service as billing
+from openclaw_web.billing import entitlement
 from openclaw_web.billing.models import Subscription
 from openclaw_web.billing.tiers import Plan, plan_of
 from openclaw_web.boxes.models import Box
@@ -148,7 +148,7 @@ class Directory:
         self._clock_offset = now - real_now()
         subscription = await billing_queries.find_live_subscription(session, customer_id)
         account = self._accounts.setdefault(customer_id, Account(customer_id))
-        account.is_entitled = subscription is not None and billing.entitled(subscription, now)
+        account.is_entitled = subscription is not None and entitlement.entitled(subscription, now)
         account.plan = plan_of(subscription.tier) if subscription is not None else None
         period = await metering_queries.find_period(session, customer_id, now)
         if period is None and subscription is not None and account.is_entitled:

@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,7 +37,7 @@ SPOOL = "spool"
 MAX_BODY_BYTES = 32 * 1024 * 1024
 JSON = b"application/json"
 
-Scope = dict[str, Any]
+Scope = MutableMapping[str, Any]
 
 _FORMS = {"/v1/chat/completions": Form.OPENAI, "/v1/messages": Form.ANTHROPIC}
 _GENERATION = GENERATION_HEADER.lower().encode()
@@ -103,7 +103,7 @@ class Proxy:
         form = _FORMS.get(path, Form.OPENAI)
         began = False
 
-        async def noting_send(message: dict[str, Any]) -> None:
+        async def noting_send(message: MutableMapping[str, Any]) -> None:
             nonlocal began
             began = True
             await send(message)

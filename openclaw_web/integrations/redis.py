@@ -6,7 +6,8 @@ The live queue, the bells and the change announcements. Everything here may be l
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
+from typing import Any
 from uuid import UUID
 
 import redis.asyncio
@@ -78,7 +79,7 @@ async def wait_for_bell(bell: str, *, timeout_seconds: float) -> str | None:
     """
     try:
         async with asyncio.timeout(timeout_seconds + SOCKET_TIMEOUT_SECONDS):
-            rung = await client().brpop([_bell(bell)], timeout=timeout_seconds)
+            rung = await _answer(client().brpop([_bell(bell)], timeout=timeout_seconds))
     except (RedisError, TimeoutError):
         await asyncio.sleep(timeout_seconds)
         return None
@@ -111,9 +112,14 @@ async def changes() -> AsyncIterator[UUID]:
 async def is_alive() -> bool:
     try:
         async with asyncio.timeout(SOCKET_TIMEOUT_SECONDS):
-            return bool(await client().ping())
+            return bool(await _answer(client().ping()))
     except (RedisError, TimeoutError, OSError):
         return False
+
+
+async def _answer(reply: Awaitable[Any] | Any) -> Any:
+    """Await a command's answer; the client's annotations also allow for its synchronous twin."""
+    return await reply
 
 
 def _bell(name: str) -> str:

@@ -5,6 +5,7 @@ import reflex as rx
 from openclaw_web.onboarding.state import OnboardingView
 from openclaw_web.ui.badges import notice
 from openclaw_web.ui.native_form import native_form
+from openclaw_web.ui.values import Row, is_any
 
 BOTFATHER_STEPS = (
     ("Open ", "@BotFather", " in Telegram and send it /newbot."),
@@ -13,7 +14,7 @@ BOTFATHER_STEPS = (
 )
 
 
-def bubble(message: rx.Var[dict[str, str]]) -> rx.Component:
+def bubble(message: Row) -> rx.Component:
     return rx.el.div(message["text"], class_name="bubble " + message["side"], key=message["id"])
 
 
@@ -233,7 +234,7 @@ def happenings() -> rx.Component:
             aria_live="polite",
         ),
         rx.cond(
-            OnboardingView.happenings.length() == 0,
+            ~is_any(OnboardingView.happenings),
             rx.el.p(rx.el.span("Waiting for a free hand", class_name="status busy")),
         ),
         rx.el.p(
@@ -291,7 +292,7 @@ def failed() -> rx.Component:
     )
 
 
-def _happening(line: rx.Var[dict[str, str]]) -> rx.Component:
+def _happening(line: Row) -> rx.Component:
     return rx.el.li(
         rx.cond(
             line["tone"] == "busy",

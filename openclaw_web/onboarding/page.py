@@ -40,7 +40,7 @@ def _progress() -> rx.Component:
         aria_label="Progress of the set-up",
         aria_valuemin="0",
         aria_valuemax=str(stages - 1),
-        aria_valuenow=OnboardingView.done.to(str),
+        aria_valuenow=rx.Var.create(OnboardingView.done).to(str),
     )
 
 
@@ -60,7 +60,7 @@ def _conversation() -> rx.Component:
     )
 
 
-def _widget() -> rx.Component:
+def _widget() -> rx.Component | rx.Var[rx.Component]:
     """Show what this step asks for."""
     return rx.match(
         OnboardingView.step,

@@ -4,12 +4,12 @@ from typing import Any
 
 import reflex as rx
 
-Text = str | rx.Var[str]
+from openclaw_web.ui.values import Number, Text, words
 
 
 def status_badge(label: Text, tone: Text) -> rx.Component:
     """Show a status; the tone is one of good, busy, warning, bad, quiet."""
-    return rx.el.span(label, class_name="status " + tone)
+    return rx.el.span(label, class_name=words("status ", tone))
 
 
 def notice(*children: Any, tone: str = "", icon: str = "info", **props: Any) -> rx.Component:
@@ -44,14 +44,14 @@ def skeleton(*heights: int) -> rx.Component:
     )
 
 
-def meter(percent: rx.Var[float], tone: Text, label: str) -> rx.Component:
+def meter(percent: Number, tone: Text, label: str) -> rx.Component:
     """Show how much of a limit is used; `percent` may pass 100."""
     return rx.el.div(
         rx.el.span(style={"width": f"min({percent}%, 100%)"}),
-        class_name="meter " + tone,
+        class_name=words("meter ", tone),
         role="progressbar",
         aria_label=label,
-        aria_valuenow=percent.to(str),
+        aria_valuenow=rx.Var.create(percent).to(str),
         aria_valuemin="0",
         aria_valuemax="100",
     )

@@ -9,7 +9,9 @@ SHORT_TICKS = (
 AXIS = {"fontSize": 12, "fill": "var(--gray-11)"}
 
 
-def daily_tokens(data: rx.Var[list[dict[str, str | int]]], *, height: int = 260) -> rx.Component:
+def daily_tokens(
+    data: list[dict[str, str | int]] | rx.Var[list[dict[str, str | int]]], *, height: int = 260
+) -> rx.Component:
     """Draw tokens by day, stacked: what was sent, and what was answered.
 
     Each row has `day` (short text), `prompt` and `completion` (tokens).

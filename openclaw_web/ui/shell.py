@@ -6,6 +6,7 @@ from typing import Any
 import reflex as rx
 
 from openclaw_web.ui.native_form import native_form
+from openclaw_web.ui.values import Text
 
 CONTENT = "content"
 
@@ -56,18 +57,16 @@ def public_shell(
     )
 
 
-def customer_shell(here: str, who: rx.Var[str], *children: rx.Component) -> rx.Component:
+def customer_shell(here: str, who: Text, *children: rx.Component) -> rx.Component:
     """Surround a customer's page; `here` is the address of its place in the menu."""
     return _app_shell(CUSTOMER_PLACES, here, who, children, wide=False)
 
 
-def admin_shell(here: str, who: rx.Var[str], *children: rx.Component) -> rx.Component:
+def admin_shell(here: str, who: Text, *children: rx.Component) -> rx.Component:
     return _app_shell(ADMIN_PLACES, here, who, children, wide=True)
 
 
-def page_title(
-    title: str | rx.Var[str], subtitle: str | rx.Var[str] = "", *right: rx.Component
-) -> rx.Component:
+def page_title(title: Text, subtitle: Text = "", *right: rx.Component) -> rx.Component:
     return rx.el.div(
         rx.el.div(
             rx.el.h1(title, class_name="title"),
@@ -109,7 +108,7 @@ def theme_button() -> rx.Component:
 def _app_shell(
     places: tuple[Place, ...],
     here: str,
-    who: rx.Var[str],
+    who: Text,
     children: tuple[rx.Component, ...],
     *,
     wide: bool,
@@ -139,10 +138,13 @@ def _app_shell(
 
 
 def _place(place: Place, *, is_here: bool) -> rx.Component:
-    marks = (
-        {"class_name": "place here", "aria_current": "page"} if is_here else {"class_name": "place"}
+    return rx.el.a(
+        rx.icon(place.icon, size=18),
+        rx.el.span(place.name),
+        href=place.href,
+        class_name="place here" if is_here else "place",
+        aria_current="page" if is_here else "false",
     )
-    return rx.el.a(rx.icon(place.icon, size=18), rx.el.span(place.name), href=place.href, **marks)
 
 
 def _theme_place() -> rx.Component:

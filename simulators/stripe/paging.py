@@ -25,11 +25,16 @@ def answer(
     """Return the page of stored objects that the parameters ask for."""
     limit = _limit(params)
     after, before = params.get("starting_after"), params.get("ending_before")
-    walk = _walk(shelf, after, before)
+    if after and before:
+        raise invalid("You cannot use both ending_before and starting_after.", "starting_after")
+    walk: Iterator[Json] | None = iter(shelf)
+    if after:
+        walk = shelf.older_than(after)
+    elif before:
+        walk = shelf.newer_than(before)
     if walk is None:
-        raise missing_reference(
-            "object", after or before, "starting_after" if after else "ending_before"
-        )
+        name = "ending_before" if before else "starting_after"
+        raise missing_reference("object", params[name], name)
     found = list(islice(filter(wanted, walk), limit + 1))
     page = found[:limit]
     if before:
@@ -54,14 +59,6 @@ def answer_short(url: str, params: Params, objects: list[Json]) -> Json:
         return listing(url, objects[start:end], has_more=start > 0)
     page = objects[start : start + limit]
     return listing(url, page, has_more=start + limit < end)
-
-
-def _walk(shelf: Shelf, after: str | None, before: str | None) -> Iterator[Json] | None:
-    if after and before:
-        raise invalid("You cannot use both ending_before and starting_after.", "starting_after")
-    if before:
-        return shelf.newer_than(before)
-    return shelf.older_than(after) if after else iter(shelf)
 
 
 def _limit(params: Params) -> int:

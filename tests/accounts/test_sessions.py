@@ -96,6 +96,7 @@ async def test_a_session_ends_after_thirty_days_however_active(sign_in):
     token = (await sign_in(EMAIL)).token
     async with session_scope() as session:
         opened = (await session.exec(select(AuthSession))).one()
+    assert opened.created_at is not None
     assert opened.expires_at - opened.created_at == timedelta(days=30)
     await change(AuthSession, expires_at=real_now())
     assert await who(token) is None
