@@ -42,11 +42,9 @@ test-all: $(DEV_STAMP) ## the same with the slow tests
 	@$(PYTHON) -m pytest -m browser
 
 check: $(DEV_STAMP) ## format, lint, import contracts, types, schema
-	@$(VENV)/bin/ruff format --check
-	@$(VENV)/bin/ruff check
-	@$(VENV)/bin/lint-imports
-	@$(VENV)/bin/ty check
-	@$(PYTHON) -m openclaw_web check-schema
+	@failed=0; \
+	for one in "ruff format --check" "ruff check" "lint-imports" "ty check" "python -m openclaw_web check-schema"; do \
+	  echo "== $$one"; $(VENV)/bin/$$one || failed=1; done; exit $$failed
 
 $(PYTHON):
 	@free=$$(df -Pk . | awk 'NR == 2 {print $$4}'); if [ "$$free" -lt $(MIN_FREE_KB) ]; then \

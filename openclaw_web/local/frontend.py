@@ -55,8 +55,8 @@ def build(web: Path, port: int) -> None:
     )
     if done.returncode:
         raise BuildError(
-            "The pages could not be built; the lines above say why. Without network the first "
-            "build cannot fetch its packages: connect, or name a registry in NPM_CONFIG_REGISTRY."
+            "The pages could not be built; the lines above say why. (Without network the first "
+            "build cannot fetch its packages: connect, or name one in NPM_CONFIG_REGISTRY.)"
         )
     (web / STAMP).write_text(key, encoding="utf-8")
 

@@ -21,7 +21,7 @@ MIN_FREE_BYTES = 2 * 1024**3
 MAX_LOG_BYTES = 10 * 1024**2
 PORTS_FILE = "ports.json"
 TEST_CARD = "4242 4242 4242 4242"
-ADDRESS_WIDTH = 36
+ADDRESS_WIDTH = 44
 
 
 class CannotStartError(OpenClawError):
@@ -35,12 +35,19 @@ def up(chosen: Settings, environment: Mapping[str, str]) -> None:
         OpenClawError: something is in the way, or a service does not start.
     """
     began = time.monotonic()
+    if chosen.is_production:
+        raise CannotStartError(
+            "OPENCLAW_CLOUD_ENV=production is set, and this would start a development stack; unset "
+            "it, or run `web`, `worker` and `proxy`."
+        )
+    # Without PORT the default counts, not what the last run wrote into the state folder.
+    port = chosen.port if environment.get("PORT") else Settings().port
     screen = Screen()
     opened = places.open_places(chosen.home)
     with control.own(opened.home):
         control.wait_for_leftovers(opened.home)
-        _check_machine(opened, chosen.port)
-        made = _stack(opened, chosen.port, environment)
+        _check_machine(opened, port)
+        made = _stack(opened, port, environment)
         _turn_logs(opened)
         stack.write_settings(made)
         screen.line(f"OpenClaw Cloud is starting in {opened.home}\n")
@@ -133,11 +140,11 @@ def _welcome(made: Stack, screen: Screen, seconds: float) -> None:
         pad = " " * max(1, ADDRESS_WIDTH - len(address))
         screen.line(f"  {title:<16}{screen.paint(address, CYAN)}{pad}{screen.paint(note, DIM)}")
 
-    rule = "─" * 78
+    rule = "─" * 100
     screen.line(
         f"\n{rule}\n  {screen.paint('OpenClaw Cloud is running', BOLD)} ({seconds:.1f} s)\n"
     )
-    row("Be a customer", f"{made.url}/", f"press Start; the test card is {TEST_CARD}")
+    row("Be a customer", f"{made.url}/start", f"say hi; the test card is {TEST_CARD}")
     for part, title, note in (
         ("telegram", "Your phone", "Telegram: make a bot, then talk to your box"),
         ("mail", "Mail", "sign-in codes and letters arrive here"),
@@ -146,9 +153,9 @@ def _welcome(made: Stack, screen: Screen, seconds: float) -> None:
         ("kubernetes", "Kubernetes", "namespaces and pods of the boxes"),
     ):
         if made.has(part):
-            row(title, made.page(part), note)
+            row(title, f"{made.page(part)}/", note)
     email, password = _admin(made.places)
-    row("Admin", f"{made.url}/admin", f"{email}  {password}")
+    row("Admin", f"{made.url}/login?step=password", f"{email}  {password}")
     screen.line(f"\n  {'kubectl':<16}kubectl --kubeconfig {made.kubeconfig} get pods -A")
     screen.line(f"  {'Logs':<16}{made.places.logs}{os.sep}*.log")
     screen.line(f"  {'Secrets':<16}{made.places.admin_file}, {made.places.stack_file}")

@@ -36,7 +36,8 @@ from simulators.kubernetes.store import Store
 from simulators.kubernetes.volumes import Volumes
 
 HEALTH_PATHS = ("/healthz", "/livez", "/readyz")
-VENDOR_PATHS = ("/api", "/apis", "/version", "/openapi", *HEALTH_PATHS)
+OLD_OPENAPI = "/swagger-2.0.0.pb-v1"  # asked for by kubectl up to 1.27, which then says what to do
+VENDOR_PATHS = ("/api", "/apis", "/version", "/openapi", OLD_OPENAPI, *HEALTH_PATHS)
 FIRST_NAMESPACES = ("default", "kube-system")
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]
 _DISCOVERY_DEPTH = {"api": 2, "apis": 3}
@@ -91,12 +92,14 @@ class ControlPlane:
         self._kubelet.start()
         self._controllers.start()
         working = asyncio.ensure_future(self._controllers.run())
+        trimming = asyncio.ensure_future(self.logs.keep_short())
         endings: list[Callable[[], None]] = [self.store.end_watches, self._kubelet.leave]
         _listen_for_the_end(endings)
         try:
             yield endings
         finally:
             working.cancel()
+            trimming.cancel()
             self.store.end_watches()
             await self._kubelet.close()
             self._lifeline.close()
@@ -157,6 +160,7 @@ def create(settings: Settings) -> Asgi:
         routes=[
             *(Route(path, _healthy) for path in HEALTH_PATHS),
             Route("/version", guarded(_version)),
+            Route(OLD_OPENAPI, guarded(_unknown)),
             Route("/openapi/{rest:path}", guarded(openapi_document)),
             *(
                 Route(path, guarded(api), methods=_METHODS)
@@ -197,6 +201,10 @@ async def _healthy(_: Request) -> Response:
 
 async def _version(_: Request) -> Response:
     return answer(discovery.version())
+
+
+async def _unknown(_: Request) -> Response:
+    raise errors.unknown_resource()
 
 
 def _discovery(request: Request, parts: list[str]) -> Response:

@@ -1,4 +1,8 @@
-"""The folders that pods see: who owns them, and files that change all at once."""
+"""The folders that pods see: who owns them, and files that change all at once.
+
+What holds a pod's folders, and every Secret's files, stays ours even when pods run as another user:
+such a user must not be able to put a link where we write next.
+"""
 
 import os
 import secrets
@@ -9,6 +13,8 @@ from pathlib import Path
 
 TRAVERSE_ONLY = 0o711
 PRIVATE = 0o700
+READABLE = 0o750
+_OWNER_READS, _GROUP_READS = 0o400, 0o040
 _DATA = "..data"
 
 
@@ -41,6 +47,21 @@ def private_folder(path: Path, owner: Owner | None) -> Path:
     path.mkdir(mode=PRIVATE, exist_ok=True)
     give(path, owner)
     return path
+
+
+def readable_folder(path: Path, owner: Owner | None) -> Path:
+    """Make a folder that stays ours and that the pods' user may read."""
+    path.parent.mkdir(mode=TRAVERSE_ONLY, parents=True, exist_ok=True)
+    path.mkdir(mode=PRIVATE, exist_ok=True)
+    _let_read(path, READABLE, owner)
+    return path
+
+
+def _let_read(path: Path, mode: int, owner: Owner | None) -> None:
+    if owner is not None:
+        os.chown(path, -1, owner.gid, follow_symlinks=False)
+        mode |= _GROUP_READS if mode & _OWNER_READS else 0
+        path.chmod(mode)
 
 
 def passage(path: Path) -> Path:
@@ -86,9 +107,7 @@ def project(folder: Path, files: Mapping[str, File], owner: Owner | None) -> boo
     before = _current(folder)
     if before is not None and _same(folder / before, files):
         return False
-    fresh = folder / f"..{secrets.token_hex(8)}"
-    fresh.mkdir(mode=PRIVATE)
-    give(fresh, owner)
+    fresh = readable_folder(folder / f"..{secrets.token_hex(8)}", owner)
     for name, file in files.items():
         _write(fresh, name, file, owner)
     link = folder / f"{_DATA}_tmp"
@@ -121,9 +140,8 @@ def _same(folder: Path, files: Mapping[str, File]) -> bool:
 
 def _write(folder: Path, name: str, file: File, owner: Owner | None) -> None:
     path = folder / name
-    for parent in reversed(path.relative_to(folder).parents[:-1]):
-        (folder / parent).mkdir(mode=PRIVATE, exist_ok=True)
-        give(folder / parent, owner)
+    for parent in reversed(list(path.relative_to(folder).parents)[:-1]):
+        readable_folder(folder / parent, owner)
     path.write_bytes(file.content)
     path.chmod(file.mode)
-    give(path, owner)
+    _let_read(path, file.mode, owner)

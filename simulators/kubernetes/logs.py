@@ -5,6 +5,7 @@ refused.
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
@@ -14,8 +15,11 @@ from simulators.kubernetes.container import log_path
 from simulators.kubernetes.objects import Object, name_of, namespace_of, status_of, uid_of
 from simulators.kubernetes.pod import folder_name
 
+LONGEST_BYTES = 10 * 1024 * 1024  # the real kubelet starts a new file here
+KEPT_BYTES = 1024 * 1024
 _CHUNK_BYTES = 64 * 1024
 _POLL_SECONDS = 0.2
+_TRIM_SECONDS = 30.0
 _NOT_OFFERED = ("timestamps", "sinceSeconds", "sinceTime")
 
 
@@ -57,6 +61,14 @@ class LogFiles:
         with path.open("rb") as file:
             file.seek(_start(path, str(lines)))
             return file.read(_CHUNK_BYTES).decode(errors="replace")
+
+    async def keep_short(self) -> None:
+        """Trim long logs from time to time, until cancelled."""
+        while True:
+            await asyncio.sleep(_TRIM_SECONDS)
+            for path in list(self._pods.glob("*/logs/*.log")):
+                with contextlib.suppress(OSError):  # its pod went away meanwhile
+                    trim(path)
 
     def _status(self, pod: Object, container: str) -> dict[str, object]:
         specs = [*(pod["spec"].get("initContainers") or ()), *pod["spec"]["containers"]]
@@ -127,6 +139,21 @@ async def _read(path: Path, start: int, limit: int) -> AsyncIterator[bytes]:
             left -= len(chunk)
             if limit and left <= 0:
                 return
+
+
+def trim(path: Path) -> None:
+    """Cut a log that has grown too long to its last part.
+
+    The process appends to the same file; what it writes in this very moment may be lost.
+    """
+    if path.stat().st_size <= LONGEST_BYTES:
+        return
+    with path.open("r+b") as file:
+        file.seek(-KEPT_BYTES, 2)
+        kept = file.read().partition(b"\n")[2]
+        file.seek(0)
+        file.write(kept)
+        file.truncate()
 
 
 def _start(path: Path, tail_lines: str | None) -> int:

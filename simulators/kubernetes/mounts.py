@@ -12,7 +12,7 @@ from typing import Any
 
 from simulators.kubernetes import resources
 from simulators.kubernetes.cluster import Cluster
-from simulators.kubernetes.folders import File, Owner, private_folder, project
+from simulators.kubernetes.folders import File, Owner, private_folder, project, readable_folder
 from simulators.kubernetes.objects import Object, is_terminating, namespace_of, status_of
 
 _FILE_KINDS = ("secret", "configMap", "projected")
@@ -56,10 +56,11 @@ class Mounts:
         if "persistentVolumeClaim" in volume:
             claim = volume["persistentVolumeClaim"]["claimName"]
             return self._claimed(namespace_of(pod), claim)
-        folder = private_folder(self.folder / "volumes" / name, self.owner)
+        path = self.folder / "volumes" / name
         if "emptyDir" in volume:
-            return folder
+            return private_folder(path, self.owner)
         if any(kind in volume for kind in _FILE_KINDS):
+            folder = readable_folder(path, self.owner)
             project(folder, dict(self._files(namespace_of(pod), volume)), self.owner)
             return folder
         kinds = ", ".join(sorted(volume.keys() - {"name"}))

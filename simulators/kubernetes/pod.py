@@ -13,7 +13,7 @@ from simulators.kubernetes import addresses, environment, resources
 from simulators.kubernetes.cluster import Cluster, Deletion
 from simulators.kubernetes.container import Container
 from simulators.kubernetes.errors import ApiError
-from simulators.kubernetes.folders import Owner, private_folder
+from simulators.kubernetes.folders import Owner, passage, private_folder
 from simulators.kubernetes.images import Images
 from simulators.kubernetes.mounts import Mounts, Unmountable
 from simulators.kubernetes.objects import (
@@ -224,7 +224,7 @@ class PodRunner:
         address = self._node.addresses.take(numbers)
         self.place = Place(address, addresses.real_ports(numbers), names)
         owner = self._node.owner
-        private_folder(self.folder, owner)
+        passage(self.folder)
         private_folder(self.folder / "home", owner)
         (self.folder / "logs").mkdir(mode=0o700, exist_ok=True)
 

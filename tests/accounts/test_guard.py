@@ -320,8 +320,8 @@ def test_a_tab_is_free_again_once_its_state_is_forgotten(client, signed_in, monk
         "customer-7",
         "A0EEBC99-9C0B-4EF8-BB6D-6BB9BD380A11",
         "a0eebc99-9c0b-1ef8-bb6d-6bb9bd380a11",
-        f"{uuid4()}&token={uuid4()}",
-        f"{uuid4()}_reflex___state____state",
+        "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11&token=b1ffcd88-8d1c-4fe9-aa7e-7aa8ae490b22",
+        "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11_reflex___state____state",
         "",
     ],
 )

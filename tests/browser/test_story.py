@@ -30,6 +30,7 @@ class Story:
         self.bot = f"ada_{self.mark}_bot"
 
     def say_hi(self) -> None:
+        self.page.bring_to_front()
         self.page.goto("/start")
         self.page.get_by_role("button", name="Yes, let's go").click()
         self.page.get_by_role("button", name="Organise my days").click()
@@ -46,12 +47,15 @@ class Story:
         return found.group()
 
     def give_the_bot(self, token: str) -> None:
+        self.page.bring_to_front()
         self.page.locator("#bot-token").fill(token)
         self.page.locator("#check-bot").click()
         link = self.page.locator("#open-bot")
         expect(link).to_be_visible()
+        self.phone.bring_to_front()
         self.phone.goto(link.get_attribute("href") or "")
         self.phone.locator("#start-button").click()
+        self.page.bring_to_front()
         self.page.locator("#person-yes").click()
 
     def tell_preferences(self) -> None:
@@ -63,7 +67,9 @@ class Story:
         self.page.locator("#email").fill(self.email)
         self.page.locator("#send-code").click()
         expect(self.page.locator("#code")).to_be_visible()
-        self.page.locator("#code").fill(self._mailed_code())
+        code = self._mailed_code()
+        self.page.bring_to_front()
+        self.page.locator("#code").fill(code)
         self.page.locator("#confirm-code").click()
 
     def pay(self) -> None:
@@ -84,6 +90,7 @@ class Story:
         return answer.inner_text()
 
     def _open_chat(self, name: str) -> None:
+        self.phone.bring_to_front()
         self.phone.goto(f"/dev/phone/?chat={name}&person={PERSON}")
         start, composer = self.phone.locator("#start-button"), self.phone.locator("#message-input")
         expect(start.or_(composer).filter(visible=True)).to_be_visible()
@@ -135,6 +142,7 @@ def test_from_hi_to_an_answer_in_under_a_minute_and_every_token_shows(story: Sto
     assert seconds < LONGEST_STORY_SECONDS
     (stack.home / "story-seconds").write_text(f"{seconds:.1f}\n", encoding="utf-8")
 
+    page.bring_to_front()
     expect(page.locator("#live")).to_be_visible()
     take_pictures(page, "start-live")
     _tokens_show(page)

@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,26 +46,26 @@ server.serve_forever()
 
 @dataclass
 class Cluster:
-    """The official clients of one cluster."""
+    """The official clients of one cluster; untyped, since they take plain dicts for their models."""
 
     kubeconfig: Path
     api: client.ApiClient
-    simulator: Simulator | None = None
+    simulator: Any = None
 
     @property
-    def core(self) -> client.CoreV1Api:
+    def core(self) -> Any:
         return client.CoreV1Api(self.api)
 
     def create_unchecked(self, namespace: str, body: dict[str, Any], validation: str = "") -> Any:
         """Create a Deployment that the client's own types would refuse."""
-        custom = client.CustomObjectsApi(self.api)
+        custom: Any = client.CustomObjectsApi(self.api)
         more = {"field_validation": validation} if validation else {}
         return custom.create_namespaced_custom_object(
             "apps", "v1", namespace, "deployments", body, **more
         )
 
     @property
-    def apps(self) -> client.AppsV1Api:
+    def apps(self) -> Any:
         return client.AppsV1Api(self.api)
 
     def pods(self, namespace: str, selector: str = "") -> list[Any]:
@@ -97,7 +97,7 @@ def connect(kubeconfig: Path, simulator: Simulator | None = None) -> Cluster:
 
 
 @contextlib.contextmanager
-def simulated(folder: Path, *more: str) -> Iterator[Cluster]:
+def simulated(folder: Path, *more: str) -> Generator[Cluster]:
     """Start a simulator whose only image is the agent above."""
     folder.mkdir(parents=True, exist_ok=True)
     agent = folder / "agent.py"
@@ -139,7 +139,7 @@ def pod(name: str, **more: Any) -> dict[str, Any]:
     return {"metadata": {"name": name, "labels": {"app": name}}, "spec": pod_spec(**more)}
 
 
-def deployment(name: str, replicas: int = 1, **more: Any) -> dict[str, Any]:
+def deployment(name: str, replicas: int = 1, /, **more: Any) -> dict[str, Any]:
     labels = {"app": name}
     strategy = more.pop("strategy", {"type": "Recreate"})
     return {

@@ -29,7 +29,14 @@ def kubectl(simulator, namespace, tmp_path):
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
 
     def run(*arguments, stdin="", expect=0):
-        command = [KUBECTL, "--kubeconfig", simulator.kubeconfig, "-n", namespace, *arguments]
+        command = [
+            str(KUBECTL),
+            "--kubeconfig",
+            str(simulator.kubeconfig),
+            "-n",
+            namespace,
+            *arguments,
+        ]
         done = subprocess.run(  # noqa: S603 - kubectl itself, with the test's own arguments
             command,
             input=stdin,

@@ -4,6 +4,7 @@ import itertools
 import json
 import threading
 import time
+from typing import Any
 
 import httpx
 import pytest
@@ -234,6 +235,29 @@ def test_a_merge_patch_replaces_lists_and_a_strategic_one_merges_them(cluster, n
     assert [one.name for one in found.spec.template.spec.containers[0].env] == ["B"]
 
 
+def test_a_strategic_patch_obeys_its_directives(cluster, namespace):
+    body = deployment("d", 0, env={"A": "1", "B": "2"}, strategy={"type": "RollingUpdate"})
+    cluster.apps.create_namespaced_deployment(namespace, body)
+    order = [{"name": "C"}, {"name": "B"}]
+    env = [{"name": "A", "$patch": "delete"}, {"name": "C", "value": "3"}]
+    container = {"name": "agent", "env": env, "$setElementOrder/env": order}
+    spec = {"template": {"spec": {"containers": [container]}}}
+    spec["strategy"] = {"$retainKeys": ["type"], "type": "Recreate"}
+    custom: Any = client.CustomObjectsApi(cluster.api)
+    found = custom.patch_namespaced_custom_object(
+        "apps",
+        "v1",
+        namespace,
+        "deployments",
+        "d",
+        {"spec": spec},
+        _content_type="application/strategic-merge-patch+json",
+    )
+    patched = found["spec"]["template"]["spec"]["containers"][0]["env"]
+    assert patched == [{"name": "C", "value": "3"}, {"name": "B", "value": "2"}]
+    assert found["spec"]["strategy"] == {"type": "Recreate"}
+
+
 def test_an_apply_makes_owns_and_drops_fields(cluster, namespace):
     made = apply_config_map(cluster, namespace, {"a": "1", "b": "2"}, "operator")
     owner = made.metadata.managed_fields[0]
@@ -331,8 +355,9 @@ def test_bad_names_are_refused(cluster, namespace, name):
 
 def test_a_selector_and_a_finished_spec_cannot_be_changed(cluster, namespace):
     cluster.apps.create_namespaced_deployment(namespace, deployment("d", 0))
-    body = {"spec": {"selector": {"matchLabels": {"app": "other"}}}}
-    body["spec"]["template"] = {"metadata": {"labels": {"app": "other"}}}
+    labels = {"app": "other"}
+    spec = {"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}}}
+    body = {"spec": spec}
     code, reason, message = refused(
         lambda: cluster.apps.patch_namespaced_deployment(
             "d", namespace, body, _content_type="application/merge-patch+json"
@@ -351,14 +376,17 @@ def test_replicas_are_read_and_set_through_the_scale(cluster, namespace):
     assert cluster.apps.read_namespaced_deployment("d", namespace).spec.replicas == 0
 
 
+def used(cluster, namespace):
+    status = cluster.core.read_namespaced_resource_quota("q", namespace).status
+    return status and status.used
+
+
 def test_status_is_changed_through_its_own_address_only(cluster, namespace):
     cluster.core.create_namespaced_resource_quota(
         namespace, {"metadata": {"name": "q"}, "spec": {"hard": {"pods": "2"}}}
     )
     body = {"metadata": {"labels": {"a": "b"}}, "status": {"hard": {"pods": "9"}}}
-    eventually(
-        lambda: (cluster.core.read_namespaced_resource_quota("q", namespace).status or 0).used
-    )
+    eventually(lambda: used(cluster, namespace))
     found = cluster.core.patch_namespaced_resource_quota("q", namespace, body)
     assert (found.metadata.labels, found.status.hard) == ({"a": "b"}, {"pods": "2"})
 
@@ -368,9 +396,7 @@ def test_a_quota_refuses_one_pod_too_many(cluster, namespace):
     cluster.core.create_namespaced_resource_quota(
         namespace, {"metadata": {"name": "q"}, "spec": {"hard": hard}}
     )
-    eventually(
-        lambda: (cluster.core.read_namespaced_resource_quota("q", namespace).status or 0).used
-    )
+    eventually(lambda: used(cluster, namespace))
     code, reason, message = refused(
         lambda: cluster.core.create_namespaced_pod(namespace, pod("unstated"))
     )
@@ -383,10 +409,8 @@ def test_a_quota_refuses_one_pod_too_many(cluster, namespace):
     )
     assert (code, reason) == (403, "Forbidden")
     assert "exceeded quota: q, requested: pods=1, used: pods=1, limited: pods=1" in message
-    used = {"pods": "1", "limits.memory": "512Mi"}
-    eventually(
-        lambda: cluster.core.read_namespaced_resource_quota("q", namespace).status.used == used
-    )
+    wanted = {"pods": "1", "limits.memory": "512Mi"}
+    eventually(lambda: used(cluster, namespace) == wanted)
 
 
 def test_a_limit_range_gives_defaults_and_bounds(cluster, namespace):

@@ -31,6 +31,16 @@ HYDRATE = "reflex___state____state.hydrate_and_load"
 PASSWORD = "correct horse battery staple"  # noqa: S105 - a test's
 
 
+class Mark(rx.State):
+    """Tells a test that the events before it are done: those of one tab run in order."""
+
+    text: str = ""
+
+    @rx.event
+    async def note(self, mark: str) -> None:
+        self.text = mark
+
+
 @contextmanager
 def running_app(database: str, redis_url: str, pages: dict[str, Any]) -> Iterator[TestClient]:
     """Run an app with our guards in front; `pages` maps a route to what runs when it is opened."""
@@ -57,9 +67,7 @@ def running_app(database: str, redis_url: str, pages: dict[str, Any]) -> Iterato
 class Tab:
     """One tab: its token, its cookies, the page that it shows, and all that it was ever told."""
 
-    def __init__(
-        self, client: TestClient, page: str, *, cookie: str = "", token: str = ""
-    ) -> None:
+    def __init__(self, client: TestClient, page: str, *, cookie: str = "", token: str = "") -> None:
         self.page = page
         self.token = token or str(uuid4())
         self.heard = ""
@@ -85,15 +93,22 @@ class Tab:
 
     def open(self) -> str:
         """Load the page, as a browser does when it is opened."""
-        return self.does(HYDRATE)
+        return self._does(HYDRATE, {}, until='"is_hydrated_rx_state_": true')
 
     def does(self, handler: Any, **payload: Any) -> str:
-        """Send an event, take everything that follows from it, and return that as text."""
+        """Send an event and return all that the tab is told until the next one would be its turn."""
+        mark = uuid4().hex
         name = handler if isinstance(handler, str) else format_event_handler(handler)
-        before = len(self.heard)
         self._send(name, payload)
-        self._take_all()
-        return self.heard[before:]
+        return self._does(format_event_handler(Mark.note), {"mark": mark}, until=mark)
+
+    def _does(self, name: str, payload: dict[str, Any], *, until: str) -> str:
+        self._send(name, payload)
+        heard = ""
+        while until not in heard:
+            heard += self._receive()
+        self.heard += heard
+        return heard
 
     def _send(self, name: str, payload: dict[str, Any]) -> None:
         page, _, query = self.page.partition("?")
@@ -101,24 +116,14 @@ class Tab:
         event = {"name": name, "payload": payload, "router_data": router}
         self._socket.send_text("42/_event," + json.dumps(["event", event]))
 
-    def _take_all(self) -> None:
-        """Take updates until the last one, and run what they ask this tab to send back."""
-        waiting = 1
-        while waiting:
-            update = self._receive()
-            for state, values in (update.get("delta") or {}).items():
-                self._note(state, values)
-            for event in update.get("events") or ():
-                if not event["name"].startswith("_"):
-                    self._send(event["name"], event["payload"])
-                    waiting += 1
-            waiting -= bool(update.get("final", True))
-
-    def _receive(self) -> dict[str, Any]:
+    def _receive(self) -> str:
+        """Take one update and return it as text."""
         while (message := self._socket.receive_text()) in {"2", "3"}:
             self._socket.send_text("3")
-        self.heard += message
-        return json.loads(message.partition(",")[2])[1]
+        update = json.loads(message.partition(",")[2])[1]
+        for state, values in (update.get("delta") or {}).items():
+            self._note(state, values)
+        return json.dumps(update)
 
     def _note(self, state: str, values: dict[str, Any]) -> None:
         for name, value in values.items():
