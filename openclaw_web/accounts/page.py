@@ -5,7 +5,7 @@ from typing import Literal
 import reflex as rx
 
 from openclaw_web.accounts.state import LoginView
-from openclaw_web.ui.badges import notice
+from openclaw_web.ui.badges import notice, skeleton
 from openclaw_web.ui.native_form import native_form
 from openclaw_web.ui.shell import public_shell
 from openclaw_web.ui.values import Text
@@ -23,7 +23,8 @@ def login_page() -> rx.Component:
                     LoginView.step,
                     ("code", code_form()),
                     ("password", _password_form()),
-                    _email_form(),
+                    ("email", _email_form()),
+                    skeleton(34, 46, 42),
                 ),
                 class_name="card stack loose",
             ),

@@ -85,7 +85,7 @@ class LoginView(rx.State):
 
     email: str = ""
     next_page: str = ""
-    step: str = "email"
+    step: str = ""  # until the address is read: nobody fills in a form that is then replaced
     error: str = ""
 
     @rx.event

@@ -1,4 +1,4 @@
-"""Sending what waits in the mail outbox; safe to run in several workers at once."""
+"""Sending what waits in the mail outbox, and forgetting what is over; safe to run twice at once."""
 
 import logging
 import secrets
@@ -12,20 +12,23 @@ from cryptography.exceptions import InvalidTag
 from sqlmodel import col, select
 
 from openclaw_web.accounts import layout, mails
-from openclaw_web.accounts.models import MailStatus, OutboxMail
+from openclaw_web.accounts.models import AuthSession, MailStatus, OutboxMail, SignInCode
 from openclaw_web.accounts.service import CODE_LIFE, MAIL_SECRET
 from openclaw_web.core.clock import real_now
 from openclaw_web.core.database import session_scope
-from openclaw_web.core.errors import OpenClawError, VendorError
+from openclaw_web.core.errors import OpenClawError, SettingsError, VendorError
 from openclaw_web.core.secrets import decrypt
 from openclaw_web.integrations import mail
 
 logger = logging.getLogger(__name__)
 
-LEASE = timedelta(seconds=60)  # three times what one SMTP conversation may take
+LEASE = timedelta(seconds=60)  # twice what one SMTP conversation may take
 BACK_OFF_SECONDS = (5, 30, 120, 600)
 ATTEMPTS = len(BACK_OFF_SECONDS) + 1
 MAIL_DOMAIN = "openclaw-cloud"
+CODES_KEPT = timedelta(days=1)  # far longer than the limits count
+SESSIONS_KEPT = timedelta(days=30)
+MAILS_KEPT = timedelta(days=90)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +47,24 @@ async def send_due_mail() -> list[FailedMail]:
     A crash between sending and noting it sends a mail twice, under the same Message-ID.
     """
     return [failed async for one in _claimed() if (failed := await _send(one))]
+
+
+async def forget_old_rows() -> int:
+    """Delete codes, sessions and mails that are long over, and return how many; run it daily."""
+    now = real_now()
+    over = (
+        sa.delete(SignInCode).where(col(SignInCode.created_at) < now - CODES_KEPT),
+        sa.delete(AuthSession).where(
+            sa.func.least(col(AuthSession.revoked_at), col(AuthSession.expires_at))
+            < now - SESSIONS_KEPT
+        ),
+        sa.delete(OutboxMail).where(
+            col(OutboxMail.status) != MailStatus.PENDING,
+            col(OutboxMail.created_at) < now - MAILS_KEPT,
+        ),
+    )
+    async with session_scope() as session:
+        return sum([(await session.exec(statement)).rowcount for statement in over])
 
 
 async def _claimed() -> AsyncIterator[OutboxMail]:
@@ -79,7 +100,9 @@ async def _send(row: OutboxMail) -> FailedMail | None:
         await mail.send(_message(row))
     except VendorError as error:
         return await _note_failure(row, error, can_retry=error.can_retry)
-    except OpenClawError as error:
+    except SettingsError as error:
+        return await _note_failure(row, error, can_retry=True)
+    except mails.UnknownMailError as error:
         return await _note_failure(row, error, can_retry=False)
     await _note(row, status=MailStatus.SENT, sent_at=real_now(), secret_ct=None, error=None)
     return None

@@ -1,5 +1,6 @@
 """Mail out: one SMTP server, named by SMTP_URL, spoken to with aiosmtplib."""
 
+import asyncio
 from dataclasses import dataclass
 from email.message import EmailMessage
 from email.utils import formatdate
@@ -12,7 +13,7 @@ import aiosmtplib
 from openclaw_web.core.errors import SettingsError, VendorError
 from openclaw_web.core.settings import settings
 
-TIMEOUT_SECONDS = 20.0
+TIMEOUT_SECONDS = 30.0  # for the whole conversation
 DEFAULT_PORTS = {"smtp": 25, "smtps": 465}
 PERMANENT = range(500, 600)  # RFC 5321: trying the same again does not help
 AUTHENTICATION_CODES = range(530, 540)  # ours to mend, so the mail may still go out later
@@ -40,7 +41,8 @@ async def send(message: MailMessage) -> None:
     """
     server = _server(settings().smtp_url)
     try:
-        await aiosmtplib.send(_mime(message), timeout=TIMEOUT_SECONDS, **server)
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            await aiosmtplib.send(_mime(message), **server)
     except aiosmtplib.SMTPRecipientsRefused as error:
         raise _refused(min(refused.code for refused in error.recipients)) from error
     except aiosmtplib.SMTPResponseException as error:

@@ -41,9 +41,7 @@ class File:
 
 def private_folder(path: Path, owner: Owner | None) -> Path:
     """Make a folder for its owner alone; the folders above it can be passed through."""
-    for folder in reversed(path.parents):
-        if not folder.exists():
-            passage(folder)
+    _open_the_way(path)
     path.mkdir(mode=PRIVATE, exist_ok=True)
     give(path, owner)
     return path
@@ -51,10 +49,17 @@ def private_folder(path: Path, owner: Owner | None) -> Path:
 
 def readable_folder(path: Path, owner: Owner | None) -> Path:
     """Make a folder that stays ours and that the pods' user may read."""
-    path.parent.mkdir(mode=TRAVERSE_ONLY, parents=True, exist_ok=True)
+    _open_the_way(path)
     path.mkdir(mode=PRIVATE, exist_ok=True)
     _let_read(path, READABLE, owner)
     return path
+
+
+def _open_the_way(path: Path) -> None:
+    """Make the folders above, whatever the umask: the pods' user has to pass through them."""
+    for folder in reversed(path.parents):
+        if not folder.exists():
+            passage(folder)
 
 
 def _let_read(path: Path, mode: int, owner: Owner | None) -> None:

@@ -124,9 +124,11 @@ class Tab:
             heard += json.dumps(self.receive())
         return heard
 
-    def hears_until_it_is_closed(self):
-        while True:
-            self.receive()
+    def hears_until_it_is_closed(self, seconds):
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self.hears(HYDRATE)
+            time.sleep(0.1)
 
 
 @pytest.fixture
@@ -356,7 +358,7 @@ def test_ending_a_session_closes_its_websockets_within_a_second(client, signed_i
         began = time.monotonic()
         sign_out(ada)
         with pytest.raises(WebSocketDisconnect) as closed:
-            tab.hears_until_it_is_closed()
+            tab.hears_until_it_is_closed(2.0)
         assert time.monotonic() - began < 1.0
         assert closed.value.code == websockets.SESSION_ENDED
         assert "eve@example.com wrote" in other.hears(Notebook.write, text="still here")

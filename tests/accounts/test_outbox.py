@@ -8,7 +8,7 @@ from sqlmodel import select
 
 from openclaw_web.accounts import service as accounts
 from openclaw_web.accounts import tasks
-from openclaw_web.accounts.models import OutboxMail
+from openclaw_web.accounts.models import AuthSession, OutboxMail, SignInCode
 from openclaw_web.core.clock import real_now
 from openclaw_web.core.database import session_scope
 from openclaw_web.local.ports import free_port
@@ -97,6 +97,34 @@ async def test_a_server_that_is_away_loses_nothing(use_server):
     await queue()
     assert await tasks.send_due_mail() == []
     assert (await outbox()).status == "pending"
+
+
+async def test_a_missing_setting_loses_nothing(use_server):
+    use_server("")
+    await queue()
+    assert await tasks.send_due_mail() == []
+    assert (await outbox()).status == "pending"
+
+
+async def test_old_mails_codes_and_sessions_are_forgotten(sign_in, mailbox):
+    signed_in = await sign_in(EMAIL)
+    await tasks.send_due_mail()
+    assert len(mailbox.mails) == 1
+    assert await tasks.forget_old_rows() == 0
+    long_ago = real_now() - timedelta(days=100)
+    async with session_scope() as session:
+        for table in (OutboxMail, SignInCode):
+            await session.exec(sa.update(table).values(created_at=long_ago))
+        await session.exec(sa.update(AuthSession).values(revoked_at=long_ago))
+    assert await tasks.forget_old_rows() == 3
+    async with session_scope() as session:
+        assert await accounts.find_customer(session, signed_in.customer_id) is not None
+
+
+async def test_old_mails_that_wait_are_kept():
+    await queue()
+    await change(created_at=real_now() - timedelta(days=100))
+    assert await tasks.forget_old_rows() == 0
 
 
 async def test_a_code_that_expired_is_not_mailed(mailbox):

@@ -1,5 +1,7 @@
 """The mail adapter against a real SMTP server."""
 
+import socket
+
 import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
@@ -49,6 +51,15 @@ async def test_a_wrong_password_for_the_server_can_be_mended(use_server):
         controller.stop()
     assert error.value.can_retry
     assert "wrong" not in str(error.value)
+
+
+async def test_a_server_that_says_nothing_does_not_hold_us(use_server, monkeypatch):
+    monkeypatch.setattr(mail, "TIMEOUT_SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        use_server(f"smtp://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(VendorError) as error:
+            await mail.send(message())
+    assert error.value.can_retry
 
 
 @pytest.mark.parametrize("url", ["", "http://mail.example", "smtp://"])

@@ -8,7 +8,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,11 +20,13 @@ from openclaw_web.local import control, places, ports, status
 from openclaw_web.local.dev_services import dev_services
 from openclaw_web.local.places import PROJECT
 from openclaw_web.local.stack import REPLACED_BY
+from tests.browser.story import Story
 from tests.browser_setup import MISSING, find_chromium
 
 HOME = PROJECT / ".openclaw-cloud-test"
 KEPT = ("web", "reflex", "port")  # built pages are the same next time, for the same port
 START_SECONDS = 300.0
+STEP_MS = 15_000
 DESKTOP: ViewportSize = {"width": 1280, "height": 800}
 PHONE: ViewportSize = {"width": 390, "height": 844}
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
@@ -33,11 +35,42 @@ PICTURES = PROJECT / "test-results" / "pictures"
 
 @dataclass(frozen=True)
 class Stack:
-    """A stack that is up: where people find it, and the settings of its processes."""
+    """A stack of its own: where people find it, and the settings of its processes."""
 
-    url: str
     home: Path
-    settings: Settings
+    environment: dict[str, str]
+    started: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    @property
+    def settings(self) -> Settings:
+        return load(self.environment)
+
+    @property
+    def url(self) -> str:
+        return self.settings.public_url
+
+    def start(self) -> None:
+        """Start it, as `make run` does, and wait until everything is healthy."""
+        log = self.home / "up.txt"
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "openclaw_web", "up"],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=PROJECT,
+                env=self.environment,
+            )
+        self.started.append(process)
+        deadline = time.monotonic() + START_SECONDS
+        while not status.look(self.home).is_healthy:
+            if process.poll() is not None or time.monotonic() > deadline:
+                pytest.fail(f"The stack did not come up:\n{log.read_text()}")
+            time.sleep(0.2)
+
+    def stop(self) -> None:
+        control.stop(self.home)
+        for process in self.started:
+            process.wait()
 
     def status(self) -> dict[str, Any]:
         """Return what `python -m openclaw_web status --json` prints."""
@@ -80,24 +113,12 @@ def stack() -> Iterator[Stack]:
     """Start everything from nothing, with simulators for the whole outside world."""
     control.stop(HOME)
     _forget_all_but_the_pages()
-    environment = _environment()
-    log = HOME / "up.txt"
-    with (
-        log.open("wb") as output,
-        subprocess.Popen(
-            [sys.executable, "-m", "openclaw_web", "up"],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=PROJECT,
-            env=environment,
-        ) as process,
-    ):
-        try:
-            _wait_until_healthy(process, log)
-            settings = load(environment)
-            yield Stack(settings.public_url, HOME, settings)
-        finally:
-            process.terminate()
+    running = Stack(HOME, _environment())
+    running.start()
+    try:
+        yield running
+    finally:
+        running.stop()
 
 
 @pytest.fixture(scope="session")
@@ -119,6 +140,17 @@ def context(browser: Browser, stack: Stack) -> Iterator[BrowserContext]:
     """Open a fresh visitor: no cookies, no history."""
     opened = browser.new_context(base_url=stack.url, viewport=DESKTOP)
     yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="session")
+def told(browser: Browser, stack: Stack) -> Iterator[Story]:
+    """Let one customer live through the whole story; the tests then look at what became of it."""
+    opened = browser.new_context(base_url=stack.url, viewport=DESKTOP)
+    opened.set_default_timeout(STEP_MS)
+    story = Story(opened, stack)
+    story.live_through()
+    yield story
     opened.close()
 
 
@@ -154,11 +186,3 @@ def _environment() -> dict[str, str]:
         "OPENCLAW_CLOUD_HOME": str(HOME),
         "PORT": str(chosen["web"]),
     }
-
-
-def _wait_until_healthy(process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while not status.look(HOME).is_healthy:
-        if process.poll() is not None or time.monotonic() > deadline:
-            pytest.fail(f"The stack did not come up:\n{log.read_text()}")
-        time.sleep(0.2)

@@ -46,7 +46,7 @@ server.serve_forever()
 
 @dataclass
 class Cluster:
-    """The official clients of one cluster; untyped, since they take plain dicts for their models."""
+    """The official clients of one cluster; untyped, since they take plain dicts for models."""
 
     kubeconfig: Path
     api: client.ApiClient
