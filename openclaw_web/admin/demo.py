@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
-from sqlmodel import col, select
+from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openclaw_web.accounts.models import Customer
@@ -97,8 +97,8 @@ def _check(customers: int, days: int) -> None:
 
 async def _highest_number(session: AsyncSession) -> int:
     number = sa.cast(sa.func.substring(col(Customer.email), NUMBER), sa.BigInteger)
-    highest = (await session.exec(select(sa.func.max(number)))).one()
-    return int(highest or 0)
+    highest: int | None = await session.scalar(sa.select(sa.func.max(number)))
+    return highest or 0
 
 
 async def _add_customer(session: AsyncSession, story: Story, *, now: datetime, days: int) -> _Added:

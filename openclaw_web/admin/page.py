@@ -134,7 +134,7 @@ def _job(row: Row) -> rx.Component:
         rx.el.td(status_badge(row["status"], row["tone"])),
         rx.el.td(row["customer"]),
         rx.el.td(row["attempt"], class_name="numbers"),
-        rx.el.td(row["note"], class_name="small"),
+        rx.el.td(row["note"], class_name="small prose"),
         rx.el.td(row["when"]),
         key=row["id"],
     )

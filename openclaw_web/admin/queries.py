@@ -1,22 +1,26 @@
 """What the overview reads across all areas, in a few statements."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.sql.selectable import LateralFromClause
-from sqlmodel import col
+from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openclaw_web.accounts.models import Customer
 from openclaw_web.billing.models import Subscription, SubscriptionStatus
 from openclaw_web.boxes.models import Box, BoxStatus
+from openclaw_web.jobs.leases import SUPERSEDED
 from openclaw_web.jobs.models import JobStatus, OperatorJob
+from openclaw_web.jobs.service import CANCELLED
 from openclaw_web.metering.models import UsageDaily, UsageMonthly
 
 ONE_DAY = timedelta(days=1)
+# Jobs that were not done because nobody wanted them any more did not fail.
+UNWANTED = (CANCELLED, SUPERSEDED)
 PAYING = (SubscriptionStatus.ACTIVE, SubscriptionStatus.PAST_DUE)
 
 
@@ -64,6 +68,7 @@ async def any_customers_totals(session: AsyncSession, now: datetime) -> Totals:
                 _count(
                     OperatorJob,
                     col(OperatorJob.status) == JobStatus.FAILED,
+                    sa.func.coalesce(col(OperatorJob.error_code), "").not_in(UNWANTED),
                     col(OperatorJob.created_at) > now - ONE_DAY,
                 ),
                 sa.select(sa.func.coalesce(sa.func.sum(tokens), 0))
@@ -108,6 +113,7 @@ async def any_customers_overview(
             col(UsageMonthly.tokens_used),
             col(UsageMonthly.tokens_limit),
         )
+        .select_from(Customer)
         .outerjoin(subscription, sa.true())
         .outerjoin(box, sa.true())
         .outerjoin(UsageMonthly, running)
@@ -116,9 +122,12 @@ async def any_customers_overview(
         .limit(limit)
     )
     if search:
-        pattern = f"%{search.replace('%', '').replace('_', '')}%"
         statement = statement.where(
-            sa.or_(col(Customer.email).ilike(pattern), box.c.k8s_namespace.ilike(pattern))
+            sa.or_(
+                col(Customer.email).icontains(search, autoescape=True),
+                sa.cast(col(Customer.id), sa.Text).icontains(search, autoescape=True),
+                box.c.k8s_namespace.icontains(search, autoescape=True),
+            )
         )
     return [
         CustomerRow(
@@ -135,6 +144,16 @@ async def any_customers_overview(
         )
         for row in await (await session.connection()).execute(statement)
     ]
+
+
+async def any_customers_emails(
+    session: AsyncSession, customer_ids: Collection[UUID]
+) -> dict[UUID, str]:
+    """Return the addresses of these customers, deleted ones' included."""
+    found = await session.exec(
+        select(Customer.id, Customer.email).where(col(Customer.id).in_(customer_ids))
+    )
+    return dict(found.all())
 
 
 def _count(table: type, *conditions: sa.ColumnElement[bool]) -> sa.ScalarSelect[int]:

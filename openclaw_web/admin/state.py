@@ -1,6 +1,7 @@
 """What an admin sees first: is the business well, and who needs a hand."""
 
 import logging
+from datetime import datetime
 from typing import ClassVar
 from uuid import UUID
 
@@ -9,18 +10,20 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openclaw_web.accounts.state import STAFF, AuthState
 from openclaw_web.admin import queries
-from openclaw_web.admin.queries import CustomerRow
-from openclaw_web.core.clock import business_now, real_now
+from openclaw_web.admin.queries import CustomerRow, Totals
+from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import session_scope
 from openclaw_web.jobs import queries as jobs
 from openclaw_web.jobs.models import Alert, OperatorJob
 from openclaw_web.ui import format as fmt
+from openclaw_web.ui.showing import show
 
 logger = logging.getLogger(__name__)
 
 CUSTOMERS_SHOWN = 50
 JOBS_SHOWN = 20
 FAILED_TO_LOAD = "The overview could not be loaded; the log of the web process says why."
+NOTE_CHARACTERS = 160
 JOB_TONES = {"queued": "quiet", "running": "busy", "complete": "good", "failed": "bad"}
 
 
@@ -39,14 +42,17 @@ class AdminState(AuthState):
 
     @rx.event
     async def load(self) -> None:
+        """Show everything anew; also what the page calls every few seconds."""
+        principal = await self.principal()
+        if principal is None or not principal.is_staff:
+            return
         try:
             async with session_scope() as session:
                 await self._show(session)
-            self.error = ""
+            show(self, error="", is_loaded=True)
         except Exception:
             logger.exception("The admin overview failed.")
-            self.error = FAILED_TO_LOAD
-        self.is_loaded = True
+            show(self, error=FAILED_TO_LOAD, is_loaded=True)
 
     @rx.event
     async def refresh(self, _date: str = "") -> None:
@@ -55,46 +61,46 @@ class AdminState(AuthState):
     @rx.event
     async def look_for(self, text: str) -> None:
         """Show the customers whose address or box contains the text."""
-        self.search = str(text)[:100]
+        if isinstance(text, str):
+            self.search = text[:100].replace("\x00", "").encode("utf-8", "ignore").decode()
         await self.load()
 
     async def _show(self, session: AsyncSession) -> None:
         now = await business_now(session)
         totals = await queries.any_customers_totals(session, now)
-        self.figures = [
-            {
-                "name": "Customers",
-                "value": str(totals.customers),
-                "note": f"{totals.paying} paying",
-            },
-            {
-                "name": "Boxes answering",
-                "value": f"{totals.boxes_active} of {totals.boxes}",
-                "note": f"{totals.boxes_unhealthy} unhealthy"
-                if totals.boxes_unhealthy
-                else "all well",
-            },
-            {
-                "name": "Jobs waiting",
-                "value": str(totals.jobs_queued),
-                "note": f"{totals.jobs_failed} failed today"
-                if totals.jobs_failed
-                else "none failed today",
-            },
-            {
-                "name": "Tokens today",
-                "value": fmt.tokens_short(totals.tokens_today),
-                "note": "all customers",
-            },
-        ]
         rows = await queries.any_customers_overview(
-            session, now, search=self.search, limit=CUSTOMERS_SHOWN
+            session, now, search=self.search.strip(), limit=CUSTOMERS_SHOWN
         )
-        self.customers = [_customer(row) for row in rows]
-        emails = {row.customer_id: row.email for row in rows}
         newest = await jobs.any_customers_jobs(session, limit=JOBS_SHOWN)
-        self.jobs = [_job(job, emails) for job in newest]
-        self.alerts = [_alert(alert) for alert in await jobs.any_customers_open_alerts(session)]
+        emails = await queries.any_customers_emails(session, {job.customer_id for job in newest})
+        alerts = await jobs.any_customers_open_alerts(session)
+        show(
+            self,
+            figures=_figures(totals),
+            customers=[_customer(row) for row in rows],
+            jobs=[_job(job, emails, now) for job in newest],
+            alerts=[_alert(alert, now) for alert in alerts],
+        )
+
+
+def _figures(totals: Totals) -> list[dict[str, str]]:
+    """Return the numbers at the top, each with a word on whether it is good."""
+    unhealthy, failed = totals.boxes_unhealthy, totals.jobs_failed
+    figures = (
+        ("Customers", str(totals.customers), f"{totals.paying} paying"),
+        (
+            "Boxes answering",
+            f"{totals.boxes_active} of {totals.boxes}",
+            f"{unhealthy} unhealthy" if unhealthy else "all well",
+        ),
+        (
+            "Jobs waiting",
+            str(totals.jobs_queued),
+            f"{failed} failed in a day" if failed else "none failed in a day",
+        ),
+        ("Tokens today", fmt.tokens_short(totals.tokens_today), "all customers"),
+    )
+    return [{"name": name, "value": value, "note": note} for name, value, note in figures]
 
 
 def _customer(row: CustomerRow) -> dict[str, str]:
@@ -122,24 +128,27 @@ def _box_tone(status: str | None) -> str:
     return "busy" if status in busy else tones.get(status or "", "quiet")
 
 
-def _job(job: OperatorJob, emails: dict[UUID, str]) -> dict[str, str]:
+def _job(job: OperatorJob, emails: dict[UUID, str], now: datetime) -> dict[str, str]:
     last = job.progress[-1]["text"] if job.progress else ""
     return {
         "id": str(job.id),
         "type": job.job_type.replace("_", " ").capitalize(),
         "status": job.status.value,
         "tone": JOB_TONES.get(job.status, "quiet"),
-        "customer": emails.get(job.customer_id, "another customer"),
+        "customer": emails.get(job.customer_id, "unknown"),
         "attempt": f"{job.attempt} of {job.max_attempts}",
-        "note": job.error_log or last,
-        "when": fmt.ago(job.created_at, real_now()) if job.created_at else "",
+        "note": (job.error_log or last)[:NOTE_CHARACTERS],
+        "when": fmt.ago(job.created_at, now) if job.created_at else "",
     }
 
 
-def _alert(alert: Alert) -> dict[str, str]:
+def _alert(alert: Alert, now: datetime) -> dict[str, str]:
+    said = (
+        str(alert.detail[key]) for key in ("sentence", "error", "reason") if key in alert.detail
+    )
     return {
         "code": alert.code.replace("_", " ").capitalize(),
         "subject": alert.subject,
-        "detail": str(alert.detail.get("sentence", "")),
-        "since": fmt.ago(alert.first_seen_at, real_now()) if alert.first_seen_at else "",
+        "detail": next(said, ""),
+        "since": fmt.ago(alert.first_seen_at, now) if alert.first_seen_at else "",
     }

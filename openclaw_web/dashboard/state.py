@@ -1,5 +1,6 @@
 """What a customer's pages show: their box, their use, what happened."""
 
+import contextlib
 import logging
 from datetime import datetime, timedelta
 from typing import Any, ClassVar
@@ -10,6 +11,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openclaw_web.accounts.state import CUSTOMER, AuthState
 from openclaw_web.billing import queries as billing
+from openclaw_web.billing.models import Subscription, SubscriptionStatus
 from openclaw_web.billing.tiers import plan_of
 from openclaw_web.boxes import queries as boxes
 from openclaw_web.boxes import service as box_service
@@ -17,12 +19,18 @@ from openclaw_web.boxes.models import BoxStatus
 from openclaw_web.boxes.queries import BoxView
 from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import session_scope
+from openclaw_web.core.errors import NotFoundError
 from openclaw_web.integrations import telegram
 from openclaw_web.jobs import queries as jobs
+from openclaw_web.jobs import service as job_service
+from openclaw_web.jobs.leases import SUPERSEDED
+from openclaw_web.jobs.models import OperatorJob
+from openclaw_web.jobs.service import CANCELLED
 from openclaw_web.metering import forecast
 from openclaw_web.metering import queries as metering
 from openclaw_web.metering.queries import CurrentUsage, DayUsage, EventView
 from openclaw_web.ui import format as fmt
+from openclaw_web.ui.showing import show
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +38,8 @@ CHART_DAYS = 30
 EVENTS_SHOWN = 25
 JOBS_SHOWN = 6
 ALMOST_USED = 75.0
-USED_UP = 100.0
+METER_ALERT = "meter_disagrees"
+UNWANTED = frozenset({CANCELLED, SUPERSEDED})
 FAILED_TO_LOAD = (
     "This page could not be loaded. We are looking into it; please try again in a moment."
 )
@@ -76,17 +85,19 @@ class UsageStrip(AuthState):
     has_period: bool = False
 
     def _show_period(self, usage: CurrentUsage | None, now: datetime) -> None:
-        self.has_period = usage is not None
+        show(self, has_period=usage is not None)
         if usage is None:
             return
-        self.used, self.limit = fmt.tokens(usage.used), fmt.tokens(usage.limit)
-        self.left = fmt.tokens(usage.left)
-        self.percent = float(usage.percent)
-        self.tone = (
-            "bad" if self.percent >= USED_UP else "warning" if self.percent >= ALMOST_USED else ""
+        show(
+            self,
+            used=fmt.tokens(usage.used),
+            limit=fmt.tokens(usage.limit),
+            left=fmt.tokens(usage.left),
+            percent=float(usage.percent),
+            tone=_tone(usage),
+            resets=fmt.day(usage.period_end),
+            outlook=_outlook(usage, now),
         )
-        self.resets = fmt.day(usage.period_end)
-        self.outlook = _outlook(usage, now)
 
 
 class HomeState(UsageStrip):
@@ -116,11 +127,10 @@ class HomeState(UsageStrip):
         try:
             async with session_scope() as session:
                 await self._show(session, principal.customer_id)
-            self.error = ""
+            show(self, error="", is_loaded=True)
         except Exception:
             logger.exception("Home failed.", extra={"customer_id": principal.customer_id})
-            self.error = FAILED_TO_LOAD
-        self.is_loaded = True
+            show(self, error=FAILED_TO_LOAD, is_loaded=True)
 
     @rx.event
     async def refresh(self, _date: str = "") -> None:
@@ -130,7 +140,9 @@ class HomeState(UsageStrip):
     async def dismiss_memory_notice(self) -> None:
         """Stop telling that the memory was lost."""
         principal = await self.principal()
-        if principal is not None:
+        if principal is None:
+            return
+        with contextlib.suppress(NotFoundError):  # the box went away meanwhile; so does its notice
             async with session_scope() as session:
                 await box_service.dismiss_memory_notice(session, principal.customer_id)
         await self.load()
@@ -140,41 +152,38 @@ class HomeState(UsageStrip):
         self._show_period(await metering.current_usage(session, customer_id), now)
         self._show_box(await boxes.box_status_view(session, customer_id), now)
         subscription = await billing.find_live_subscription(session, customer_id)
-        if subscription is not None:
-            plan = plan_of(subscription.tier)
-            self.plan = f"{plan.name}, {fmt.money(plan.price_cents, plan.currency)} a month"
-            ends = fmt.day(subscription.current_period_end)
-            self.renews = (
-                f"Ends on {ends}" if subscription.cancel_at_period_end else f"Renews on {ends}"
-            )
         newest = await jobs.jobs_of_customer(session, customer_id, limit=JOBS_SHOWN)
-        self.story = [
-            {
-                "text": _job_sentence(job.job_type, job.status),
-                "tone": {"complete": "good", "failed": "bad"}.get(job.status, ""),
-                "when": fmt.ago(job.created_at, now) if job.created_at else "",
-            }
-            for job in newest
-        ]
+        show(
+            self,
+            plan=_plan(subscription),
+            renews=_renews(subscription),
+            story=[_story_line(job, now) for job in newest],
+        )
 
     def _show_box(self, view: BoxView | None, now: datetime) -> None:
-        self.has_box = view is not None
+        show(self, has_box=view is not None)
         if view is None:
             return
-        self.status, self.status_tone = HEADLINES[view.status]
-        self.sentence = view.sentence
-        self.memory_lost = fmt.day_and_time(view.memory_lost_at) if view.memory_lost_at else ""
-        self.since = f"since {fmt.ago(view.since, now)}" if view.since else ""
-        self.bot_name = view.bot_username or ""
-        self.bot_link = telegram.bot_link(self.bot_name) if self.bot_name else ""
-        self.links = [
-            {
-                "name": LINK_NAMES[link.name],
-                "sentence": link.sentence,
-                "state": _link_state(link.is_ok),
-            }
-            for link in view.links
-        ]
+        status, tone = HEADLINES[view.status]
+        bot_name = view.bot_username or ""
+        show(
+            self,
+            status=status,
+            status_tone=tone,
+            sentence=view.sentence,
+            memory_lost=fmt.day_and_time(view.memory_lost_at) if view.memory_lost_at else "",
+            since=f"for {fmt.duration(now - view.since)}" if view.since else "",
+            bot_name=bot_name,
+            bot_link=telegram.bot_link(bot_name) if bot_name else "",
+            links=[
+                {
+                    "name": LINK_NAMES[link.name],
+                    "sentence": link.sentence,
+                    "state": _link_state(link.is_ok),
+                }
+                for link in view.links
+            ],
+        )
 
 
 class UsageState(UsageStrip):
@@ -196,11 +205,10 @@ class UsageState(UsageStrip):
         try:
             async with session_scope() as session:
                 await self._show(session, principal.customer_id)
-            self.error = ""
+            show(self, error="", is_loaded=True)
         except Exception:
             logger.exception("Usage failed.", extra={"customer_id": principal.customer_id})
-            self.error = FAILED_TO_LOAD
-        self.is_loaded = True
+            show(self, error=FAILED_TO_LOAD, is_loaded=True)
 
     @rx.event
     async def refresh(self, _date: str = "") -> None:
@@ -211,19 +219,76 @@ class UsageState(UsageStrip):
         usage = await metering.current_usage(session, customer_id)
         self._show_period(usage, now)
         days = await metering.daily_usage(session, customer_id, days=CHART_DAYS)
-        self.days = _chart(days, now)
         events = await metering.recent_events(session, customer_id, limit=EVENTS_SHOWN)
-        self.events = [_event_row(event) for event in events]
-        self.has_events = bool(events)
-        self.sums = []
-        if usage is not None:
-            ledger, monthly, daily = await metering.usage_sums(session, customer_id, usage)
-            self.sums = [
-                {"name": "All requests of this period, added up", "tokens": fmt.tokens(ledger)},
-                {"name": "The period's counter", "tokens": fmt.tokens(monthly)},
-                {"name": "The days in the chart", "tokens": fmt.tokens(daily)},
-            ]
-            self.sums_agree = ledger == monthly == daily
+        show(
+            self,
+            days=_chart(days, now),
+            events=[_event_row(event) for event in events],
+            has_events=bool(events),
+        )
+        await self._show_sums(session, customer_id, usage)
+
+    async def _show_sums(
+        self, session: AsyncSession, customer_id: UUID, usage: CurrentUsage | None
+    ) -> None:
+        """Show the same tokens counted in three ways; when they differ, a person is told."""
+        if usage is None:
+            show(self, sums=[])
+            return
+        ledger, monthly, daily = await metering.usage_sums(session, customer_id, usage)
+        sums = {
+            "All requests of this period, added up": ledger,
+            "The period's counter": monthly,
+            "The days in the chart": daily,
+        }
+        do_agree = ledger == monthly == daily
+        show(
+            self,
+            sums=[{"name": name, "tokens": fmt.tokens(count)} for name, count in sums.items()],
+            sums_agree=do_agree,
+        )
+        if not do_agree:
+            await job_service.raise_alert(
+                session, code=METER_ALERT, subject=str(customer_id), detail={"sums": sums}
+            )
+
+
+def _plan(subscription: Subscription | None) -> str:
+    if subscription is None:
+        return "You have no plan at the moment."
+    plan = plan_of(subscription.tier)
+    return f"{plan.name}, {fmt.money(plan.price_cents, plan.currency)} a month"
+
+
+def _renews(subscription: Subscription | None) -> str:
+    """Return what happens to the plan next."""
+    if subscription is None:
+        return ""
+    ends = fmt.day(subscription.current_period_end)
+    grace = fmt.day(subscription.grace_until) if subscription.grace_until else "the last day"
+    special = {
+        SubscriptionStatus.PAST_DUE: (
+            f"The payment is overdue. Without it your assistant is suspended on {grace}."
+        ),
+        SubscriptionStatus.SUSPENDED: "Suspended, because a payment is missing.",
+    }
+    if subscription.status in special:
+        return special[subscription.status]
+    if subscription.cancel_at_period_end:
+        return f"Ends on {ends}"
+    if subscription.pending_tier is not None:
+        return f"Becomes {plan_of(subscription.pending_tier).name} on {ends}"
+    if subscription.status is SubscriptionStatus.TRIALING:
+        return (
+            f"On trial until {fmt.day(subscription.trial_end or subscription.current_period_end)}"
+        )
+    return f"Renews on {ends}"
+
+
+def _tone(usage: CurrentUsage) -> str:
+    if usage.used >= usage.limit:
+        return "bad"
+    return "warning" if usage.percent >= ALMOST_USED else ""
 
 
 def _outlook(usage: CurrentUsage, now: datetime) -> str:
@@ -236,6 +301,10 @@ def _outlook(usage: CurrentUsage, now: datetime) -> str:
     )
     if usage.used >= usage.limit:
         return f"The limit is reached. It resets on {fmt.day(usage.period_end)}."
+    if usage.used == 0:
+        return "Nothing has been used in this period yet."
+    if now - usage.period_start < forecast.SHORTEST_LOOK:
+        return "It is too early to say how long the tokens last."
     if reached is None:
         return "At this pace the tokens last until the period turns."
     return f"At this pace the limit is reached on {fmt.day(reached)}."
@@ -268,6 +337,17 @@ def _event_row(event: EventView) -> dict[str, str]:
     }
 
 
+def _story_line(job: OperatorJob, now: datetime) -> dict[str, str]:
+    """Return one line of what happened; a job that a newer one replaced did not fail."""
+    is_unwanted = job.error_code in UNWANTED
+    tone = {"complete": "good", "failed": "" if is_unwanted else "bad"}.get(job.status, "")
+    return {
+        "text": _job_sentence(job.job_type, "unwanted" if is_unwanted else job.status),
+        "tone": tone,
+        "when": fmt.ago(job.created_at, now) if job.created_at else "",
+    }
+
+
 def _job_sentence(job_type: str, status: str) -> str:
     name = JOB_NAMES.get(job_type, "Working on your assistant")
     ending = {
@@ -275,6 +355,7 @@ def _job_sentence(job_type: str, status: str) -> str:
         "running": "in progress",
         "complete": "done",
         "failed": "failed",
+        "unwanted": "no longer needed",
     }
     return f"{name}: {ending.get(status, status)}"
 

@@ -26,8 +26,9 @@ def tokens(count: int) -> str:
 def tokens_short(count: int) -> str:
     """Write a count of tokens for a headline: `950`, `12.3k`, `40M`."""
     for size, letter in ((MILLION, "M"), (THOUSAND, "k")):
-        if count >= size:
-            return f"{count / size:.1f}".removesuffix(".0") + letter
+        rounded = round(count / size, 1)
+        if count >= size or rounded * size >= size:  # 999,999 is 1M, not 1000k
+            return f"{rounded:.1f}".removesuffix(".0") + letter
     return str(count)
 
 
@@ -66,7 +67,7 @@ def took(milliseconds: int) -> str:
 
 def duration(span: timedelta) -> str:
     """Write a span roughly: `45 s`, `12 min`, `3 h`, `2 days`."""
-    seconds = int(span.total_seconds())
+    seconds = max(0, int(span.total_seconds()))
     for size, unit in ((DAY, "days"), (HOUR, "h"), (MINUTE, "min")):
         if seconds >= size:
             count = seconds // size

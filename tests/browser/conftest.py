@@ -103,7 +103,9 @@ def take_pictures(page: Page, name: str) -> None:
         page.set_viewport_size(viewport)
         for scheme in SCHEMES:
             page.emulate_media(color_scheme=scheme)
-            page.screenshot(path=PICTURES / f"{name}-{size}-{scheme}.png", full_page=True)
+            page.screenshot(
+                path=PICTURES / f"{name}-{size}-{scheme}.png", full_page=True, animations="disabled"
+            )
     page.emulate_media(color_scheme=None)
     page.set_viewport_size(DESKTOP)
 
