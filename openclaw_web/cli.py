@@ -181,6 +181,14 @@ def issue_token(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def publish_catalogue(_arguments: argparse.Namespace) -> int:
+    from openclaw_web.local import support
+
+    for name, price_id in asyncio.run(support.publish_catalogue()).items():
+        print(f"{name}  {price_id}")
+    return 0
+
+
 def demo(arguments: argparse.Namespace) -> int:
     from openclaw_web.local import support
 
@@ -253,6 +261,7 @@ def _add_admin_commands(commands: "argparse._SubParsersAction[argparse.ArgumentP
     found = _add(tasks, "issue-token", issue_token, "print a new proxy token for a customer's box")
     found.add_argument("--email", required=True)
     found.add_argument("--unthrottled", action="store_true", help="without the tier's rate limits")
+    _add(tasks, "publish-catalogue", publish_catalogue, "have Stripe know every tier and its price")
     found = _add(tasks, "demo", demo, "add made-up customers with history, to look at full screens")
     found.add_argument("--customers", type=int, default=40)
     found.add_argument("--days", type=int, default=60)

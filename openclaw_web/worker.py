@@ -7,30 +7,29 @@ each time.
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import random
 import signal
 import socket
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID, uuid4
 
-import sqlalchemy as sa
-from sqlalchemy.exc import SQLAlchemyError
-
 from openclaw_web import tables
-from openclaw_web.accounts.tasks import FailedMail, send_due_mail
+from openclaw_web.accounts.tasks import FailedMail, forget_old_rows, send_due_mail
+from openclaw_web.billing import service as billing
 from openclaw_web.boxes import failures, tasks, watching
 from openclaw_web.boxes.tasks import NotReadyError, StopRequestedError
 from openclaw_web.core import database
 from openclaw_web.core.clock import real_now
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.errors import OpenClawError, VendorError
+from openclaw_web.core.hands import Hands
+from openclaw_web.core.leadership import NotLeaderError, only_one
 from openclaw_web.core.logs import configure_logs
 from openclaw_web.core.settings import require, settings
 from openclaw_web.integrations import cluster, payments, redis
@@ -50,21 +49,17 @@ EVALUATE_SECONDS = 10.0
 SWEEP_SECONDS = 60.0
 REAP_SECONDS = 15.0
 TIMER_SECONDS = 30.0
+TIDY_SECONDS = 86_400.0
 MAIL_SECONDS = 5.0
 ALIVE_SECONDS = 5.0
 STUCK_SECONDS = 60.0  # a worker whose job loop does not turn for so long is not alive
 LEADER_SECONDS = 5.0
 END_SECONDS = 8.0
 LONGEST_BACK_OFF_SECONDS = 30.0
-SIGN_SECONDS = 60
 ALIVE_FILE = "worker.alive"
-ALIVE_KEY = "health:worker"
 WATCH_LOCK = 7_236_002  # numbers of our own, beside the migrations' lock
 SWEEP_LOCK = 7_236_003
-
-
-class NotLeaderError(OpenClawError):
-    """Another worker runs this loop."""
+TIDY_LOCK = 7_236_004
 
 
 @dataclass
@@ -77,7 +72,11 @@ class Worker:
     owner: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}:{_nonce()}")
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     turned_at: float = field(default_factory=time.monotonic)
-    _running: set[asyncio.Task[None]] = field(default_factory=set)
+    _jobs: Hands = field(default_factory=lambda: Hands(JOBS_AT_ONCE))
+    _syncs: Hands = field(default_factory=lambda: Hands(SYNCS_AT_ONCE))
+    # Whose sync waits for a free hand, in order, and when the database was last asked for them.
+    _due: dict[UUID, None] = field(default_factory=dict)
+    _looked_at: float = 0.0
 
     async def run(self) -> None:
         """Run every loop until somebody asks to stop; then end or release what is at work."""
@@ -85,13 +84,14 @@ class Worker:
             asyncio.create_task(self._forever(name, turn, pause), name=name)
             for name, turn, pause in (
                 ("jobs", self.claim, 0.0),
-                ("sync", sync_customers, 0.0),
+                ("sync", self.sync_customers, 0.0),
                 ("webhooks", apply_webhooks, 0.0),
                 ("mail", send_mail, 0.0),
                 ("watch", self.watch, LEADER_SECONDS),
                 ("sweep", self.sweep, SWEEP_SECONDS),
                 ("reaper", reap, REAP_SECONDS),
                 ("timers", turn_timers, TIMER_SECONDS),
+                ("tidy", tidy, TIDY_SECONDS),
                 ("alive", self.tell_alive, ALIVE_SECONDS),
             )
         ]
@@ -100,25 +100,22 @@ class Worker:
         for loop in loops:
             loop.cancel()
         await asyncio.gather(*loops, return_exceptions=True)
-        await self._end_jobs()
+        await self._syncs.empty(timeout_seconds=0)  # their leases run out; nothing is half done
+        await self._jobs.empty(timeout_seconds=END_SECONDS)
 
     async def claim(self) -> None:
         """Wait for the bell, or two seconds, and start as many due jobs as there are free hands."""
         self.turned_at = time.monotonic()
-        if len(self._running) >= JOBS_AT_ONCE:
-            await asyncio.wait(
-                self._running, return_when=asyncio.FIRST_COMPLETED, timeout=LOOK_SECONDS
-            )
+        if self._jobs.are_full:
+            await self._jobs.wait_for_one(timeout_seconds=LOOK_SECONDS)
         else:
             await redis.wait_for_bell(jobs.BELL, timeout_seconds=LOOK_SECONDS)
-        while len(self._running) < JOBS_AT_ONCE:
+        while not self._jobs.are_full:
             async with session_scope() as session:
                 claimed = await leases.claim_job(session, owner=self.owner)
             if claimed is None:
                 return
-            task = asyncio.create_task(self.work(claimed))
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            self._jobs.take(claimed.job.id, self.work(claimed))
 
     async def work(self, claimed: ClaimedJob) -> None:
         """Do one job under its heartbeat; cancelled, it is given back."""
@@ -140,6 +137,26 @@ class Worker:
         finally:
             beating.cancel()
 
+    async def sync_customers(self) -> None:
+        """Sync whoever the bell names and, however often it rings, whoever waits in the database.
+
+        A slow answer of Stripe holds up its own customer only.
+        """
+        if self._syncs.are_full:
+            await self._syncs.wait_for_one(timeout_seconds=LOOK_SECONDS)
+        elif not self._due:
+            note = await redis.wait_for_bell(billing.BELL, timeout_seconds=LOOK_SECONDS)
+            if (named := _uuid(note)) is not None:
+                self._due[named] = None
+        if time.monotonic() - self._looked_at >= LOOK_SECONDS:
+            self._due |= dict.fromkeys(await subscription.due_syncs())
+            self._looked_at = time.monotonic()
+        while self._due and not self._syncs.are_full:
+            customer_id = next(iter(self._due))
+            del self._due[customer_id]
+            if customer_id not in self._syncs:  # a sync at work sees by itself that it was asked
+                self._syncs.take(customer_id, _sync(customer_id))
+
     async def watch(self) -> None:
         """Follow the cluster while we are the one who does, and count missed checks."""
         async with only_one(WATCH_LOCK) as still_leading:
@@ -153,14 +170,11 @@ class Worker:
             await watching.sweep(self.cluster, self.cluster_name, provisioning.box_changed)
 
     async def tell_alive(self) -> None:
-        """Leave a sign of life for the supervisor and for the status page."""
+        """Leave a sign of life: the supervisor looks at the age of this file."""
         if time.monotonic() - self.turned_at > STUCK_SECONDS:
             logger.error("The job loop does not turn; this worker does not call itself alive.")
             return
-        sign = {"at": real_now().isoformat(), "owner": self.owner, "jobs": len(self._running)}
-        with contextlib.suppress(OSError):
-            await asyncio.to_thread((self.home / ALIVE_FILE).write_text, sign["at"])
-        await redis.client().set(ALIVE_KEY, json.dumps(sign), ex=SIGN_SECONDS)
+        await asyncio.to_thread((self.home / ALIVE_FILE).write_text, real_now().isoformat())
 
     async def _forever(self, name: str, turn: Callable[[], Awaitable[None]], pause: float) -> None:
         failed = 0
@@ -174,17 +188,9 @@ class Worker:
                 failed += 1
                 is_ours = isinstance(error, OpenClawError)
                 logger.warning("The loop %s failed: %s", name, error, exc_info=not is_ours)
-            back_off = min(0.5 * 2**failed, LONGEST_BACK_OFF_SECONDS) if failed else 0.0
-            await asyncio.sleep(max(pause, back_off * random.uniform(0.5, 1)))  # noqa: S311 - spreads
-
-    async def _end_jobs(self) -> None:
-        """Let jobs end for a few seconds, then give them back."""
-        if self._running:
-            await asyncio.wait(self._running, timeout=END_SECONDS)
-        left = list(self._running)
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+            back_off = min(0.5 * 2**failed, LONGEST_BACK_OFF_SECONDS)
+            spread = back_off * random.uniform(0.5, 1)  # noqa: S311 - spreads
+            await asyncio.sleep(spread if failed else pause)
 
 
 def main() -> None:
@@ -198,6 +204,7 @@ async def run() -> None:
     """Open database, Redis and cluster, run the loops, and close everything."""
     chosen = settings()
     async with AsyncExitStack() as stack:
+        tables.resolve()
         database.open_database(chosen.database_url)
         stack.push_async_callback(database.close_database)
         redis.open_redis(chosen.redis_url)
@@ -209,22 +216,8 @@ async def run() -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, worker.stopping.set)
-        logger.info("The worker runs, with %d tables.", len(tables.METADATA.tables))
+        logger.info("The worker runs.")
         await worker.run()
-
-
-async def sync_customers() -> None:
-    """Sync whoever the bell names, else whoever waits."""
-    note = await redis.wait_for_bell("sync", timeout_seconds=LOOK_SECONDS)
-    named = _uuid(note)
-    customers = [named] if named else await subscription.due_syncs()
-    gate = asyncio.Semaphore(SYNCS_AT_ONCE)
-
-    async def sync_one(customer_id: UUID) -> None:
-        async with gate:
-            await subscription.sync(customer_id)
-
-    await asyncio.gather(*(sync_one(one) for one in customers))
 
 
 async def apply_webhooks() -> None:
@@ -242,18 +235,35 @@ async def send_mail() -> None:
 async def reap() -> None:
     """Take back the jobs of workers that went silent, and complain when the queue stands still."""
     async with session_scope() as session:
-        for job in await leases.reap_jobs(session):
-            if job.box_id is None:
-                continue
-            is_over = job.error_code == leases.LEASE_EXPIRED and job.completed_at is not None
-            for change in await failures.reaped(session, job.box_id, is_over=is_over):
+        expired = await leases.any_customers_expired_jobs(session)
+    for job in expired:
+        async with session_scope() as session:
+            for change in await failures.reap(session, job.id, job.box_id):
                 await provisioning.box_changed(session, change)
+    async with session_scope() as session:
         await leases.watch_queue(session)
 
 
 async def turn_timers() -> None:
     await abandon_expired_chats()
     await subscription.request_overdue_syncs()
+
+
+async def tidy() -> None:
+    """Forget what is long over, once a day."""
+    async with only_one(TIDY_LOCK):
+        count = await forget_old_rows()
+    logger.info("%d old codes, sessions and mails were deleted.", count)
+
+
+async def _sync(customer_id: UUID) -> None:
+    try:
+        await subscription.sync(customer_id)
+    except Exception:
+        logger.exception(
+            "A sync broke; it is tried again when its lease runs out.",
+            extra={"customer_id": customer_id},
+        )
 
 
 async def _attempt(opened: Cluster, claimed: ClaimedJob) -> None:
@@ -340,31 +350,6 @@ async def _evaluate(
         await asyncio.sleep(EVALUATE_SECONDS)
         await still_leading()
         await watcher.evaluate()
-
-
-@asynccontextmanager
-async def only_one(lock: int) -> AsyncGenerator[Callable[[], Awaitable[None]]]:
-    """Run something in one worker at a time; the lock is lost together with its connection.
-
-    Yields a check that raises when the connection is gone.
-
-    Raises:
-        NotLeaderError: another worker holds the lock.
-    """
-    async with database.engine().connect() as connection:
-        direct = await connection.execution_options(isolation_level="AUTOCOMMIT")
-        took = await direct.scalar(sa.text("SELECT pg_try_advisory_lock(:lock)"), {"lock": lock})
-        if not took:
-            raise NotLeaderError("Another worker runs this loop.")
-
-        async def still_leading() -> None:
-            await direct.execute(sa.text("SELECT 1"))
-
-        try:
-            yield still_leading
-        finally:
-            with contextlib.suppress(SQLAlchemyError):
-                await direct.execute(sa.text("SELECT pg_advisory_unlock(:lock)"), {"lock": lock})
 
 
 async def _report_mail(failed: FailedMail) -> None:

@@ -58,8 +58,6 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.pop(name, None)
     os.environ.update(ENVIRONMENT)
     SCRATCH.chmod(PASSABLE)  # as root, PostgreSQL runs as somebody else
-    # SQLModel would have us call exec(); text and inserts need execute(), SQLAlchemy's own.
-    config.addinivalue_line("filterwarnings", r"ignore:\s*.*session\.exec\(\):DeprecationWarning")
     config.addinivalue_line("markers", "browser: drives a real browser against a full stack")
     config.addinivalue_line("markers", "slow: takes longer than ten seconds; only `make test-all`")
 

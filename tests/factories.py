@@ -75,8 +75,8 @@ async def make_box(
         k8s_namespace=f"customer-{box_id}",
         telegram_user_ids=fields.pop("telegram_user_ids", [111222333]),
         status=status,
-        created_at=now(),
-        status_changed_at=now(),
+        created_at=fields.pop("created_at", now()),
+        status_changed_at=fields.pop("status_changed_at", now()),
         **fields,
     )
     session.add(box)

@@ -8,7 +8,6 @@ from openclaw_web.core.settings import settings
 SESSION_COOKIE = "oc_session"
 VISITOR_COOKIE = "oc_start"
 HOST_PREFIX = "__Host-"  # the browser then insists on Secure, Path=/ and no Domain
-SESSION_SECONDS = 30 * 24 * 3600
 LONGEST_VALUE = 256
 
 

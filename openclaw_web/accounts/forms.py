@@ -14,7 +14,7 @@ from fastapi.responses import RedirectResponse
 
 from openclaw_web.accounts import cookies, origins
 from openclaw_web.accounts import service as accounts
-from openclaw_web.accounts.models import Role
+from openclaw_web.accounts.models import STAFF_ROLES
 from openclaw_web.core.database import session_scope
 
 router = APIRouter(prefix="/auth")
@@ -25,7 +25,6 @@ NO_STORE = {"Cache-Control": "no-store"}
 LOGIN_PAGE = "/login"
 HOME_PAGE = "/home"
 ADMIN_PAGE = "/admin"
-STAFF = frozenset({Role.ADMIN, Role.SUPPORT})
 
 
 async def posted_fields(request: Request) -> Mapping[str, str]:
@@ -112,11 +111,10 @@ async def _welcome(
 ) -> Response:
     """Give the browser its new session; the one that it may have had ends."""
     await _end_session(request)
-    home = ADMIN_PAGE if signed_in.role in STAFF else HOME_PAGE
+    home = ADMIN_PAGE if signed_in.role in STAFF_ROLES else HOME_PAGE
     answer = _redirect(origins.local_path(fields.get("next", ""), default=home))
-    cookies.set_cookie(
-        answer, cookies.SESSION_COOKIE, signed_in.token, seconds=cookies.SESSION_SECONDS
-    )
+    seconds = int(accounts.SESSION_LIFE.total_seconds())
+    cookies.set_cookie(answer, cookies.SESSION_COOKIE, signed_in.token, seconds=seconds)
     return answer
 
 

@@ -86,7 +86,8 @@ async def _one_at_a_time(session: AsyncSession, *names: str) -> None:
 
 def _network(ip: str) -> str:
     address = ipaddress.ip_address(ip)
-    bits = IPV6_CUSTOMER_BITS if address.version == 6 else 32  # noqa: PLR2004 - the protocol's own number
+    is_ipv6 = isinstance(address, ipaddress.IPv6Address)
+    bits = IPV6_CUSTOMER_BITS if is_ipv6 else address.max_prefixlen
     return str(ipaddress.ip_network((address, bits), strict=False))
 
 

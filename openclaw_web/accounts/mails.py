@@ -8,6 +8,7 @@ from typing import Any
 
 from openclaw_web.core.errors import OpenClawError
 from openclaw_web.core.settings import settings
+from openclaw_web.integrations import telegram
 from openclaw_web.ui import format as written
 
 CODE_MINUTES = 10
@@ -103,7 +104,7 @@ def _live(payload: Payload) -> Letter:
             f"Open your chat with @{bot} and say hi." if bot else "Open its chat and say hi.",
         ),
         button="Say hi on Telegram" if bot else "See how it is doing",
-        address=f"{settings().telegram_link_url}/{bot}" if bot else _page("/home"),
+        address=telegram.bot_link(bot) if bot else _page("/home"),
     )
 
 
@@ -244,4 +245,4 @@ def _price(payload: Payload) -> str:
 
 
 def _page(path: str) -> str:
-    return f"{settings().public_url.rstrip('/')}{path}"
+    return f"{settings().public_url}{path}"

@@ -18,6 +18,9 @@ class Role(StrEnum):
     ADMIN = "admin"
 
 
+STAFF_ROLES = frozenset({Role.SUPPORT, Role.ADMIN})
+
+
 class MailStatus(StrEnum):
     PENDING = "pending"
     SENT = "sent"

@@ -1,4 +1,4 @@
-"""Every look at customers, sessions, the audit log and the mail outbox."""
+"""Every look at customers and their sessions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,13 +10,10 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openclaw_web.accounts.models import (
-    AuditLog,
+    STAFF_ROLES,
     AuthSession,
     Customer,
     CustomerAuth,
-    CustomerProfile,
-    MailStatus,
-    OutboxMail,
     Role,
 )
 from openclaw_web.core.clock import real_now
@@ -38,23 +35,12 @@ class Principal:
     @property
     def is_staff(self) -> bool:
         """Say whether this person may see the admin pages."""
-        return self.role in {Role.ADMIN, Role.SUPPORT}
+        return self.role in STAFF_ROLES
 
     @property
     def is_admin(self) -> bool:
         """Say whether this person may also change things there."""
         return self.role == Role.ADMIN
-
-
-@dataclass(frozen=True, kw_only=True)
-class CustomerRow:
-    """A customer as the admin's list shows them."""
-
-    customer_id: UUID
-    email: str
-    role: str
-    created_at: datetime | None
-    last_seen_at: datetime | None
 
 
 async def find_customer(session: AsyncSession, customer_id: UUID) -> Customer | None:
@@ -78,10 +64,6 @@ async def find_customer_by_email(session: AsyncSession, email: str) -> Customer 
 
 async def find_auth(session: AsyncSession, customer_id: UUID) -> CustomerAuth | None:
     return await session.get(CustomerAuth, customer_id)
-
-
-async def find_profile(session: AsyncSession, customer_id: UUID) -> CustomerProfile | None:
-    return await session.get(CustomerProfile, customer_id)
 
 
 async def find_principal(session: AsyncSession, token: str) -> Principal | None:
@@ -143,78 +125,3 @@ async def sessions_of_customer(session: AsyncSession, customer_id: UUID) -> Sequ
         .order_by(col(AuthSession.last_seen_at).desc())
     )
     return found.all()
-
-
-async def audit_of_customer(
-    session: AsyncSession, customer_id: UUID, *, limit: int = 50
-) -> Sequence[AuditLog]:
-    """Return what happened to a customer, the newest first."""
-    found = await session.exec(
-        select(AuditLog)
-        .where(AuditLog.user_id == customer_id)
-        .order_by(col(AuditLog.seq).desc())
-        .limit(limit)
-    )
-    return found.all()
-
-
-async def any_customers_audit(
-    session: AsyncSession, *, action: str | None = None, limit: int = 100, before: int | None = None
-) -> Sequence[AuditLog]:
-    """Return the newest audit rows; `before` is the `seq` of the last row of the page above."""
-    wanted = select(AuditLog).order_by(col(AuditLog.seq).desc()).limit(limit)
-    if action is not None:
-        wanted = wanted.where(AuditLog.action == action)
-    if before is not None:
-        wanted = wanted.where(col(AuditLog.seq) < before)
-    return (await session.exec(wanted)).all()
-
-
-async def any_customers(
-    session: AsyncSession,
-    *,
-    search: str = "",
-    limit: int = 50,
-    before: tuple[datetime, UUID] | None = None,
-) -> list[CustomerRow]:
-    """Return customers, the newest first; `search` is a part of the address or a whole id.
-
-    `before` is the (created_at, customer_id) of the last row of the page above.
-    """
-    seen = (
-        select(sa.func.max(AuthSession.last_seen_at))
-        .where(AuthSession.customer_id == Customer.id)
-        .scalar_subquery()
-    )
-    order = sa.tuple_(col(Customer.created_at), col(Customer.id))
-    wanted = (
-        select(Customer, CustomerAuth.role, seen)
-        .join(CustomerAuth, col(CustomerAuth.customer_id) == Customer.id, isouter=True)
-        .where(col(Customer.deleted_at).is_(None))
-        .order_by(col(Customer.created_at).desc(), col(Customer.id).desc())
-        .limit(limit)
-    )
-    if search:
-        is_like = col(Customer.email).icontains(search, autoescape=True)
-        wanted = wanted.where(is_like | (sa.cast(Customer.id, sa.Text) == search.lower()))
-    if before is not None:
-        wanted = wanted.where(order < sa.tuple_(*before))
-    return [
-        CustomerRow(
-            customer_id=customer.id,
-            email=customer.email,
-            role=role or Role.CUSTOMER,
-            created_at=customer.created_at,
-            last_seen_at=last_seen_at,
-        )
-        for customer, role, last_seen_at in await session.exec(wanted)
-    ]
-
-
-async def any_customers_mail_counts(session: AsyncSession) -> dict[str, int]:
-    """Return how many mails wait, were sent and failed."""
-    found = await session.exec(
-        select(OutboxMail.status, sa.func.count()).group_by(col(OutboxMail.status))
-    )
-    counts: dict[str, int] = dict(found.all())
-    return {status: counts.get(status, 0) for status in MailStatus}

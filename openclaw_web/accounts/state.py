@@ -76,7 +76,7 @@ class AuthState(rx.State):
         """Return what the browser does not know yet of the whole tab, and count it as sent."""
         root = self._get_root_state()
         delta = await root._get_resolved_delta()  # noqa: SLF001 - Reflex has no public name for it
-        root._clean()  # noqa: SLF001
+        root._clean()  # noqa: SLF001 - as above
         return delta
 
 

@@ -16,7 +16,7 @@ from openclaw_web.accounts.models import AuthSession, MailStatus, OutboxMail, Si
 from openclaw_web.accounts.service import CODE_LIFE, MAIL_SECRET
 from openclaw_web.core.clock import real_now
 from openclaw_web.core.database import session_scope
-from openclaw_web.core.errors import OpenClawError, SettingsError, VendorError
+from openclaw_web.core.errors import SettingsError, VendorError
 from openclaw_web.core.secrets import decrypt
 from openclaw_web.integrations import mail
 
@@ -102,7 +102,7 @@ async def _send(row: OutboxMail) -> FailedMail | None:
         return await _note_failure(row, error, can_retry=error.can_retry)
     except SettingsError as error:
         return await _note_failure(row, error, can_retry=True)
-    except mails.UnknownMailError as error:
+    except (mails.UnknownMailError, ValueError) as error:  # no words, or no mail can be made of it
         return await _note_failure(row, error, can_retry=False)
     await _note(row, status=MailStatus.SENT, sent_at=real_now(), secret_ct=None, error=None)
     return None
@@ -134,9 +134,7 @@ def _message(row: OutboxMail) -> mail.MailMessage:
     )
 
 
-async def _note_failure(
-    row: OutboxMail, error: OpenClawError, *, can_retry: bool
-) -> FailedMail | None:
+async def _note_failure(row: OutboxMail, error: Exception, *, can_retry: bool) -> FailedMail | None:
     logger.warning("Mail %s (%s), attempt %d: %s", row.id, row.kind, row.attempt, error)
     if can_retry and row.attempt < ATTEMPTS:
         pause = timedelta(seconds=BACK_OFF_SECONDS[row.attempt - 1])

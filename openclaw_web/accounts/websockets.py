@@ -105,14 +105,19 @@ async def _run_while_signed_in(
 ) -> None:
     """Run a connection; when its session ends, close it towards the browser and the app alike."""
     ended = asyncio.create_task(_until_ended(principal), name="session ended")
+    is_closed = False
 
     async def receive_or_end() -> Message:
+        nonlocal is_closed
         if not ended.done():
             message = asyncio.ensure_future(receive())
             await asyncio.wait({message, ended}, return_when=asyncio.FIRST_COMPLETED)
             if message.done():
+                is_closed = message.result()["type"] == "websocket.disconnect"
                 return message.result()
             message.cancel()
+        if not is_closed:  # also when the end came between two messages
+            is_closed = True
             await send({"type": "websocket.close", "code": SESSION_ENDED})
         return {"type": "websocket.disconnect", "code": SESSION_ENDED}
 
@@ -129,13 +134,15 @@ async def _run_while_signed_in(
 
 
 async def _until_ended(principal: Principal) -> None:
-    while True:
-        await live.changes_of(principal.customer_id, timeout_seconds=RECHECK_SECONDS)
-        try:
-            if not await _is_live(principal.session_id):
-                return
-        except (SQLAlchemyError, OSError):
-            logger.warning("A session could not be looked up; looking again later.")
+    with live.watching(principal.customer_id) as changed:
+        while True:
+            changed.clear()
+            try:
+                if not await _is_live(principal.session_id):
+                    return
+            except (SQLAlchemyError, OSError):
+                logger.warning("A session could not be looked up; looking again later.")
+            await live.happened(changed, timeout_seconds=RECHECK_SECONDS)
 
 
 async def _principal(headers: Headers) -> Principal | None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
-from sqlmodel import col
+from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openclaw_web.accounts.models import Customer
@@ -27,7 +27,7 @@ BATCH = 2_000  # events in one statement
 CHATS_PER_CUSTOMERS = 5  # one chat that nobody finished for so many customers
 NUMBER = r"\.([0-9]{1,9})@example\.(?:com|org)$"
 
-_ONE_AT_A_TIME = sa.text("SELECT pg_advisory_xact_lock(hashtextextended('admin demo', 0))")
+_ONE_AT_A_TIME = select(sa.func.pg_advisory_xact_lock(sa.func.hashtextextended("admin demo", 0)))
 
 
 class DemoError(OpenClawError):
@@ -57,7 +57,7 @@ async def fill(session: AsyncSession, *, customers: int, days: int) -> DemoRepor
             sense.
     """
     _check(customers, days)
-    await session.execute(_ONE_AT_A_TIME)
+    await session.exec(_ONE_AT_A_TIME)
     now = await business_now(session)
     first = await _highest_number(session) + 1
     stories = [tell(number, now=now, days=days) for number in range(first, first + customers)]
@@ -96,9 +96,8 @@ def _check(customers: int, days: int) -> None:
 
 
 async def _highest_number(session: AsyncSession) -> int:
-    number = sa.cast(sa.func.substring(col(Customer.email), NUMBER), sa.BigInteger)
-    highest: int | None = await session.scalar(sa.select(sa.func.max(number)))
-    return highest or 0
+    number = sa.cast(sa.func.substring(col(Customer.email), NUMBER), sa.Integer())
+    return await session.scalar(sa.select(sa.func.coalesce(sa.func.max(number), 0))) or 0
 
 
 async def _add_customer(session: AsyncSession, story: Story, *, now: datetime, days: int) -> _Added:

@@ -50,12 +50,15 @@ class Fate:
     box_status: BoxStatus = BoxStatus.ACTIVE
     reason: str | None = None
     is_ending: bool = False
+    # How much of the limit is wanted in a month, as a share; without one everybody has their own.
+    appetite: float | None = None
     # For how many days nothing has been used, from and to.
     idle_days: tuple[float, float] = (0.0, 0.0)
 
 
 WELL = Fate()
 ENDING = Fate(is_ending=True)
+THIRSTY = Fate(appetite=2.0)
 PAST_DUE = Fate(status=SubscriptionStatus.PAST_DUE)
 SUSPENDED = Fate(
     status=SubscriptionStatus.SUSPENDED,
@@ -79,6 +82,7 @@ FATES = {
     3: ENDING,
     5: PAST_DUE,
     8: SUSPENDED,
+    10: THIRSTY,
     11: UNHEALTHY,
     13: LEAVING,
     16: PAUSED,
@@ -162,7 +166,7 @@ def tell(number: int, *, now: datetime, days: int) -> Story:
         use_case=chance.choice(USE_CASES),
         style=chance.choice(STYLES),
         telegram_user_id=700_000_000 + number,
-        appetite=min(chance.lognormvariate(-0.9, 0.55), 1.3),
+        appetite=fate.appetite or chance.lognormvariate(-0.9, 0.55),
         chance=chance,
     )
 

@@ -13,6 +13,7 @@ from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openclaw_web.billing.models import BillingSync
+from openclaw_web.core.clock import REAL_NOW
 from openclaw_web.core.errors import OpenClawError
 from openclaw_web.core.logs import redact
 
@@ -20,7 +21,6 @@ LEASE = timedelta(seconds=60)
 REST_AFTER_ERROR = timedelta(seconds=10)
 REST_AFTER_REFUSAL = timedelta(minutes=5)  # asking again will not help before somebody acts
 LONGEST_ERROR = 500
-REAL_NOW = sa.func.clock_timestamp()
 
 
 class LeaseLostError(OpenClawError):

@@ -1,4 +1,4 @@
-"""Every look at subscriptions, checkouts, invoices, holds and syncs."""
+"""Every look at subscriptions, checkouts, holds and syncs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,13 +16,12 @@ from openclaw_web.billing.models import (
     Checkout,
     CheckoutStatus,
     Hold,
-    Invoice,
     Subscription,
     SubscriptionStatus,
 )
+from openclaw_web.core.clock import REAL_NOW
 
 POLL_AFTER = timedelta(minutes=15)  # Stripe's webhook is lost by then
-REAL_NOW = sa.func.clock_timestamp()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,19 +96,6 @@ async def find_checkout_of_page(
     return found.first()
 
 
-async def find_checkout_of_onboarding(
-    session: AsyncSession, onboarding_session_id: UUID
-) -> Checkout | None:
-    """Return the newest checkout of a chat."""
-    found = await session.exec(
-        select(Checkout)
-        .where(Checkout.onboarding_session_id == onboarding_session_id)
-        .order_by(col(Checkout.created_at).desc())
-        .limit(1)
-    )
-    return found.first()
-
-
 async def count_checkouts(session: AsyncSession, key_start: str) -> int:
     """Return how many checkouts have an idempotency key that starts like this."""
     found = await session.exec(
@@ -118,19 +104,6 @@ async def count_checkouts(session: AsyncSession, key_start: str) -> int:
         .where(col(Checkout.idempotency_key).startswith(key_start, autoescape=True))
     )
     return found.one()
-
-
-async def invoices_of_customer(
-    session: AsyncSession, customer_id: UUID, *, limit: int = 24
-) -> Sequence[Invoice]:
-    """Return what the customer was billed, the newest first."""
-    found = await session.exec(
-        select(Invoice)
-        .where(Invoice.customer_id == customer_id)
-        .order_by(col(Invoice.finalized_at).desc().nulls_last(), Invoice.stripe_invoice_id)
-        .limit(limit)
-    )
-    return found.all()
 
 
 async def open_holds(session: AsyncSession, customer_id: UUID) -> Sequence[Hold]:

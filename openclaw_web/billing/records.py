@@ -99,6 +99,22 @@ async def note_checkout(
     await session.flush()
 
 
+async def note_delivery(
+    session: AsyncSession, customer_id: UUID, onboarding_session_id: UUID, *, now: datetime
+) -> None:
+    """Note that what a chat sold has been delivered: its box answers. Safe to call twice."""
+    await session.exec(
+        sa.update(Checkout)
+        .where(
+            col(Checkout.onboarding_session_id) == onboarding_session_id,
+            col(Checkout.customer_id) == customer_id,
+            col(Checkout.paid_at).is_not(None),
+            col(Checkout.delivered_at).is_(None),
+        )
+        .values(delivered_at=now)
+    )
+
+
 async def copy_invoices(
     session: AsyncSession,
     customer_id: UUID,

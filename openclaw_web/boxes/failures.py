@@ -39,7 +39,8 @@ async def attempt_failed(
     if claimed.job.box_id is None:
         await leases.fail_job(session, claimed.fence, code=code, detail=detail, can_retry=can_retry)
         return []
-    target = await queries.find_target_revision(session, claimed.job.box_id)
+    box = await queries.get_any_box(session, claimed.job.box_id, lock=True)
+    target = await queries.find_target_revision(session, box.id)
     fallback = await _fallback(session, target) if is_settings_fault else None
     job = await leases.fail_job(
         session,
@@ -48,7 +49,6 @@ async def attempt_failed(
         detail=detail,
         can_retry=can_retry and fallback is None,
     )
-    box = await queries.get_any_box(session, claimed.job.box_id, lock=True)
     health.announce(session, box)
     if job.status is JobStatus.QUEUED or job.error_code in SETTLED:
         await _wait_again(session, box, code)
@@ -56,11 +56,17 @@ async def attempt_failed(
     return await _give_up(session, box, code, target if fallback else None)
 
 
-async def reaped(session: AsyncSession, box_id: UUID, *, is_over: bool) -> list[BoxChange]:
-    """Put a box right whose worker went silent: it waits again, or its job is given up."""
+async def reap(session: AsyncSession, job_id: UUID, box_id: UUID | None) -> list[BoxChange]:
+    """Take a silent worker's job back and put its box right: it waits again, or is given up."""
+    if box_id is None:
+        await leases.reap_job(session, job_id)
+        return []
     box = await queries.get_any_box(session, box_id, lock=True)
+    job = await leases.reap_job(session, job_id)
+    if job is None:
+        return []
     health.announce(session, box)
-    if not is_over:
+    if job.status is JobStatus.QUEUED or job.error_code in SETTLED:
         await _wait_again(session, box, leases.LEASE_EXPIRED)
         return []
     return await _give_up(session, box, leases.LEASE_EXPIRED, None)

@@ -22,6 +22,9 @@ from openclaw_web.metering.models import ProxyToken, TokenKind
 
 USABLE = (RevisionOutcome.PENDING.value, RevisionOutcome.APPLIED.value)
 MEMORY_LOST_AT = "memory_lost_at"
+# Keeps others from changing a box, but not from adding rows that point at it: those would wait for
+# us while we wait for them.
+LOCK: dict[str, bool] = {"key_share": True}
 WATCHED = (BoxStatus.ACTIVE, BoxStatus.UPDATING, BoxStatus.UNHEALTHY, BoxStatus.SUSPENDED)
 
 
@@ -36,13 +39,10 @@ class BoxView:
     links: list[Link]
     bot_username: str
     last_seen: datetime | None
-    last_answer: datetime | None
     first_answer_at: datetime | None
     memory_lost_at: datetime | None
     delete_after: datetime | None
     is_busy: bool
-    is_paused: bool
-    has_unapplied_settings: bool
     progress: list[str]
 
 
@@ -70,7 +70,7 @@ async def find_box(
     session: AsyncSession, customer_id: UUID, box_id: UUID, *, lock: bool = False
 ) -> Box | None:
     statement = select(Box).where(Box.id == box_id, Box.customer_id == customer_id)
-    found = await session.exec(statement.with_for_update() if lock else statement)
+    found = await session.exec(statement.with_for_update(key_share=True) if lock else statement)
     return found.first()
 
 
@@ -113,13 +113,10 @@ async def box_status_view(session: AsyncSession, customer_id: UUID) -> BoxView |
         links=sentences.links_of(situation, box.health, box.agent_ok_at),
         bot_username=situation.bot_username,
         last_seen=box.last_seen,
-        last_answer=box.agent_ok_at,
         first_answer_at=box.first_answer_at,
         memory_lost_at=lost_at,
         delete_after=box.delete_after,
         is_busy=job is not None,
-        is_paused=box.user_paused_at is not None,
-        has_unapplied_settings=box.generation > box.applied_generation,
         progress=progress,
     )
 
@@ -190,12 +187,14 @@ async def live_token_ids(session: AsyncSession, box_id: UUID) -> set[UUID]:
 
 async def get_any_box(session: AsyncSession, box_id: UUID, *, lock: bool = False) -> Box:
     """Return a box by its id alone; for the worker and for workflows."""
-    return await session.get_one(Box, box_id, with_for_update=lock, populate_existing=True)
+    return await session.get_one(
+        Box, box_id, with_for_update=LOCK if lock else None, populate_existing=True
+    )
 
 
 async def find_any_box(session: AsyncSession, box_id: UUID) -> Box | None:
     """Return a box by its id alone, locked; for an admin's act."""
-    return await session.get(Box, box_id, with_for_update=True)
+    return await session.get(Box, box_id, with_for_update=LOCK)
 
 
 async def any_customers_box_of_namespace(
@@ -203,26 +202,10 @@ async def any_customers_box_of_namespace(
 ) -> Box | None:
     statement = select(Box).where(Box.k8s_namespace == namespace)
     found = await session.exec(
-        statement.with_for_update() if lock else statement,
+        statement.with_for_update(key_share=True) if lock else statement,
         execution_options={"populate_existing": True},
     )
     return found.first()
-
-
-async def any_customers_boxes(
-    session: AsyncSession,
-    *,
-    status: BoxStatus | None = None,
-    limit: int = 50,
-    before: datetime | None = None,
-) -> Sequence[Box]:
-    """Return boxes, newest first; `before` is the `created_at` of the last one already seen."""
-    statement = select(Box).order_by(col(Box.created_at).desc(), col(Box.id))
-    if status is not None:
-        statement = statement.where(Box.status == status)
-    if before is not None:
-        statement = statement.where(col(Box.created_at) < before)
-    return (await session.exec(statement.limit(limit))).all()
 
 
 async def any_customers_standings(

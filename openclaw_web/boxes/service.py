@@ -14,7 +14,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openclaw_web.billing.models import Subscription
 from openclaw_web.billing.tiers import plan_of
-from openclaw_web.boxes import openclaw_config, queries
+from openclaw_web.boxes import manifests, openclaw_config, queries
 from openclaw_web.boxes.models import (
     DEFAULT_LANGUAGE,
     DEFAULT_MODEL,
@@ -83,7 +83,7 @@ async def create_box(
         id=box_id,
         customer_id=customer_id,
         subscription_id=subscription_id,
-        k8s_namespace=f"customer-{box_id}",
+        k8s_namespace=manifests.namespace_of(box_id),
         telegram_user_ids=list(settings.telegram_user_ids),
         language=settings.language,
         model=settings.model,
@@ -211,9 +211,10 @@ async def dismiss_memory_notice(session: AsyncSession, customer_id: UUID) -> Non
     Raises:
         NotFoundError: the customer has no box.
     """
-    box = await queries.find_box_of_customer(session, customer_id)
-    if box is None:
+    found = await queries.find_box_of_customer(session, customer_id)
+    if found is None:
         raise NotFoundError("There is no assistant.")
+    box = await queries.get_any_box(session, found.id, lock=True)
     box.health = {key: value for key, value in box.health.items() if key != queries.MEMORY_LOST_AT}
     session.add(box)
     await session.flush()

@@ -197,8 +197,8 @@ async def _begin(run: Run, box: Box, deployment: DeploymentView | None) -> tuple
     """
     stored = await run.cluster.find_annotations("Secret", box.k8s_namespace, manifests.NAME)
     async with session_scope() as session:
-        await leases.hold(session, run.fence)
         box = await queries.get_any_box(session, box.id, lock=True)
+        await leases.hold(session, run.fence)
         rendered = await rendering.render(session, box)
         live = {str(one) for one in await queries.live_token_ids(session, box.id)}
         shown = deployment.annotations if deployment else {}
@@ -345,8 +345,8 @@ async def _arrive(run: Run, goal: Goal, pod: PodView) -> list[BoxChange]:
     """Write down that it answers; one transaction, valid only while the job is ours."""
     view = await run.cluster.find_namespace(goal.namespace)
     async with session_scope() as session:
-        await leases.add_progress(session, run.fence, "The assistant is ready.")
         box = await queries.get_any_box(session, goal.box_id, lock=True)
+        await leases.add_progress(session, run.fence, "The assistant is ready.")
         now = await business_now(session)
         is_rolled_back = goal.rendered.generation < box.generation
         reason = Reason.UPDATE_ROLLED_BACK if is_rolled_back else None
@@ -391,8 +391,8 @@ async def _suspend(run: Run, box: Box, why: Why) -> list[BoxChange]:
         await run.check()
         await run.cluster.scale(box.k8s_namespace, manifests.NAME, 0)
     async with session_scope() as session:
-        await leases.add_progress(session, run.fence, "The assistant is being stopped.")
         box = await queries.get_any_box(session, box.id, lock=True)
+        await leases.add_progress(session, run.fence, "The assistant is being stopped.")
         has_moved = move(
             box, BoxStatus.SUSPENDED, now=await business_now(session), reason=why.value
         )
@@ -410,8 +410,8 @@ async def _destroy(run: Run, box: Box, why: Why) -> list[BoxChange]:
     await run.say("Ending its tokens.")
     await run.check()
     async with session_scope() as session:
-        await leases.hold(session, run.fence)
         box = await queries.get_any_box(session, box.id, lock=True)
+        await leases.hold(session, run.fence)
         if box.status is not BoxStatus.DESTROYING:
             move(box, BoxStatus.DESTROYING, now=await business_now(session), reason=why.value)
         session.add(box)
@@ -421,8 +421,8 @@ async def _destroy(run: Run, box: Box, why: Why) -> list[BoxChange]:
     await run.cluster.delete_namespace(box.k8s_namespace)
     await _wait_until_gone(run, box.k8s_namespace)
     async with session_scope() as session:
-        await leases.add_progress(session, run.fence, "Nothing of it is left in the cluster.")
         box = await queries.get_any_box(session, box.id, lock=True)
+        await leases.add_progress(session, run.fence, "Nothing of it is left in the cluster.")
         move(box, BoxStatus.DESTROYED, now=await business_now(session), reason=box.status_reason)
         session.add(box)
         await health.wipe(session, box)

@@ -6,6 +6,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncSession
 
 OFFSET_KEY = "clock_offset_seconds"
+# The database's real clock, inside a statement: leases and due times of all machines follow it.
+REAL_NOW = sa.func.clock_timestamp()
 
 _BUSINESS_NOW = sa.text(
     "SELECT clock_timestamp() + make_interval(secs => coalesce("
@@ -23,5 +25,6 @@ async def business_now(session: AsyncSession) -> datetime:
 
     Pass it on as a bound parameter; statements of ours never use the database's own now().
     """
-    result = await session.execute(_BUSINESS_NOW, {"key": OFFSET_KEY})
-    return result.scalar_one().astimezone(UTC)
+    connection = await session.connection()
+    now = (await connection.execute(_BUSINESS_NOW, {"key": OFFSET_KEY})).scalar_one()
+    return now.astimezone(UTC)

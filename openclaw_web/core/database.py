@@ -46,6 +46,7 @@ def open_database(url: str) -> AsyncEngine:
         pool_size=POOL_SIZE,
         max_overflow=POOL_SIZE,
         pool_pre_ping=True,
+        hide_parameters=True,  # an error's text ends in a log: statements yes, people's values no
         connect_args={"connect_timeout": CONNECT_TIMEOUT_SECONDS},
     )
     return _Process.engine

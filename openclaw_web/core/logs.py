@@ -17,9 +17,10 @@ _SECRETS = re.compile(
     r"|whsec_\w+"
     r"|ocp_[A-Za-z0-9_-]+"  # our proxy tokens
     r"|(?<=Bearer )\S+"
+    r"|(?<=[?&]token=)[^&\s\"']+"  # a tab's token, in the address of its websocket
     r"|(?<=(?i:cookie): )[^\r\n]+"
     r"|(?<=(?i:cookie)': ')[^']+"
-    r"|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"  # user and password in an address
+    r"|(?<=://)[^/\s:@]*:[^/\s@]+(?=@)"  # user and password in an address; Redis has no user
 )
 
 

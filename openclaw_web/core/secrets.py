@@ -1,9 +1,9 @@
 """Encrypting what must be readable again, and deriving keys from the one server key."""
 
 import base64
-import hashlib
 import hmac
 import os
+from functools import cache
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -15,18 +15,21 @@ KEY_BYTES = 32
 KEY_ID = "k1"
 
 
+@cache
 def derive_key(purpose: str) -> bytes:
     """Return 32 bytes that only this purpose uses, derived from the server key.
+
+    Kept, because the token proxy asks for each request; the server key is read once at start.
 
     Raises:
         SettingsError: SECRET_KEY is no 32 bytes in base64.
     """
-    return hmac.new(_server_key(), purpose.encode(), hashlib.sha256).digest()
+    return hmac.digest(_server_key(), purpose.encode(), "sha256")
 
 
 def fingerprint(purpose: str, value: str) -> bytes:
     """Return the HMAC-SHA256 of a value: equal values are found, the value cannot be read back."""
-    return hmac.new(derive_key(purpose), value.encode(), hashlib.sha256).digest()
+    return hmac.digest(derive_key(purpose), value.encode(), "sha256")
 
 
 def encrypt(purpose: str, clear: str) -> bytes:

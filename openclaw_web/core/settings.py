@@ -19,14 +19,14 @@ PRODUCTION = "production"
 LOCAL = "local"
 STACK_FILE = "stack.env"
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
-SECRET = {"secret": True}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """Every setting.
 
-    The environment variable is the field's name in capitals, unless `env` says otherwise.
+    The environment variable is the field's name in capitals, unless `env` says otherwise. What is
+    secret is left out of the text of this object, which may end in a log.
     """
 
     environment: str = field(default=LOCAL, metadata={"env": "OPENCLAW_CLOUD_ENV"})
@@ -34,24 +34,25 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 3000
     public_url: str = ""
+    trusted_proxies: str = "127.0.0.1"
     log_level: str = "INFO"
-    secret_key: str = field(default="", metadata=SECRET)
+    secret_key: str = field(default="", repr=False)
 
-    database_url: str = field(default="", metadata=SECRET)
-    redis_url: str = field(default="", metadata=SECRET)
+    database_url: str = field(default="", repr=False)
+    redis_url: str = field(default="", repr=False)
 
-    stripe_secret_key: str = field(default="", metadata=SECRET)
-    stripe_webhook_secret: str = field(default="", metadata=SECRET)
+    stripe_secret_key: str = field(default="", repr=False)
+    stripe_webhook_secret: str = field(default="", repr=False)
     stripe_api_url: str = "https://api.stripe.com"
 
     upstream_url: str = "https://api.kimi.com/coding/v1"
-    upstream_key: str = field(default="", metadata={"env": "KIMI_API_KEY", **SECRET})
+    upstream_key: str = field(default="", repr=False, metadata={"env": "KIMI_API_KEY"})
     upstream_model: str = "kimi-for-coding"
 
     telegram_api_url: str = "https://api.telegram.org"
     telegram_link_url: str = "https://t.me"
 
-    smtp_url: str = field(default="", metadata=SECRET)
+    smtp_url: str = field(default="", repr=False)
     mail_from: str = "OpenClaw Cloud <hello@openclaw.invalid>"
 
     kubeconfig: str = ""
@@ -88,17 +89,14 @@ def load(environment: Mapping[str, str]) -> Settings:
     }
     values["home"] = home
     loaded = Settings(**values)
-    return replace(loaded, public_url=loaded.public_url or f"http://localhost:{loaded.port}")
+    public_url = loaded.public_url.rstrip("/") or f"http://localhost:{loaded.port}"
+    return replace(loaded, public_url=public_url)
 
 
 def variable(field_name: str) -> str:
     """Return the environment variable of a setting."""
     known = next(one for one in fields(Settings) if one.name == field_name)
     return known.metadata.get("env", field_name.upper())
-
-
-def is_secret(field_name: str) -> bool:
-    return any(one.name == field_name and one.metadata.get("secret") for one in fields(Settings))
 
 
 def read_stack_file(home: Path) -> dict[str, str]:
@@ -119,6 +117,10 @@ def settings() -> Settings:
 
 def problems(chosen: Settings) -> list[str]:
     """Return why these settings must not start, one sentence each; an empty list means they may."""
+    if chosen.environment not in {PRODUCTION, LOCAL}:
+        return [
+            f"OPENCLAW_CLOUD_ENV is {chosen.environment!r}; it must be {PRODUCTION} or {LOCAL}."
+        ]
     return [
         *_missing(chosen),
         *(_production_problems(chosen) if chosen.is_production else _local_problems(chosen)),
@@ -163,6 +165,7 @@ def _production_problems(chosen: Settings) -> list[str]:
         "telegram_api_url",
         "telegram_link_url",
         "public_url",
+        "box_proxy_url",
     )
     found += [
         f"{variable(name)} points at this machine; production refuses simulators."
@@ -171,6 +174,8 @@ def _production_problems(chosen: Settings) -> list[str]:
     ]
     if urlsplit(chosen.public_url).scheme != "https":
         found.append("PUBLIC_URL must start with https:// in production.")
+    if chosen.mail_from == Settings.mail_from:
+        found.append("MAIL_FROM is not set; production needs a sender that can be answered.")
     if chosen.dev_services:
         found.append("DEV_SERVICES is set; production has no /dev pages.")
     return found

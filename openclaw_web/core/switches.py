@@ -9,7 +9,7 @@ from sqlmodel import Field, SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openclaw_web.core import columns
-from openclaw_web.core.clock import OFFSET_KEY
+from openclaw_web.core.clock import OFFSET_KEY, real_now
 
 
 class PlatformSetting(SQLModel, table=True):
@@ -28,23 +28,26 @@ async def read_switch(session: AsyncSession, key: str, default: Any = None) -> A
 
 
 async def set_switch(session: AsyncSession, key: str, value: Any, *, by: str) -> None:
-    statement = insert(PlatformSetting).values(key=key, value=value, updated_by=by)
-    await session.exec(
-        statement.on_conflict_do_update(
-            index_elements=["key"],
-            set_={"value": statement.excluded.value, "updated_by": by, "updated_at": columns.NOW},
-        )
-    )
+    row = {"value": value, "updated_by": by, "updated_at": real_now()}
+    statement = insert(PlatformSetting).values(key=key, **row)
+    await session.exec(statement.on_conflict_do_update(index_elements=["key"], set_=row))
 
 
 async def advance_clock(session: AsyncSession, seconds: float, *, by: str) -> float:
-    """Move business time forward and return the new offset in seconds.
+    """Move business time forward and return the new offset in seconds; two steps at once add up.
 
     Raises:
         ValueError: the step is negative; business time only grows.
     """
     if seconds < 0:
         raise ValueError("Business time only moves forward.")
-    offset = float(await read_switch(session, OFFSET_KEY, 0)) + seconds
-    await set_switch(session, OFFSET_KEY, offset, by=by)
-    return offset
+    row = {"value": seconds, "updated_by": by, "updated_at": real_now()}
+    statement = insert(PlatformSetting).values(key=OFFSET_KEY, **row)
+    before, step = (
+        sa.cast(one, sa.Float) for one in (PlatformSetting.value, statement.excluded.value)
+    )
+    moved = statement.on_conflict_do_update(
+        index_elements=["key"], set_={**row, "value": sa.func.to_jsonb(before + step)}
+    )
+    offset = await session.scalar(moved.returning(sa.cast(PlatformSetting.value, sa.Float)))
+    return float(offset)

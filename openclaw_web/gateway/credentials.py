@@ -12,8 +12,8 @@ from uuid import UUID
 from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from openclaw_web.billing import queries as billing_queries
 from openclaw_web.billing import entitlement
+from openclaw_web.billing import queries as billing_queries
 from openclaw_web.billing.models import Subscription
 from openclaw_web.billing.tiers import Plan, plan_of
 from openclaw_web.boxes.models import Box
@@ -138,9 +138,10 @@ class Directory:
             caller = _caller(token, box) if token is not None and box is not None else None
             if caller is not None:
                 await self._load_account(session, caller.customer_id)
-        entry = _Entry(caller, loaded=time.monotonic(), checked=time.monotonic())
-        self._make_room()
-        self._entries[key] = entry
+        entry = self._entries[key] = _Entry(
+            caller, loaded=time.monotonic(), checked=time.monotonic()
+        )
+        self._make_room()  # after it is among them, or its account would go
         return entry
 
     async def _load_account(self, session: AsyncSession, customer_id: UUID) -> None:
@@ -148,7 +149,7 @@ class Directory:
         self._clock_offset = now - real_now()
         subscription = await billing_queries.find_live_subscription(session, customer_id)
         account = self._accounts.setdefault(customer_id, Account(customer_id))
-        account.is_entitled = subscription is not None and entitlement.entitled(subscription, now)
+        account.is_entitled = entitlement.entitled(subscription, now)
         account.plan = plan_of(subscription.tier) if subscription is not None else None
         period = await metering_queries.find_period(session, customer_id, now)
         if period is None and subscription is not None and account.is_entitled:

@@ -168,11 +168,6 @@ _ROUTES = frozenset(
 proxy = Proxy()
 
 
-def make_proxy() -> Proxy:
-    """Return a proxy of its own, not started."""
-    return Proxy()
-
-
 @contextlib.asynccontextmanager
 async def lifespan() -> AsyncGenerator[None]:
     """Run this process's proxy; the database and Redis are open already."""

@@ -199,30 +199,12 @@ class Cluster:
         found = await self._call("GET", KINDS["Pod"].path(namespace))
         return [pod_view(one) for one in found["items"]]
 
-    async def logs(self, namespace: str, pod: str, *, lines: int = 200) -> str:
-        """Return the last lines of a pod; empty when it is gone."""
-        path = f"{KINDS['Pod'].path(namespace, pod)}/log"
-        try:
-            response = await self._send("GET", path, query={"tailLines": str(lines)})
-        except VendorError as error:
-            if error.code == "not_found":
-                return ""
-            raise
-        return response.decode("utf-8", "replace")
-
     async def warnings(self, namespace: str) -> list[str]:
         """Return what the cluster complains about in a namespace, the newest first."""
         found = await self._call("GET", KINDS["Event"].path(namespace))
         events = [one for one in found["items"] if one.get("type") == "Warning"]
         events.sort(key=lambda one: one.get("lastTimestamp") or "", reverse=True)
         return [f"{one.get('reason', '')}: {one.get('message', '')}" for one in events]
-
-    async def is_alive(self) -> bool:
-        try:
-            await self._call("GET", "/version")
-        except VendorError:
-            return False
-        return True
 
     async def watch(self, selector: str = MANAGED_SELECTOR) -> AsyncGenerator[ClusterEvent]:
         """Yield what happens to our namespaces and pods, for ever.
@@ -303,7 +285,15 @@ class Cluster:
             raise
 
     async def _call(self, method: str, path: str, **options: Any) -> Document:
-        return json.loads(await self._send(method, path, **options))
+        text = await self._send(method, path, **options)
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise VendorError(
+                f"The cluster's answer to {method} {path} cannot be read.",
+                can_retry=True,
+                code="server_error",
+            ) from error
 
     async def _send(self, method: str, path: str, **options: Any) -> bytes:
         limits = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)

@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 BELL_LENGTH = 1_000  # a bell that nobody hears must not grow
 CHANGES = "changes"
 SOCKET_TIMEOUT_SECONDS = 5.0
+BELL_SECONDS = 1.0  # everything that commits rings: a Redis that hangs must not hold it up
 
 
 class RedisNotOpenError(OpenClawError):
@@ -64,11 +65,14 @@ async def ring(bell: str, note: str = "1") -> None:
     The waiters look by themselves soon.
     """
     try:
-        async with client().pipeline(transaction=False) as pipeline:
+        async with (
+            asyncio.timeout(BELL_SECONDS),
+            client().pipeline(transaction=False) as pipeline,
+        ):
             pipeline.lpush(_bell(bell), note)
             pipeline.ltrim(_bell(bell), 0, BELL_LENGTH - 1)
             await pipeline.execute()
-    except RedisError:
+    except (RedisError, TimeoutError):
         logger.warning("The bell %s could not be rung; Redis does not answer.", bell)
 
 
@@ -92,19 +96,23 @@ async def announce_change(customer_id: UUID) -> None:
     Pages reload it from the database.
     """
     try:
-        await client().publish(CHANGES, str(customer_id))
-    except RedisError:
+        async with asyncio.timeout(BELL_SECONDS):
+            await client().publish(CHANGES, str(customer_id))
+    except (RedisError, TimeoutError):
         logger.warning("A change could not be announced; Redis does not answer.")
 
 
-async def changes() -> AsyncIterator[UUID]:
-    """Yield the id of each customer whose data changed.
+async def changes() -> AsyncIterator[UUID | None]:
+    """Yield the id of each customer whose data changed, until Redis goes away (then RedisError).
 
-    Until Redis goes away (then raises RedisError).
+    `None` comes first, once the subscription is in force: what was announced before it is lost.
     """
-    async with client().pubsub(ignore_subscribe_messages=True) as subscription:
+    async with client().pubsub() as subscription:
         await subscription.subscribe(CHANGES)
         async for message in subscription.listen():
+            if message["type"] == "subscribe":
+                yield None
+                continue
             with contextlib.suppress(ValueError):
                 yield UUID(message["data"])
 

@@ -76,10 +76,6 @@ async def mark_read(token: str, update_id: int) -> None:
     await _call(token, "getUpdates", offset=update_id + 1, limit=1, timeout=0)
 
 
-async def send_message(token: str, chat_id: int, text: str) -> None:
-    await _call(token, "sendMessage", chat_id=chat_id, text=text)
-
-
 def bot_link(username: str, payload: str = "") -> str:
     """Return the address that opens a chat with the bot.
 
@@ -122,6 +118,7 @@ async def _call(token: str, method: str, **parameters: Any) -> Any:
     code = {409: "conflict", 429: "too_many_requests"}.get(response.status_code, "refused")
     raise VendorError(
         f"Telegram refused: {answer.get('description', 'no reason given')}",
-        can_retry=response.status_code >= 429,  # noqa: PLR2004 - 429 and 5xx pass by themselves
+        # Too many requests and Telegram's own failures pass by themselves.
+        can_retry=response.status_code >= httpx.codes.TOO_MANY_REQUESTS,
         code=code,
     )

@@ -25,7 +25,6 @@ MAX_IDLE_CONNECTIONS = 128
 MAX_CONNECTIONS = 2_000
 MAX_HEADER_BYTES = 65_536
 HIGH_WATER_BYTES = 262_144
-LOW_WATER_BYTES = 65_536
 
 FIRST_FINAL_STATUS = 200
 
@@ -67,13 +66,12 @@ class Upstream:
             VendorError: there was no connection, no answer in time, or none that is HTTP.
         """
         request = self._head(path, body, headers) + body
-        while (kept := self._take_idle()) is not None:
+        if (kept := self._take_idle()) is not None:
             try:
                 return await kept.send(request, self._time_outs)
             except ConnectionDiedError:
                 if kept.has_heard:
                     raise
-                break
         fresh = await self._connect()
         return await fresh.send(request, self._time_outs)
 

@@ -1,5 +1,7 @@
 """Running jobs: claim one under a lease, write as its holder only, end it, reap what nobody holds.
 
+Whoever locks a box and its jobs in one transaction locks the box first: two of them never wait for
+each other.
 Leases and due times are the database's real clock; `created_at` and the like are business time.
 """
 
@@ -17,7 +19,7 @@ from sqlalchemy.orm import aliased
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from openclaw_web.core.clock import business_now, real_now
+from openclaw_web.core.clock import REAL_NOW, business_now, real_now
 from openclaw_web.core.database import after_commit
 from openclaw_web.core.errors import OpenClawError
 from openclaw_web.core.logs import redact
@@ -62,34 +64,31 @@ class ClaimedJob:
     fence: Fence
 
 
-async def claim_job(
-    session: AsyncSession, *, owner: str, job_id: UUID | None = None
-) -> ClaimedJob | None:
-    """Take the named job, or the oldest due one; `None` when nothing may run now.
+async def claim_job(session: AsyncSession, *, owner: str) -> ClaimedJob | None:
+    """Take the oldest due job; `None` when nothing may run now.
 
     A unique index tells two workers apart that race for two jobs of one box; the loser looks again.
     """
     for _ in range(CLAIM_TRIES):
         try:
             async with session.begin_nested():
-                return await _claim(session, owner, job_id)
+                return await _claim(session, owner)
         except IntegrityError:
             continue
     return None
 
 
-async def _claim(session: AsyncSession, owner: str, job_id: UUID | None) -> ClaimedJob | None:
+async def _claim(session: AsyncSession, owner: str) -> ClaimedJob | None:
     running = aliased(OperatorJob)
     due = (
         select(OperatorJob.id)
         .where(
             OperatorJob.status == JobStatus.QUEUED,
-            col(OperatorJob.run_after) <= service.REAL_NOW,
+            col(OperatorJob.run_after) <= REAL_NOW,
             ~sa.exists().where(
                 col(running.box_id) == col(OperatorJob.box_id),
                 col(running.status) == JobStatus.RUNNING,
             ),
-            *([OperatorJob.id == job_id] if job_id else []),
         )
         .order_by(col(OperatorJob.run_after), col(OperatorJob.created_at))
         .limit(1)
@@ -104,13 +103,13 @@ async def _claim(session: AsyncSession, owner: str, job_id: UUID | None) -> Clai
             attempt=OperatorJob.attempt + 1,
             started_at=sa.func.coalesce(OperatorJob.started_at, now),
             lease_owner=owner,
-            lease_until=service.REAL_NOW + LEASE,
+            lease_until=REAL_NOW + LEASE,
             cancel_requested_at=None,
             error_code=None,
         )
         .returning(
             OperatorJob,
-            sa.cast(sa.func.extract("epoch", service.REAL_NOW) * 1_000_000, sa.BigInteger),
+            sa.cast(sa.func.extract("epoch", REAL_NOW) * 1_000_000, sa.BigInteger),
         )
     )
     row = (await session.exec(statement, execution_options={"populate_existing": True})).first()
@@ -128,7 +127,7 @@ async def heartbeat(session: AsyncSession, fence: Fence) -> bool:
     Raises:
         LeaseLostError: the job is not ours any more.
     """
-    row = await _write(session, fence, lease_until=service.REAL_NOW + LEASE)
+    row = await _write(session, fence, lease_until=REAL_NOW + LEASE)
     return row.cancel_requested_at is not None
 
 
@@ -140,7 +139,7 @@ async def check_lease(session: AsyncSession, fence: Fence) -> bool:
     """
     found = await session.exec(
         select(OperatorJob.cancel_requested_at).where(
-            *_held(fence), col(OperatorJob.lease_until) > service.REAL_NOW
+            *_held(fence), col(OperatorJob.lease_until) > REAL_NOW
         )
     )
     row = found.all()
@@ -228,29 +227,35 @@ async def release_job(session: AsyncSession, fence: Fence) -> None:
     await _queue_again(session, job, 0)
 
 
-async def reap_jobs(session: AsyncSession) -> list[OperatorJob]:
-    """Take back the jobs whose lease is over; a second reaper skips the rows that we hold."""
+async def any_customers_expired_jobs(session: AsyncSession) -> Sequence[OperatorJob]:
+    """Return the jobs whose worker went silent, the longest first."""
+    found = await session.exec(
+        select(OperatorJob).where(*_expired()).order_by(col(OperatorJob.lease_until))
+    )
+    return found.all()
+
+
+async def reap_job(session: AsyncSession, job_id: UUID) -> OperatorJob | None:
+    """Take a job back whose lease is over; `None`: it is not, or another reaper is at it."""
     found = await session.exec(
         select(OperatorJob)
-        .where(
-            OperatorJob.status == JobStatus.RUNNING,
-            col(OperatorJob.lease_until) < service.REAL_NOW,
-        )
+        .where(OperatorJob.id == job_id, *_expired())
         .with_for_update(skip_locked=True),
         execution_options={"populate_existing": True},
     )
-    reaped = list(found.all())
-    for job in reaped:
-        has_attempts = job.attempt < job.max_attempts
-        sentence = f"The worker {job.lease_owner} went silent; " + (
-            "trying again." if has_attempts else "giving up."
-        )
-        await _end_attempt(
-            session, job, code=LEASE_EXPIRED, detail="The lease ran out.", sentence=sentence
-        )
-        if has_attempts:
-            await _queue_again(session, job, 0)
-    return reaped
+    job = found.first()
+    if job is None:
+        return None
+    has_attempts = job.attempt < job.max_attempts
+    sentence = f"The worker {job.lease_owner} went silent; " + (
+        "trying again." if has_attempts else "giving up."
+    )
+    await _end_attempt(
+        session, job, code=LEASE_EXPIRED, detail="The lease ran out.", sentence=sentence
+    )
+    if has_attempts:
+        await _queue_again(session, job, 0)
+    return job
 
 
 async def watch_queue(session: AsyncSession) -> int:
@@ -258,7 +263,7 @@ async def watch_queue(session: AsyncSession) -> int:
     found = await session.exec(
         select(sa.func.count(), sa.func.min(OperatorJob.run_after)).where(
             OperatorJob.status == JobStatus.QUEUED,
-            col(OperatorJob.run_after) < service.REAL_NOW - WAITS_TOO_LONG,
+            col(OperatorJob.run_after) < REAL_NOW - WAITS_TOO_LONG,
         )
     )
     stuck, oldest = found.one()
@@ -268,16 +273,6 @@ async def watch_queue(session: AsyncSession) -> int:
     else:
         await service.resolve_alert(session, code=QUEUE_ALERT, subject="operator_jobs")
     return stuck
-
-
-async def any_customers_held_jobs(session: AsyncSession, owner: str) -> Sequence[OperatorJob]:
-    """Return what this worker holds."""
-    found = await session.exec(
-        select(OperatorJob).where(
-            OperatorJob.status == JobStatus.RUNNING, OperatorJob.lease_owner == owner
-        )
-    )
-    return found.all()
 
 
 async def _end_attempt(
@@ -308,7 +303,7 @@ async def _queue_again(session: AsyncSession, job: OperatorJob, pause_seconds: i
             .values(
                 status=JobStatus.QUEUED,
                 completed_at=None,
-                run_after=service.REAL_NOW + timedelta(seconds=pause_seconds),
+                run_after=REAL_NOW + timedelta(seconds=pause_seconds),
             )
         )
         try:
@@ -355,6 +350,13 @@ def _held(fence: Fence) -> tuple[sa.ColumnElement[bool], ...]:
         col(OperatorJob.status) == JobStatus.RUNNING,
         col(OperatorJob.lease_owner) == fence.owner,
         col(OperatorJob.attempt) == fence.attempt,
+    )
+
+
+def _expired() -> tuple[sa.ColumnElement[bool], ...]:
+    return (
+        col(OperatorJob.status) == JobStatus.RUNNING,
+        col(OperatorJob.lease_until) < REAL_NOW,
     )
 
 

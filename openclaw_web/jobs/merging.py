@@ -8,7 +8,6 @@ from openclaw_web.jobs.models import JobType
 
 ACTIONS = "actions"
 SECRET_WORDS = ("token", "secret", "password", "api_key", "authorization")
-PERSONAL_FIELDS = frozenset({"name", "email", "phone", "address", "receipt_email"})
 
 
 def merge_requests(
@@ -48,13 +47,3 @@ def without_secrets(value: Any) -> Any:
     if isinstance(value, list):
         return [without_secrets(one) for one in value]
     return redact(value) if isinstance(value, str) else value
-
-
-def without_people(value: Any) -> Any:
-    """Take names and addresses out of a vendor's document; who needs them asks the vendor again."""
-    if isinstance(value, dict):
-        return {
-            key: REDACTED if key in PERSONAL_FIELDS and one else without_people(one)
-            for key, one in value.items()
-        }
-    return [without_people(one) for one in value] if isinstance(value, list) else value

@@ -1,7 +1,6 @@
-"""Every look at jobs, webhook events and alerts."""
+"""Every look at jobs and alerts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
@@ -9,18 +8,9 @@ import sqlalchemy as sa
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from openclaw_web.jobs.models import Alert, JobStatus, JobType, OperatorJob, WebhookEvent
+from openclaw_web.jobs.models import Alert, JobStatus, JobType, OperatorJob
 
 LIVE = (JobStatus.QUEUED, JobStatus.RUNNING)
-
-
-@dataclass(frozen=True, kw_only=True)
-class QueueDepth:
-    """How much waits and runs, and since when the oldest due job waits."""
-
-    queued: int
-    running: int
-    oldest_due_at: datetime | None
 
 
 async def jobs_of_customer(
@@ -34,13 +24,6 @@ async def jobs_of_customer(
         .limit(limit)
     )
     return found.all()
-
-
-async def find_job(session: AsyncSession, customer_id: UUID, job_id: UUID) -> OperatorJob | None:
-    found = await session.exec(
-        select(OperatorJob).where(OperatorJob.id == job_id, OperatorJob.customer_id == customer_id)
-    )
-    return found.first()
 
 
 async def find_live_job_of_box(
@@ -121,29 +104,3 @@ async def any_customers_open_alerts(session: AsyncSession, *, limit: int = 100) 
         .limit(limit)
     )
     return found.all()
-
-
-async def any_customers_webhook_events(
-    session: AsyncSession, *, limit: int = 50, before: datetime | None = None
-) -> Sequence[WebhookEvent]:
-    statement = select(WebhookEvent).order_by(col(WebhookEvent.created_at).desc())
-    if before is not None:
-        statement = statement.where(col(WebhookEvent.created_at) < before)
-    return (await session.exec(statement.limit(limit))).all()
-
-
-async def any_customers_queue_depth(session: AsyncSession) -> QueueDepth:
-    status = col(OperatorJob.status)
-    is_due = sa.and_(
-        status == JobStatus.QUEUED, col(OperatorJob.run_after) <= sa.func.clock_timestamp()
-    )
-    row = (
-        await session.exec(
-            select(
-                sa.func.count().filter(status == JobStatus.QUEUED),
-                sa.func.count().filter(status == JobStatus.RUNNING),
-                sa.func.min(OperatorJob.run_after).filter(is_due),
-            ).where(status.in_(LIVE))
-        )
-    ).one()
-    return QueueDepth(queued=row[0], running=row[1], oldest_due_at=row[2])

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from openclaw_web.core.clock import business_now
+from openclaw_web.core.clock import REAL_NOW, business_now
 from openclaw_web.core.database import after_commit
 from openclaw_web.core.errors import NotFoundError, ValidationError
 from openclaw_web.core.logs import redact
@@ -25,7 +25,6 @@ from openclaw_web.jobs.models import (
     WebhookOutcome,
 )
 
-REAL_NOW = sa.func.clock_timestamp()
 BELL = "jobs"
 WEBHOOK_BELL = "webhooks"
 WEBHOOK_LEASE = timedelta(seconds=60)
@@ -130,14 +129,17 @@ async def record_webhook_event(
     livemode: bool | None = None,
     api_version: str | None = None,
 ) -> bool:
-    """Store a provider's event under its own id; `False` means that we know it already."""
+    """Store a provider's event under its own id; `False` means that we know it already.
+
+    Whoever received it has taken out what it says of people, as only they know where that stands.
+    """
     statement = (
         insert(WebhookEvent)
         .values(
             provider=provider,
             event_id=event_id,
             event_type=event_type,
-            payload=merging.without_people(merging.without_secrets(payload)),
+            payload=merging.without_secrets(payload),
             object_id=object_id,
             livemode=livemode,
             api_version=api_version,
@@ -180,8 +182,8 @@ async def claim_webhook_events(
         )
         .returning(WebhookEvent)
     )
-    result = await session.scalars(statement, execution_options={"populate_existing": True})
-    return sorted(result.all(), key=lambda event: (event.created_at, event.event_id))
+    claimed = await session.exec(statement, execution_options={"populate_existing": True})
+    return sorted(claimed.scalars(), key=lambda event: (event.created_at, event.event_id))
 
 
 async def finish_webhook_event(
@@ -270,7 +272,7 @@ async def _merge(session: AsyncSession, wanted: OperatorJob) -> OperatorJob | No
     waiting.requested_by = wanted.requested_by
     waiting.correlation_id = waiting.correlation_id or wanted.correlation_id
     # Somebody wants it now, whatever pause a failure had earned, and with a full set of attempts.
-    waiting.run_after = REAL_NOW  # ty: ignore[invalid-assignment]
+    waiting.run_after = REAL_NOW  # ty: ignore[invalid-assignment] - SQLAlchemy takes an expression
     waiting.max_attempts = waiting.attempt + 5
     session.add(waiting)
     await session.flush()

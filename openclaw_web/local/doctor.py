@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import yaml
 from sqlalchemy.exc import SQLAlchemyError
 
 from openclaw_web.core import database
@@ -152,8 +153,6 @@ def _redis_answers(url: str) -> None:
 
 def _cluster_address(kubeconfig: str) -> str:
     """Return the API server's address in a kubeconfig, or nothing when it cannot be read."""
-    import yaml  # noqa: PLC0415 - only wanted here
-
     try:
         found = yaml.safe_load(Path(kubeconfig).read_text(encoding="utf-8"))
         return str(found["clusters"][0]["cluster"]["server"])

@@ -2,10 +2,11 @@
 
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from openclaw_web.core.settings import read_stack_file
 from openclaw_web.local import control, ports
 from openclaw_web.local.screen import BOLD, DIM, GREEN, RED, Screen
 from openclaw_web.local.services import Kind, Phase
@@ -40,6 +41,7 @@ class StackStatus:
     url: str
     kubeconfig: str
     database: str
+    database_url: str = field(repr=False)  # with its password: for `psql`, never for a screen
     stack_file: str
     services: tuple[ServiceStatus, ...]
 
@@ -50,7 +52,9 @@ class StackStatus:
         return OK if self.is_healthy else UNHEALTHY
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        """Return it for programs; `database` is an address that `psql` takes as it is."""
+        found = asdict(self)
+        return {**found, "database": found.pop("database_url")}
 
 
 def look(home: Path) -> StackStatus:
@@ -66,6 +70,7 @@ def look(home: Path) -> StackStatus:
         url=state.get("url", ""),
         kubeconfig=state.get("kubeconfig", ""),
         database=next((one.address for one in services if one.name == "postgres"), ""),
+        database_url=read_stack_file(home).get("DATABASE_URL", "") if pid else "",
         stack_file=state.get("stack_file", ""),
         services=services,
     )

@@ -33,6 +33,8 @@ def serve(chosen: Settings) -> None:
         host=chosen.host,
         port=chosen.port,
         ws="wsproto",
+        forwarded_allow_ips=chosen.trusted_proxies,
+        server_header=False,
         access_log=False,
         log_config=None,
         timeout_graceful_shutdown=GRACE_SECONDS,

@@ -18,5 +18,8 @@ def limit_reached_at(
     elapsed = now - period_start
     if used <= 0 or elapsed < SHORTEST_LOOK:
         return None
-    reached = now + elapsed * ((limit - used) / used)
-    return reached if reached < period_end else None
+    # Compared as seconds: after a few tokens only, the date would lie beyond the calendar.
+    seconds = elapsed.total_seconds() * ((limit - used) / used)
+    if seconds >= (period_end - now).total_seconds():
+        return None
+    return now + timedelta(seconds=seconds)

@@ -174,20 +174,6 @@ async def usage_sums(
     return mine, by_month, by_day - others
 
 
-async def tokens_of_box(session: AsyncSession, customer_id: UUID, box_id: UUID) -> list[ProxyToken]:
-    """Return the live tokens of a box, newest first."""
-    rows = await session.exec(
-        select(ProxyToken)
-        .where(
-            col(ProxyToken.customer_id) == customer_id,
-            col(ProxyToken.box_id) == box_id,
-            col(ProxyToken.revoked_at).is_(None),
-        )
-        .order_by(col(ProxyToken.created_at).desc())
-    )
-    return list(rows)
-
-
 async def any_customers_token(session: AsyncSession, token_hmac: bytes) -> ProxyToken | None:
     """Return the token with this fingerprint, revoked or not: the proxy asks who is calling."""
     rows = await session.exec(

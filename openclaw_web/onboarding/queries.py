@@ -54,6 +54,19 @@ async def any_chats_with_bot(session: AsyncSession, fingerprint: str) -> list[On
     return list(found.all())
 
 
+async def any_customers_chat_of_box(
+    session: AsyncSession, box_id: UUID
+) -> OnboardingSession | None:
+    """Return the chat that a box was made from, locked."""
+    found = await session.exec(
+        select(OnboardingSession)
+        .where(OnboardingSession.box_id == box_id)
+        .with_for_update(key_share=True),
+        execution_options={"populate_existing": True},
+    )
+    return found.first()
+
+
 async def any_customers_funnel(session: AsyncSession) -> dict[OnboardingState, int]:
     """Return how many chats are in each state."""
     rows = await session.exec(

@@ -11,17 +11,15 @@ from uuid import UUID
 from sqlalchemy.exc import IntegrityError
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from openclaw_web.accounts import queries as account_queries
 from openclaw_web.accounts import service as accounts
 from openclaw_web.billing import service as billing
-from openclaw_web.billing.models import Checkout, Tier
+from openclaw_web.billing.models import Tier
 from openclaw_web.boxes import queries as boxes
 from openclaw_web.boxes import service as box_service
 from openclaw_web.core import secrets
 from openclaw_web.core.clock import business_now, real_now
 from openclaw_web.core.errors import ValidationError
 from openclaw_web.core.security import new_token, token_hash
-from openclaw_web.core.settings import settings
 from openclaw_web.integrations import telegram
 from openclaw_web.integrations.telegram import StartPress
 from openclaw_web.jobs.models import JobType
@@ -273,33 +271,6 @@ async def attach_customer(session: AsyncSession, visitor_token: str, customer_id
         chats.apply(chat, OnboardingState.AWAITING_PAYMENT, {}, conversation.ASK_PAYMENT)
     await chats.touch(session, chat)
     return True
-
-
-async def checkout(session: AsyncSession, visitor_token: str) -> Checkout:
-    """Open Stripe's payment page for the chosen tier, or return the one that is open.
-
-    Raises:
-        StepError: the chat is not at the payment.
-        VendorError: Stripe cannot be reached.
-    """
-    chat, step = await chats.locked(session, visitor_token)
-    if step is not Step.PAY or chat.customer_id is None:
-        raise StepError("There is nothing to pay just now.")
-    customer = await account_queries.find_customer(session, chat.customer_id)
-    if customer is None:
-        raise StepError("This account is being deleted.")
-    tier = Tier((chat.derived_config or {})["tier"])
-    base = settings().public_url
-    opened = await billing.start_checkout(
-        session,
-        customer=customer,
-        tier=tier,
-        onboarding_session_id=chat.id,
-        success_url=f"{base}/start?checkout={{CHECKOUT_SESSION_ID}}",
-        cancel_url=f"{base}/start?payment=cancelled",
-    )
-    chat.expires_at = opened.expires_at + timedelta(hours=1)
-    return opened
 
 
 async def came_back_from_payment(

@@ -24,7 +24,7 @@ from openclaw_web.core.database import session_scope
 from openclaw_web.core.errors import OpenClawError
 from openclaw_web.integrations import telegram
 from openclaw_web.jobs import queries as jobs
-from openclaw_web.onboarding import chats, conversation, listening, queries, service
+from openclaw_web.onboarding import chats, conversation, listening, paying, queries, service
 from openclaw_web.onboarding.conversation import Step
 from openclaw_web.onboarding.models import OnboardingSession, OnboardingState
 from openclaw_web.ui import format as fmt
@@ -147,21 +147,23 @@ class OnboardingView(rx.State):
 
     @rx.event
     async def pay(self) -> Any:
-        """Go to Stripe's page."""
-        addresses: list[str] = []
-
-        async def open_page(session: AsyncSession, token: str) -> None:
-            opened = await service.checkout(session, token)
-            addresses.append(opened.url or "")
-
+        """Go to Stripe's page; no transaction is open while Stripe is asked."""
+        token = self._visitor_token()
+        if not token:
+            yield leave_to(BEGIN)
+            return
+        show(self, error="")
         self.is_busy = True
         yield
-        elsewhere = await self._act(open_page)
+        elsewhere = await self._run(lambda session: self._reload(session, token))
+        opened = None
+        if elsewhere is None and not self.error:
+            opened = await self._guarded(lambda: paying.open_page(token))
         self.is_busy = False
         if elsewhere is not None:
             yield elsewhere
-        elif not self.error and addresses and addresses[0]:
-            yield leave_to(addresses[0])
+        elif opened is not None and opened.url:
+            yield leave_to(opened.url)
 
     @rx.event
     async def retry(self) -> Any:

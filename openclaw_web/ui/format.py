@@ -5,6 +5,8 @@ from datetime import UTC, datetime, timedelta
 CURRENCY_SIGNS = {"usd": "$", "eur": "€", "gbp": "£"}
 MILLION = 1_000_000
 THOUSAND = 1_000
+ALMOST_MILLION = 999_950  # from here on it would be written 1000k
+JUST_NOW = 10  # seconds; below, a number would only look busy
 MINUTE = 60
 HOUR = 3600
 DAY = 86_400
@@ -25,10 +27,9 @@ def tokens(count: int) -> str:
 
 def tokens_short(count: int) -> str:
     """Write a count of tokens for a headline: `950`, `12.3k`, `40M`."""
-    for size, letter in ((MILLION, "M"), (THOUSAND, "k")):
-        rounded = round(count / size, 1)
-        if count >= size or rounded * size >= size:  # 999,999 is 1M, not 1000k
-            return f"{rounded:.1f}".removesuffix(".0") + letter
+    for size, least, letter in ((MILLION, ALMOST_MILLION, "M"), (THOUSAND, THOUSAND, "k")):
+        if count >= least:
+            return f"{count / size:.1f}".removesuffix(".0") + letter
     return str(count)
 
 
@@ -51,7 +52,7 @@ def ago(moment: datetime, now: datetime) -> str:
     """Write how long ago something was: `just now`, `5 min ago`, `3 h ago`, `2 days ago`."""
     seconds = max(0, int((now - moment).total_seconds()))
     if seconds < MINUTE:
-        return "just now" if seconds < 10 else f"{seconds} s ago"  # noqa: PLR2004 - a feeling, not a fact
+        return "just now" if seconds < JUST_NOW else f"{seconds} s ago"
     if seconds < HOUR:
         return f"{seconds // MINUTE} min ago"
     if seconds < DAY:

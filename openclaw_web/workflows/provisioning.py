@@ -3,13 +3,12 @@
 from typing import Any
 from uuid import UUID
 
-import sqlalchemy as sa
-from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openclaw_web.accounts import service as accounts
 from openclaw_web.accounts.mails import MailKind
-from openclaw_web.billing.models import Checkout, Subscription
+from openclaw_web.billing import records
+from openclaw_web.billing.models import Subscription
 from openclaw_web.billing.tiers import Plan, plan_of
 from openclaw_web.boxes import openclaw_config
 from openclaw_web.boxes import queries as box_queries
@@ -18,12 +17,13 @@ from openclaw_web.boxes.changes import BoxChange, ChangeKind
 from openclaw_web.boxes.models import DEFAULT_LANGUAGE, DEFAULT_THINKING_LEVEL, Box
 from openclaw_web.boxes.service import Bot, BoxSettings
 from openclaw_web.core import secrets
-from openclaw_web.core.clock import business_now, real_now
+from openclaw_web.core.clock import business_now
 from openclaw_web.core.errors import NotFoundError, OpenClawError
 from openclaw_web.jobs.models import JobType
-from openclaw_web.onboarding import conversation
+from openclaw_web.onboarding import chats, conversation
+from openclaw_web.onboarding import queries as chat_queries
 from openclaw_web.onboarding.models import OnboardingSecret, OnboardingSession, OnboardingState
-from openclaw_web.onboarding.service import BOT_TOKEN_PURPOSE, FROM_US
+from openclaw_web.onboarding.service import BOT_TOKEN_PURPOSE
 
 ACTOR = "provisioning"
 PROVIDER = "kimi-coding"
@@ -109,20 +109,12 @@ async def box_changed(session: AsyncSession, change: BoxChange) -> None:
 
 async def _note_delivery(session: AsyncSession, change: BoxChange) -> None:
     """The box answers: its chat is complete, what was paid is delivered, a first time is told."""
-    chat = await _chat_of(session, change.box_id)
+    chat = await chat_queries.any_customers_chat_of_box(session, change.box_id)
     if chat is not None and chat.state in {OnboardingState.PROVISIONING, OnboardingState.FAILED}:
         await _move_chat(session, chat, OnboardingState.COMPLETE, conversation.READY)
     if chat is not None:
-        await session.exec(
-            sa.update(Checkout)
-            .where(
-                col(Checkout.onboarding_session_id) == chat.id,
-                col(Checkout.customer_id) == change.customer_id,
-                col(Checkout.paid_at).is_not(None),
-                col(Checkout.delivered_at).is_(None),
-            )
-            .values(delivered_at=await business_now(session))
-        )
+        now = await business_now(session)
+        await records.note_delivery(session, change.customer_id, chat.id, now=now)
     if change.kind is ChangeKind.LIVE:
         bot = await box_queries.find_bot(session, change.box_id)
         payload = {"bot_username": bot.bot_username} if bot else {}
@@ -130,7 +122,7 @@ async def _note_delivery(session: AsyncSession, change: BoxChange) -> None:
 
 
 async def _note_failure(session: AsyncSession, change: BoxChange) -> None:
-    chat = await _chat_of(session, change.box_id)
+    chat = await chat_queries.any_customers_chat_of_box(session, change.box_id)
     if chat is not None and chat.state is OnboardingState.PROVISIONING:
         await _move_chat(session, chat, OnboardingState.FAILED, conversation.FAILED)
     await _mail(
@@ -158,30 +150,13 @@ async def _mail(
     )
 
 
-async def _chat_of(session: AsyncSession, box_id: UUID) -> OnboardingSession | None:
-    found = await session.exec(
-        select(OnboardingSession).where(OnboardingSession.box_id == box_id).with_for_update()
-    )
-    return found.first()
-
-
 async def _move_chat(
     session: AsyncSession, chat: OnboardingSession, state: OnboardingState, text: str
 ) -> None:
     """Move a chat and say so in it; payment wins over an end that it had reached."""
-    if chat.state is state:
-        return
-    chat.state = state
-    message = {
-        "id": (chat.messages[-1]["id"] + 1) if chat.messages else 1,
-        "from": FROM_US,
-        "text": text,
-        "at": real_now().isoformat(),
-    }
-    chat.messages = [*chat.messages, message]
-    chat.updated_at = await business_now(session)
-    session.add(chat)
-    await session.flush()
+    if chat.state is not state:
+        chats.apply(chat, state, {}, text)
+        await chats.touch(session, chat)
 
 
 def _settings_of(chat: OnboardingSession, plan: Plan) -> BoxSettings:

@@ -93,13 +93,22 @@ async def request_overdue_syncs() -> int:
 
 
 async def apply_webhook_events(*, limit: int = 50) -> int:
-    """Turn stored events into requests for a sync, and return how many were looked at."""
+    """Turn stored events into requests for a sync, and return how many were looked at.
+
+    One that breaks is tried again later and, after enough tries, told to an admin; those behind it
+    do not wait for that.
+    """
     owner = f"{socket.gethostname()}:{uuid4().hex}"
     async with session_scope() as session:
         events = await jobs.claim_webhook_events(session, owner=owner, limit=limit)
     for event in events:
-        async with session_scope() as session:
-            await _apply_event(session, event)
+        try:
+            async with session_scope() as session:
+                await _apply_event(session, event)
+        except Exception as error:
+            logger.exception("The event %s could not be applied.", event.event_id)
+            async with session_scope() as session:
+                await jobs.retry_webhook_event(session, event, error=type(error).__name__)
     return len(events)
 
 

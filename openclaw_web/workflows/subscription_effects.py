@@ -70,7 +70,10 @@ async def carry_out(
 
 
 async def _live_box(session: AsyncSession, customer_id: UUID) -> Box | None:
+    """Return the customer's box, which the worker cannot destroy until we are done with it."""
     box = await box_queries.find_box_of_customer(session, customer_id)
+    if box is not None:
+        box = await box_queries.get_any_box(session, box.id, lock=True)
     return None if box is None or box.status in GONE else box
 
 
@@ -118,18 +121,13 @@ async def _adjust_box(
     if box.subscription_id != subscription.id and decision.desired is Desired.ACTIVE:
         await boxes.attach_subscription(session, box, subscription, requested_by=ACTOR)
         return
-    if not _is_frozen(decision):
-        box.delete_after = decision.delete_after
+    if decision.delete_after is not None:  # without one a date stays: a hold froze it, or an admin
+        box.delete_after = decision.delete_after  # set it
         session.add(box)
         await session.flush()
     job_type = _job_for(subscription, decision, before)
     if job_type is not None:
         await boxes.request_converge(session, box, job_type=job_type, requested_by=ACTOR)
-
-
-def _is_frozen(decision: Decision) -> bool:
-    """Say whether a hold keeps the date that the box had."""
-    return decision.status is SubscriptionStatus.CANCELLED and decision.delete_after is None
 
 
 def _job_for(subscription: Subscription, decision: Decision, before: Before) -> JobType | None:

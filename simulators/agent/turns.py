@@ -191,6 +191,11 @@ class Assistant:
                     break
                 except TelegramError as error:
                     log.warning("sending failed: %s", error)
-                    if attempt == SEND_TRIES - 1 or 400 <= error.code < 429:  # noqa: PLR2004 - HTTP
+                    if attempt == SEND_TRIES - 1 or _is_final(error.code):
                         return
                     await asyncio.sleep(error.retry_after or 1.0)
+
+
+def _is_final(code: int) -> bool:
+    """Say whether Telegram would refuse the same call again."""
+    return httpx.codes.is_client_error(code) and code != httpx.codes.TOO_MANY_REQUESTS

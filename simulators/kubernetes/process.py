@@ -15,6 +15,7 @@ import psutil
 import simulators
 
 GUARDIAN = Path(simulators.__file__ or "").parent / "guardian.py"
+CLOCK_TICK_SECONDS = 0.01  # the unit in which the system says when a process began
 KILL_SLACK_SECONDS = 2.0  # we kill when a grace ends; the guardian only if we did not
 
 
@@ -104,7 +105,7 @@ def end_leftovers(records: Sequence[Path]) -> None:
         text = record.read_text(encoding="ascii").split()
         with contextlib.suppress(psutil.Error, ValueError):
             pid, created_at = int(text[0]), float(text[1])
-            if abs(psutil.Process(pid).create_time() - created_at) < 0.01:  # noqa: PLR2004 - a clock tick
+            if abs(psutil.Process(pid).create_time() - created_at) < CLOCK_TICK_SECONDS:
                 _kill_group(pid)
         record.unlink(missing_ok=True)
 

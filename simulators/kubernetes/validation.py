@@ -19,6 +19,7 @@ from simulators.kubernetes.objects import Object, name_of
 from simulators.kubernetes.pod_validation import check_pod_spec
 
 SECRET_BYTES = 1024 * 1024
+HIGHEST_PORT = 65_535
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _QUALIFIED = re.compile(r"([a-z0-9.-]{1,253}/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
@@ -185,8 +186,8 @@ def _service(one: Object) -> Iterator[Cause]:
         yield required("spec.ports")
     names = [port.get("name", "") for port in ports]
     for index, port in enumerate(ports):
-        if not 1 <= port["port"] <= 65535:  # noqa: PLR2004 - the range of TCP ports
-            hint = "must be between 1 and 65535, inclusive"
+        if not 1 <= port["port"] <= HIGHEST_PORT:
+            hint = f"must be between 1 and {HIGHEST_PORT}, inclusive"
             yield wrong(f"spec.ports[{index}].port", port["port"], hint)
         if len(ports) > 1 and not port.get("name"):
             yield required(f"spec.ports[{index}].name")

@@ -44,6 +44,7 @@ OPERATIONS: tuple[Operation, ...] = tuple(
     for operation in resource.OPERATIONS
 )
 SHOWN_OF_KEY = 4
+LONGEST_HIDDEN_KEY = 16  # of so short a key nothing is shown
 KEY_LIFE_SECONDS = DAY  # Stripe forgets idempotency keys after at least a day
 
 
@@ -94,8 +95,7 @@ class Api:
                 status=401,
             )
         if not hmac.compare_digest(given.encode(), self._key.encode()):
-            shown = f"{given[:8]}****{given[-SHOWN_OF_KEY:]}" if len(given) > 16 else "****"  # noqa: PLR2004 - shorter ones are not shown
-            raise StripeError(f"Invalid API Key provided: {shown}", status=401)
+            raise StripeError(f"Invalid API Key provided: {_masked(given)}", status=401)
         version = headers.get("stripe-version", API_VERSION)
         if version != API_VERSION:
             raise unsupported(f"the API version {version}, only {API_VERSION}")
@@ -204,6 +204,10 @@ def _credential(header: str) -> str:
         return base64.b64decode(value).decode().partition(":")[0]
     except (binascii.Error, UnicodeDecodeError):
         return ""
+
+
+def _masked(key: str) -> str:
+    return f"{key[:8]}****{key[-SHOWN_OF_KEY:]}" if len(key) > LONGEST_HIDDEN_KEY else "****"
 
 
 def _json(body: Json) -> str:

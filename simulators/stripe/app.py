@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -65,7 +65,7 @@ def _ended(task: asyncio.Task[None]) -> None:
     log.critical("%s ended", task.get_name(), exc_info=task.exception())
 
 
-def _api(api: Api):  # noqa: ANN202 - an endpoint, in Starlette's shape
+def _api(api: Api) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
         body = (await request.body()).decode("utf-8", "replace")
         call = Call(

@@ -20,7 +20,7 @@ class Card:
     number: str
     brand: str
     story: str
-    token: str
+    payment_method: str
     at: str = ""
     refusal: str = ""
     sentence: str = DECLINED
@@ -40,13 +40,13 @@ CARDS = (
         number="4242424242424242",
         brand="visa",
         story="Pays, now and at each renewal",
-        token="pm_card_visa",  # noqa: S106 - Stripe's public name of a test card
+        payment_method="pm_card_visa",
     ),
     Card(
         number="4000000000000002",
         brand="visa",
         story="Is declined",
-        token="pm_card_chargeDeclined",  # noqa: S106 - Stripe's public name of a test card
+        payment_method="pm_card_chargeDeclined",
         at="attach",
         refusal="generic_decline",
     ),
@@ -54,7 +54,7 @@ CARDS = (
         number="4000000000000341",
         brand="visa",
         story="Pays today, fails at renewal",
-        token="pm_card_chargeCustomerFail",  # noqa: S106 - Stripe's public name of a test card
+        payment_method="pm_card_chargeCustomerFail",
         at="later",
         refusal="generic_decline",
     ),
@@ -62,14 +62,14 @@ CARDS = (
         number="4000002500003155",
         brand="visa",
         story="Asks for 3-D Secure once",
-        token="pm_card_authenticationRequiredOnSetup",  # noqa: S106 - a public name
+        payment_method="pm_card_authenticationRequiredOnSetup",
         needs_challenge=True,
     ),
     Card(
         number="4000000000009995",
         brand="visa",
         story="Has insufficient funds",
-        token="pm_card_visa_chargeDeclinedInsufficientFunds",  # noqa: S106 - a public name
+        payment_method="pm_card_visa_chargeDeclinedInsufficientFunds",
         at="attach",
         refusal="insufficient_funds",
         sentence="Your card has insufficient funds.",
@@ -78,11 +78,11 @@ CARDS = (
         number="5555555555554444",
         brand="mastercard",
         story="Pays, now and at each renewal",
-        token="pm_card_mastercard",  # noqa: S106 - Stripe's public name of a test card
+        payment_method="pm_card_mastercard",
     ),
 )
 BY_NUMBER = {card.number: card for card in CARDS}
-BY_TOKEN = {card.token: card for card in CARDS}
+BY_PAYMENT_METHOD = {card.payment_method: card for card in CARDS}
 BY_LAST4 = {card.last4: card for card in CARDS}
 
 

@@ -1,6 +1,6 @@
 """What a customer sees: the hosted checkout, the billing portal, and a hosted invoice."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -313,7 +313,7 @@ def _link(words: str, address: str | None, class_: str) -> Html:
 Show = Callable[[World, str, Fields | None], Response]
 
 
-def _handler(world: World, show: Show):  # noqa: ANN202 - an endpoint, in Starlette's shape
+def _handler(world: World, show: Show) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
         fields = None
         if request.method == "POST":

@@ -184,9 +184,9 @@ def attach_operation(world: World, params: Params, identifier: str) -> Json:
     customer = world.refer("customer", params["customer"], "customer")
     known = world.store.get(identifier, "payment_method")
     if known is None:
-        if identifier not in cards.BY_TOKEN:
+        if identifier not in cards.BY_PAYMENT_METHOD:
             raise missing_reference("PaymentMethod", identifier, "payment_method")
-        known = new_method(world, cards.BY_TOKEN[identifier])
+        known = new_method(world, cards.BY_PAYMENT_METHOD[identifier])
     if known["customer"] not in {None, customer["id"]}:
         raise invalid(
             "The payment method you provided has already been attached to a customer.",

@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 from sqlmodel import col, select
 
-from openclaw_web.accounts import limits, queries
+from openclaw_web.accounts import limits
 from openclaw_web.accounts import service as accounts
 from openclaw_web.accounts.models import (
     AuditLog,
@@ -225,8 +225,7 @@ async def test_confirming_drops_a_password_that_somebody_else_set_before(mailed_
 
 async def test_sign_ins_are_written_down(sign_in):
     signed_in = await sign_in(EMAIL)
-    async with session_scope() as session:
-        (row,) = await queries.audit_of_customer(session, signed_in.customer_id)
+    (row,) = [one for one in await rows(AuditLog) if one.user_id == signed_in.customer_id]
     assert (row.action, row.reason, str(row.ip_address)) == ("sign_in", "code", IP)
 
 

@@ -150,3 +150,12 @@ async def test_another_workers_lease_is_respected_until_it_ends(mailbox):
     await change(lease_until=real_now())
     await tasks.send_due_mail()
     assert len(mailbox.mails) == 1
+
+
+async def test_what_no_mail_can_be_made_of_fails_once_and_does_not_come_back(mailbox):
+    await queue(kind="limit_75", payload={"period_end": "the last day"})
+    (failed,) = await tasks.send_due_mail()
+    assert failed.kind == "limit_75"
+    assert (await outbox()).status == "failed"
+    assert await tasks.send_due_mail() == []
+    assert mailbox.mails == []

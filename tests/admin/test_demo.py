@@ -4,10 +4,11 @@ import time
 from collections import Counter
 from dataclasses import replace
 from datetime import timedelta
+from itertools import pairwise
 
 import pytest
 import sqlalchemy as sa
-from sqlmodel import select
+from sqlmodel import col, select
 
 from openclaw_web.accounts.models import Customer, OutboxMail
 from openclaw_web.admin import demo, demo_rows
@@ -60,7 +61,7 @@ async def test_what_was_added_is_what_was_reported(filled, session):
     assert filled.chats == await count(session, OnboardingSession) == 24
     assert filled.events == await count(session, UsageEvent) == await count(session, UsageEventMeta)
     total = sa.select(sa.func.sum(UsageEvent.total_tokens))
-    assert filled.tokens == (await session.execute(total)).scalar_one()
+    assert filled.tokens == await session.scalar(total)
     assert await count(session, UsageReject) == 0
 
 
@@ -74,7 +75,7 @@ async def test_events_months_and_days_agree_to_the_token(filled, session):
         sa.select(sa.func.sum(UsageEventMeta.cached_tokens)),
         sa.select(sa.func.sum(UsageDaily.cached_tokens)),
     )
-    by_event, by_day = [(await session.execute(one)).scalar_one() for one in cached]
+    by_event, by_day = [await session.scalar(one) for one in cached]
     assert by_event == by_day > 0
 
 
@@ -85,7 +86,7 @@ async def test_every_event_lies_in_its_period_and_in_the_past(filled, session):
         (one.customer_id, one.period_start): one for one in await rows(session, UsageMonthly)
     }
     joined = select(UsageEvent, UsageEventMeta).join(
-        UsageEventMeta, UsageEventMeta.event_id == UsageEvent.id
+        UsageEventMeta, col(UsageEventMeta.event_id) == col(UsageEvent.id)
     )
     for event, meta in await session.exec(joined):
         period = periods[event.customer_id, meta.period_start]
@@ -102,7 +103,7 @@ async def test_periods_of_a_customer_follow_each_other(filled, session):
         by_customer.setdefault(period.customer_id, []).append(period)
     for found in by_customer.values():
         found.sort(key=lambda one: one.period_start)
-        for before, after in zip(found, found[1:], strict=False):
+        for before, after in pairwise(found):
             assert before.period_end == after.period_start
 
 
@@ -140,7 +141,7 @@ async def test_no_worker_has_anything_to_do(filled, session):
     clusters = {one.cluster for one in await rows(session, Box)}
     assert clusters == {demo_rows.CLUSTER} != {settings().cluster_name}
     assert await leases.claim_job(session, owner="a test") is None
-    assert await leases.reap_jobs(session) == []
+    assert list(await leases.any_customers_expired_jobs(session)) == []
     assert await count(session, OutboxMail) == 0
     assert await tasks.abandon_expired_chats() == 0
 

@@ -8,8 +8,9 @@ from uuid import UUID
 from sqlmodel import SQLModel, select
 
 from openclaw_web.accounts.models import Customer
-from openclaw_web.billing import redaction
+from openclaw_web.billing import checkouts, redaction
 from openclaw_web.billing import service as billing
+from openclaw_web.billing.checkouts import Sale
 from openclaw_web.billing.models import Checkout, Tier
 from openclaw_web.core import secrets
 from openclaw_web.core.database import session_scope
@@ -75,15 +76,15 @@ async def come_to_pay() -> Visitor:
 async def start_checkout(
     customer: Customer, chat: OnboardingSession | None, tier: Tier = TIER
 ) -> Checkout:
-    async with session_scope() as session:
-        return await billing.start_checkout(
-            session,
-            customer=await session.get_one(Customer, customer.id),
+    return await checkouts.start_checkout(
+        Sale(
+            customer_id=customer.id,
             tier=tier,
             onboarding_session_id=chat.id if chat else None,
             success_url=SUCCESS_URL,
             cancel_url=CANCEL_URL,
         )
+    )
 
 
 async def reach(key: str, url: str) -> None:

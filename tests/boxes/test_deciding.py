@@ -20,12 +20,12 @@ BOT = Bot(token=CLEAR, bot_id=123456789, username="a_bot")
 ONE = (111,)
 
 
-async def create(session, subscription, **fields):
+async def create(session, subscription, *, telegram_user_ids=ONE, **fields):
     return await service.create_box(
         session,
         customer_id=subscription.customer_id,
         subscription_id=subscription.id,
-        settings=BoxSettings(**({"telegram_user_ids": ONE} | fields)),
+        settings=BoxSettings(telegram_user_ids=telegram_user_ids, **fields),
         bot=BOT,
     )
 
@@ -34,12 +34,14 @@ async def test_a_new_box_waits_and_keeps_its_bot_encrypted(session):
     subscription = await make_subscription(session)
     box = await create(session, subscription, use_case="plan my week")
     kept = await queries.find_bot(session, box.id)
+    assert kept is not None
     assert box.status is BoxStatus.PENDING
     assert box.k8s_namespace == f"customer-{box.id}"
+    assert kept.telegram_token_ct is not None
     assert CLEAR.encode() not in kept.telegram_token_ct
     assert await service.bot_token(session, box.id) == CLEAR
     assert await queries.is_bot_in_use(session, service.bot_fingerprint(CLEAR))
-    revision = await session.get(BoxRevision, (box.id, 1))
+    revision = await session.get_one(BoxRevision, (box.id, 1))
     assert revision.spec["use_case"] == "plan my week"
     assert CLEAR not in str(revision.spec) + repr(BOT)
 
@@ -67,13 +69,16 @@ async def test_every_change_of_settings_is_a_generation_of_its_own(session):
         session, box, BoxSettings(telegram_user_ids=ONE, language="fr"), requested_by="customer"
     )
     assert (job.job_type, box.generation, box.language) == (JobType.UPDATE, 2, "fr")
-    assert (await queries.find_target_revision(session, box.id)).generation == 2
+    revision = await queries.find_target_revision(session, box.id)
+    assert revision is not None
+    assert revision.generation == 2
 
 
 async def test_a_destroy_makes_the_deletion_due_and_stops_what_runs(session):
     box = await make_box(session)
     await service.request_converge(session, box, job_type=JobType.UPDATE, requested_by="x")
     claimed = await leases.claim_job(session, owner="a")
+    assert claimed is not None
     await service.request_converge(session, box, job_type=JobType.DESTROY, requested_by="x")
     assert await leases.heartbeat(session, claimed.fence) is True
     assert await queries.desired_of(session, box) == (Desired.DESTROYED, Why.DELETION_DUE)
@@ -109,8 +114,10 @@ async def test_the_first_answer_is_kept_and_a_seen_generation_is_applied(session
 async def test_one_customers_box_is_not_anothers(session):
     mine, theirs = await make_box(session), await make_box(session)
     assert await queries.find_box(session, mine.customer_id, theirs.id) is None
-    assert (await queries.find_box_of_customer(session, mine.customer_id)).id == mine.id
-    assert (await queries.box_status_view(session, mine.customer_id)).box_id == mine.id
+    assert await queries.find_box_of_customer(session, mine.customer_id) is mine
+    view = await queries.box_status_view(session, mine.customer_id)
+    assert view is not None
+    assert view.box_id == mine.id
 
 
 async def test_a_new_subscription_takes_the_kept_box_over(session):

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -15,33 +16,41 @@ from tests.factories import make_box, now
 pytestmark = pytest.mark.usefixtures("redis")
 GONE = Sight(state=NamespaceState.ABSENT)
 EMPTY = Sight(state=NamespaceState.ACTIVE, uid="u1")
+READY_POD = PodView(
+    name="openclaw-1",
+    namespace="n",
+    phase="Running",
+    is_ready=True,
+    is_terminating=False,
+    restarts=0,
+    reason="",
+    message="",
+    address="",
+)
 
 
-def sight(*, is_ready=True, uid="u1", **fields):
-    known = {
-        "name": "openclaw-1",
-        "namespace": "n",
-        "phase": "Running",
-        "is_terminating": False,
-        "restarts": 0,
-        "reason": "",
-        "message": "",
-        "address": "",
-    }
-    failing = fields.pop("failing", ())
-    pod = PodView(**(known | fields), is_ready=is_ready)
-    return Sight(state=NamespaceState.ACTIVE, uid=uid, pod=pod, failing=failing)
+def sight(*, failing=(), **fields):
+    return Sight(
+        state=NamespaceState.ACTIVE, uid="u1", pod=replace(READY_POD, **fields), failing=failing
+    )
 
 
 async def a_box(session, **fields):
-    chosen = {"activated_at": now(), "health": {"namespace_uid": "u1"}} | fields
-    return await make_box(session, **chosen)
+    fields.setdefault("activated_at", now())
+    fields.setdefault("health", {"namespace_uid": "u1"})
+    return await make_box(session, **fields)
 
 
 async def observe(session, box, seen, **options):
     return [
         change.kind for change in await health.observe(session, box.k8s_namespace, seen, **options)
     ]
+
+
+async def view_of(session, box):
+    view = await queries.box_status_view(session, box.customer_id)
+    assert view is not None
+    return view
 
 
 async def count(session, table):
@@ -131,7 +140,7 @@ async def test_a_refused_bot_is_named_and_not_repaired(session):
     box = await a_box(session)
     for _ in range(3):
         await observe(session, box, sight(is_ready=False, failing=("telegram",)), is_strike=True)
-    view = await queries.box_status_view(session, box.customer_id)
+    view = await view_of(session, box)
     assert view.sentence.startswith("Not answering: Telegram rejects its bot token")
     assert [(link.name, link.is_ok) for link in view.links][1:3] == [
         ("gateway", True),
@@ -167,5 +176,5 @@ async def test_what_is_ready_is_stamped_in_one_go(session):
 async def test_a_pod_that_is_not_ready_is_not_called_answering(session):
     box = await a_box(session)
     await observe(session, box, sight(is_ready=False))
-    view = await queries.box_status_view(session, box.customer_id)
+    view = await view_of(session, box)
     assert view.sentence.startswith("Not ready at this moment")

@@ -28,7 +28,13 @@ REFUSED = [
 
 
 def box(status):
-    return Box(id=uuid4(), customer_id=uuid4(), status=status, k8s_namespace="n")
+    return Box(
+        id=uuid4(),
+        customer_id=uuid4(),
+        subscription_id=uuid4(),
+        status=status,
+        k8s_namespace="n",
+    )
 
 
 @pytest.mark.parametrize(("start", "end"), REFUSED, ids=[f"{a}-{b}" for a, b in REFUSED])

@@ -1,4 +1,5 @@
 from datetime import timedelta
+from typing import cast
 
 import pytest
 from sqlmodel import select
@@ -7,6 +8,7 @@ from openclaw_web.billing.models import SubscriptionStatus
 from openclaw_web.boxes.models import BoxStatus
 from openclaw_web.boxes.watching import sweep
 from openclaw_web.core.database import session_scope
+from openclaw_web.integrations.cluster import Cluster
 from openclaw_web.integrations.cluster_objects import NamespaceState, NamespaceView
 from openclaw_web.jobs.models import Alert, JobType, OperatorJob
 from tests.factories import make_box, make_subscription, now
@@ -40,7 +42,7 @@ async def a_box(*, subscription_status=SubscriptionStatus.ACTIVE, **fields):
 
 async def swept(*boxes, others=()):
     """Sweep twice, and return the jobs that this asked for: the second time must add none."""
-    cluster = Namespaces(*(box.k8s_namespace for box in boxes), *others)
+    cluster = cast(Cluster, Namespaces(*(box.k8s_namespace for box in boxes), *others))
     for _ in range(2):
         await sweep(cluster, "default")
     async with session_scope() as session:

@@ -86,9 +86,9 @@ def _core(stack: Stack) -> client.CoreV1Api:
 def _plant_a_file(told: Story, stack: Stack) -> Path:
     """Write into the box's volume, as its assistant would."""
     core, namespace = _core(stack), _namespace(told, stack)
-    claim = core.list_namespaced_persistent_volume_claim(namespace).items[0]
-    volume = core.read_persistent_volume(claim.spec.volume_name)
-    planted = Path(volume.spec.host_path.path) / "planted.txt"
+    claim = core.list_namespaced_persistent_volume_claim(namespace).items[0].to_dict()
+    volume = core.read_persistent_volume(claim["spec"]["volume_name"]).to_dict()
+    planted = Path(volume["spec"]["host_path"]["path"]) / "planted.txt"
     planted.write_text("still here", encoding="utf-8")
     return planted
 

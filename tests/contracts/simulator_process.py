@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +60,9 @@ class Simulator:
         command += ["--state", str(self._folder / "state"), "--public-url", PUBLIC_URL]
         command += ["--token-file", str(self._folder / "token"), *self._arguments]
         with self._log.open("ab") as log:
-            self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)  # noqa: S603
+            self.process = subprocess.Popen(  # noqa: S603 - our own module
+                command, cwd=ROOT, stdout=log, stderr=log
+            )
         eventually(lambda: answers(self.url) or self.process.poll() is not None, START_SECONDS)
         assert self.process.poll() is None, self._log.read_text()
 
@@ -82,7 +84,7 @@ class Simulator:
 
 
 @contextlib.contextmanager
-def running(module: str, folder: Path, *arguments: str) -> Iterator[Simulator]:
+def running(module: str, folder: Path, *arguments: str) -> Generator[Simulator]:
     simulator = Simulator(module, folder, *arguments)
     try:
         yield simulator

@@ -48,6 +48,30 @@ VALUES ($1, $2, $3, $4)
 ON CONFLICT (customer_id, period_start)
 DO UPDATE SET tokens_used = 0, reset_at = now(), tokens_limit = EXCLUDED.tokens_limit;
 """
+A_CUSTOMER_WITH_A_BOX = (
+    "INSERT INTO customers (id, email) VALUES ($1, 'a@example.com')",
+    """
+    INSERT INTO subscriptions
+        (id, customer_id, tier, status, tokens_limit, current_period_start, current_period_end)
+    VALUES ($1, $1, 'pro', 'active', 1000, now() - interval '1 day', now() + interval '29 days')
+    """,
+    """
+    INSERT INTO usage_monthly (customer_id, period_start, period_end, tokens_used, tokens_limit)
+    VALUES ($1, now() - interval '1 day', now() + interval '29 days', 125, 1000)
+    """,
+    """
+    INSERT INTO boxes (customer_id, subscription_id, k8s_namespace, status)
+    VALUES ($1, $1, 'customer-' || $1::uuid, 'active')
+    """,
+)
+A_SECOND_BOX = """
+INSERT INTO boxes (customer_id, subscription_id, k8s_namespace)
+SELECT customer_id, id, 'second' FROM subscriptions
+"""
+NEGATIVE_TOKENS = """
+INSERT INTO usage_events (customer_id, box_id, model, prompt_tokens, completion_tokens)
+SELECT customer_id, id, 'm', -1, 0 FROM boxes
+"""
 
 
 @pytest.fixture
@@ -58,18 +82,8 @@ def connection(database: str):
 
 @pytest.fixture
 def customer_with_a_box(connection: psycopg.Connection[Any]) -> None:
-    for statement in (
-        f"INSERT INTO customers (id, email) VALUES ('{CUSTOMER}', 'a@example.com')",
-        f"""INSERT INTO subscriptions
-            (id, customer_id, tier, status, tokens_limit, current_period_start, current_period_end)
-            VALUES ('{CUSTOMER}', '{CUSTOMER}', 'pro', 'active', 1000, now() - interval '1 day',
-                    now() + interval '29 days')""",
-        f"""INSERT INTO usage_monthly (customer_id, period_start, period_end, tokens_used, tokens_limit)
-            VALUES ('{CUSTOMER}', now() - interval '1 day', now() + interval '29 days', 125, 1000)""",
-        f"""INSERT INTO boxes (customer_id, subscription_id, k8s_namespace, status)
-            VALUES ('{CUSTOMER}', '{CUSTOMER}', 'customer-{CUSTOMER}', 'active')""",
-    ):
-        connection.execute(statement)
+    for statement in A_CUSTOMER_WITH_A_BOX:
+        connection.execute(statement, [CUSTOMER])
 
 
 def test_every_documented_table_column_constraint_index_and_label_is_there(connection):
@@ -113,7 +127,8 @@ def test_the_documented_health_query_finds_a_box_that_nobody_saw(connection):
 def test_the_documented_reset_sets_usage_to_zero(connection):
     start, end = connection.execute("SELECT period_start, period_end FROM usage_monthly").fetchone()
     connection.execute(RESET_USAGE, [CUSTOMER, start, end, 2000])
-    assert connection.execute("SELECT tokens_used, tokens_limit FROM usage_monthly").fetchone() == (0, 2000)
+    row = connection.execute("SELECT tokens_used, tokens_limit FROM usage_monthly").fetchone()
+    assert row == (0, 2000)
 
 
 def test_migrations_and_tables_agree(database):
@@ -138,18 +153,15 @@ def test_all_migrations_can_be_taken_back_and_applied_again(database, connection
     [
         ("INSERT INTO customers (email) VALUES ('no address')", "email_format"),
         ("INSERT INTO customers (email) VALUES ('A@example.com')", "customers_email_ci"),
-        (
-            f"""INSERT INTO boxes (customer_id, subscription_id, k8s_namespace)
-                VALUES ('{CUSTOMER}', '{CUSTOMER}', 'second')""",
-            "boxes_one_live",
-        ),
-        (
-            f"""INSERT INTO usage_events (customer_id, box_id, model, prompt_tokens, completion_tokens)
-                SELECT '{CUSTOMER}', id, 'm', -1, 0 FROM boxes""",
-            "usage_events_nonneg",
-        ),
+        (A_SECOND_BOX, "boxes_one_live"),
+        (NEGATIVE_TOKENS, "usage_events_nonneg"),
     ],
-    ids=["an e-mail without @", "the same e-mail in capitals", "a second live box", "negative tokens"],
+    ids=[
+        "an e-mail without @",
+        "the same e-mail in capitals",
+        "a second live box",
+        "negative tokens",
+    ],
 )
 @pytest.mark.usefixtures("customer_with_a_box")
 def test_the_database_refuses(connection, rows, refused_by):

@@ -5,7 +5,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ http.server.ThreadingHTTPServer(place, Health).serve_forever()
 
 
 @contextlib.contextmanager
-def cluster_process(folder: Path) -> Iterator[Path]:
+def cluster_process(folder: Path) -> Generator[Path]:
     """Run the cluster simulator and return its kubeconfig."""
     script, images = folder / "assistant.py", folder / "images.json"
     script.write_text(ASSISTANT, encoding="utf-8")
@@ -71,12 +71,13 @@ class BoxWorld:
         async with session_scope() as session:
             subscription = await make_subscription(session)
             number = subscription.id.int % 1_000_000_000
-            chosen = {"telegram_user_ids": (111222333,), "model": "kimi-coding/k2p5"} | fields
+            fields.setdefault("telegram_user_ids", (111222333,))
+            fields.setdefault("model", "kimi-coding/k2p5")
             return await boxes.create_box(
                 session,
                 customer_id=subscription.customer_id,
                 subscription_id=subscription.id,
-                settings=BoxSettings(**chosen),
+                settings=BoxSettings(**fields),
                 bot=Bot(
                     token=f"{number}:AAbbCCddEEffGGhhIIjjKKllMMnnOOppQQr",
                     bot_id=number,
@@ -128,7 +129,7 @@ class BoxWorld:
 
 
 @contextlib.asynccontextmanager
-async def box_world(kubeconfig: Path, home: Path, monkeypatch: Any) -> AsyncIterator[BoxWorld]:
+async def box_world(kubeconfig: Path, home: Path, monkeypatch: Any) -> AsyncGenerator[BoxWorld]:
     chosen = replace(
         settings(),
         box_image=IMAGE,

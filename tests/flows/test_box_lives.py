@@ -230,6 +230,7 @@ async def test_a_run_that_slept_too_long_writes_nothing(world):
         await boxes.request_restart(session, box, requested_by="customer")
     async with session_scope() as session:
         claimed = await leases.claim_job(session, owner="sleeper")
+    assert claimed is not None
     old = replace(claimed, fence=replace(claimed.fence, number=1))
     with pytest.raises(leases.LeaseLostError):
         await tasks.converge(world.cluster, old)

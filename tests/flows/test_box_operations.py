@@ -40,6 +40,7 @@ async def test_a_failed_job_is_tried_again_as_a_new_one(session):
     with pytest.raises(ValidationError):
         await operations.retry_job(session, old.id, by=BY)
     claimed = await leases.claim_job(session, owner="a")
+    assert claimed is not None
     await leases.fail_job(session, claimed.fence, code="quota", detail="full", can_retry=False)
     job = await operations.retry_job(session, old.id, by=BY)
     assert (job.id != old.id, job.job_type, job.status) == (True, JobType.RESIZE, JobStatus.QUEUED)

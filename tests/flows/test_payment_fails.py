@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from openclaw_web.accounts.models import OutboxMail
-from openclaw_web.billing import queries
+from openclaw_web.billing import entitlement, queries
 from openclaw_web.billing import service as billing
 from openclaw_web.billing.mapping import GRACE
 from openclaw_web.billing.models import Hold, Subscription, SubscriptionStatus
@@ -46,7 +46,7 @@ async def advance(stripe: StripeWorld, span: timedelta) -> None:
 
 async def is_entitled() -> bool:
     async with session_scope() as session:
-        return billing.entitled(await only(Subscription), await business_now(session))
+        return entitlement.entitled(await only(Subscription), await business_now(session))
 
 
 async def actions_asked_of_the_box() -> list[str]:

@@ -4,9 +4,10 @@ import asyncio
 from itertools import pairwise
 
 import pytest
+from sqlalchemy.pool import AsyncAdaptedQueuePool
 
 from openclaw_web.accounts.models import AuditLog, OutboxMail
-from openclaw_web.billing import queries
+from openclaw_web.billing import entitlement, queries
 from openclaw_web.billing import service as billing
 from openclaw_web.billing.models import (
     Checkout,
@@ -19,7 +20,8 @@ from openclaw_web.billing.models import (
 from openclaw_web.billing.tiers import plan_of
 from openclaw_web.boxes.models import Box, BoxStatus
 from openclaw_web.core.clock import business_now
-from openclaw_web.core.database import session_scope
+from openclaw_web.core.database import engine, session_scope
+from openclaw_web.core.errors import ValidationError
 from openclaw_web.integrations import payments
 from openclaw_web.jobs.models import Alert, JobType, OperatorJob, WebhookEvent
 from openclaw_web.metering.models import UsageMonthly
@@ -189,6 +191,34 @@ async def test_clicks_at_once_end_on_one_page(stripe: StripeWorld):
     assert (await only(Checkout)).id == found[0].id
 
 
+async def test_while_stripe_is_asked_no_connection_is_held(stripe: StripeWorld, monkeypatch):
+    assert stripe
+    customer, chat = await finish_the_chat()
+    held, create, pool = [], payments.create_checkout_session, engine().pool
+    assert isinstance(pool, AsyncAdaptedQueuePool)
+
+    async def look_and_create(request, *, idempotency_key):
+        held.append(pool.checkedout())
+        return await create(request, idempotency_key=idempotency_key)
+
+    monkeypatch.setattr(payments, "create_checkout_session", look_and_create)
+    assert (await start_checkout(customer, chat)).url
+    assert held == [0]
+
+
+async def test_tabs_that_want_different_tiers_end_on_one_page(stripe: StripeWorld):
+    assert stripe
+    customer, chat = await finish_the_chat()
+    tiers = [TIER, Tier.TEAM, TIER]
+    found = await asyncio.gather(
+        *(start_checkout(customer, chat, tier) for tier in tiers), return_exceptions=True
+    )
+    assert any(isinstance(one, Checkout) for one in found)
+    assert all(isinstance(one, Checkout | ValidationError) for one in found)
+    open_ones = [one for one in await rows(Checkout) if one.status == CheckoutStatus.OPEN]
+    assert len(open_ones) == 1
+
+
 async def test_another_tier_closes_the_page_of_the_first(stripe: StripeWorld, visitor):
     other = await start_checkout(visitor.customer, visitor.chat, Tier.TEAM)
     assert other.id != visitor.checkout.id
@@ -283,7 +313,7 @@ async def test_a_cancelled_subscription_suspends_its_box_and_keeps_it_a_while(
     assert (ended.status, ended.stripe_status) == (SubscriptionStatus.CANCELLED, "canceled")
     assert box.delete_after == ended.current_period_end
     async with session_scope() as session:
-        assert not billing.entitled(ended, await business_now(session))
+        assert not entitlement.entitled(ended, await business_now(session))
     assert [mail.kind for mail in await rows(OutboxMail)] == ["welcome", "suspended"]
 
 

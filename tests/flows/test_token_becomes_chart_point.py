@@ -13,7 +13,7 @@ import pytest
 import uvicorn
 
 from openclaw_web.core.settings import settings
-from openclaw_web.gateway.proxy import make_proxy
+from openclaw_web.gateway.proxy import Proxy
 from openclaw_web.local import ports
 from openclaw_web.metering import queries
 from openclaw_web.metering import service as metering
@@ -71,11 +71,11 @@ async def proxy_url(database, redis, kimi, monkeypatch, tmp_path) -> AsyncIterat
     monkeypatch.setenv("KIMI_API_KEY", key)
     monkeypatch.setenv("OPENCLAW_CLOUD_HOME", str(tmp_path / "home"))
     settings.cache_clear()
-    proxy = make_proxy()
+    proxy = Proxy()
     await proxy.start()
     server = QuietServer(uvicorn.Config(proxy, port=0, lifespan="off", ws="none", log_config=None))
     task = asyncio.create_task(server.serve())
-    while not server.started:  # noqa: ASYNC110  # uvicorn has a flag and no event
+    while not server.started:  # noqa: ASYNC110 - uvicorn has a flag and no event
         await asyncio.sleep(0.005)
     yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     server.should_exit = True
@@ -116,6 +116,7 @@ async def test_a_token_becomes_a_chart_point(session, proxy_url, kimi):
     usage = await shown(session, box.customer_id, requests=4)
     assert usage == (4, 3600, 3200, 120)
     current = await queries.current_usage(session, box.customer_id)
+    assert current is not None
     assert (current.used, current.percent) == (3720, 0.0)
     assert await queries.usage_sums(session, box.customer_id, period) == (3720, 3720, 3720)
     events = await queries.recent_events(session, box.customer_id, limit=10)

@@ -4,15 +4,16 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from uuid import UUID
 
 import httpx
 import pytest
 import uvicorn
-from sqlmodel import select
+from sqlmodel import col, select
 
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.settings import settings
-from openclaw_web.gateway.proxy import Proxy, make_proxy
+from openclaw_web.gateway.proxy import Proxy
 from openclaw_web.metering import queries
 from openclaw_web.metering import service as metering
 from openclaw_web.metering.models import TokenKind, UsageEvent, UsageEventMeta, UsageMonthly
@@ -51,7 +52,7 @@ async def proxy(database, redis, proxy_settings) -> AsyncIterator[Proxy]:
     assert database
     assert redis
     assert proxy_settings
-    made = make_proxy()
+    made = Proxy()
     await made.start()
     yield made
     await made.stop()
@@ -64,7 +65,7 @@ async def base_url(proxy) -> AsyncIterator[str]:
     )
     server = QuietServer(config)
     serving_task = asyncio.create_task(server.serve())
-    while not server.started:  # noqa: ASYNC110  # uvicorn has a flag and no event
+    while not server.started:  # noqa: ASYNC110 - uvicorn has a flag and no event
         await asyncio.sleep(0.005)
     yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/proxy/v1"
     server.should_exit = True
@@ -75,9 +76,9 @@ async def base_url(proxy) -> AsyncIterator[str]:
 class Holder:
     """A customer with a box, a period and a token, and a client that uses it."""
 
-    customer_id: object
-    box_id: object
-    token_id: object
+    customer_id: UUID
+    box_id: UUID
+    token_id: UUID
     clear: str = field(repr=False)
     client: httpx.AsyncClient
 
@@ -145,7 +146,7 @@ def ledger(proxy):
                 select(UsageEvent, UsageEventMeta)
                 .where(UsageEvent.id == UsageEventMeta.event_id)
                 .where(UsageEvent.customer_id == holder.customer_id)
-                .order_by(UsageEvent.id)
+                .order_by(col(UsageEvent.id))
             )
             found = list(rows)
             for period in await session.exec(

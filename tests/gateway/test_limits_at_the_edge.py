@@ -4,7 +4,7 @@ import asyncio
 from datetime import timedelta
 
 import pytest
-from sqlmodel import select
+from sqlmodel import col, select
 
 from openclaw_web.billing.models import SubscriptionStatus
 from openclaw_web.billing.tiers import plan_of
@@ -129,7 +129,8 @@ async def test_between_periods_a_provisional_one_is_opened(make_holder, session,
     assert (await holder.chat()).status_code == 200
     monkeypatch.setattr(credentials, "FRESH_SECONDS", 0.0)
     assert (await holder.chat()).status_code == 200
-    periods = (await session.exec(select(UsageMonthly).order_by(UsageMonthly.period_start))).all()
+    in_order = select(UsageMonthly).order_by(col(UsageMonthly.period_start))
+    periods = (await session.exec(in_order)).all()
     assert [period.is_provisional for period in periods] == [False, True]
     assert periods[1].period_start == end
     assert periods[1].tokens_limit == plan_of("starter").tokens_limit // 4

@@ -1,6 +1,7 @@
 """Who is refused: in the form of the API that was called, never in words of an unpaid bill."""
 
 from datetime import timedelta
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -66,7 +67,15 @@ async def test_an_api_token_works_from_anywhere_when_the_box_allows_it(
 
 @pytest.mark.parametrize("peer", ["9.9.9.9", None, "not an address"])
 def test_a_public_listener_refuses_a_boxs_token(peer):
-    caller = Caller(*[None] * 3, TokenKind.BOX, False, True, True)
+    caller = Caller(
+        token_id=uuid4(),
+        customer_id=uuid4(),
+        box_id=uuid4(),
+        kind=TokenKind.BOX,
+        is_unthrottled=False,
+        is_polite=True,
+        has_api_access=True,
+    )
     with pytest.raises(NotFromHereError):
         check_origin(caller, peer=peer, headers=[])
     check_origin(caller, peer="10.1.2.3", headers=[])

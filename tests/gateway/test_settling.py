@@ -12,13 +12,15 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
+from sqlmodel import select
 
 from openclaw_web.boxes.models import Box
 from openclaw_web.core.database import session_scope
 from openclaw_web.gateway import settling
-from openclaw_web.gateway.proxy import make_proxy
+from openclaw_web.gateway.proxy import Proxy
 from openclaw_web.metering import spool
 from openclaw_web.metering.ledger import Event
+from openclaw_web.metering.models import UsageMonthly
 from tests.gateway.upstream_server import (
     ANTHROPIC_STREAM,
     DONE,
@@ -138,7 +140,7 @@ def event_of(holder, period_start) -> Event:
 async def test_what_a_killed_proxy_left_is_counted_once_at_the_next_start(
     holder, ledger, tmp_path, session
 ):
-    start = (await session.execute(sa.text("SELECT period_start FROM usage_monthly"))).scalar_one()
+    start = (await session.exec(select(UsageMonthly.period_start))).one()
     events = [event_of(holder, start) for _ in range(5)]
     root = tmp_path / "spool"
     dead = await asyncio.create_subprocess_exec(
@@ -149,7 +151,7 @@ async def test_what_a_killed_proxy_left_is_counted_once_at_the_next_start(
     (left,) = [folder for folder in root.iterdir() if list(folder.glob("*.jsonl"))]
     copy = next(left.glob("*.jsonl")).read_bytes()
     for _ in range(2):
-        heir = make_proxy()
+        heir = Proxy()
         await heir.start()
         for _ in range(500):
             if not left.exists():
@@ -184,7 +186,7 @@ async def test_stopping_writes_what_is_settled(holder, upstream, proxy, tmp_path
     await holder.chat()
     await proxy.stop()
     async with session_scope() as session:
-        used = (await session.execute(sa.text("SELECT tokens_used FROM usage_monthly"))).scalar()
+        used = (await session.exec(select(UsageMonthly.tokens_used))).one()
     assert used == 120
     assert list((tmp_path / "spool").iterdir()) == []
 

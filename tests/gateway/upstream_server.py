@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 
 Script = Callable[["Seen", asyncio.StreamWriter], Awaitable[None]]
@@ -71,7 +71,7 @@ class ScriptedUpstream:
 
 
 @contextlib.asynccontextmanager
-async def serving() -> AsyncIterator[ScriptedUpstream]:
+async def serving() -> AsyncGenerator[ScriptedUpstream]:
     upstream = ScriptedUpstream()
     server = await asyncio.start_server(upstream.serve, "127.0.0.1", 0, limit=2**26)
     upstream.server = server

@@ -5,6 +5,7 @@ import pytest
 import sqlalchemy as sa
 from sqlmodel import col
 
+from openclaw_web.core.clock import REAL_NOW
 from openclaw_web.core.database import session_scope
 from openclaw_web.jobs import leases, queries, service
 from openclaw_web.jobs.models import JobStatus, JobType, OperatorJob
@@ -87,7 +88,9 @@ async def test_a_failed_attempt_waits_longer_each_time_and_then_ends():
         claimed = await claim()
         async with session_scope() as session:
             ended = await leases.fail_job(session, claimed.fence, code="quota", detail="no room")
-            now = await session.scalar(sa.select(service.REAL_NOW))
+            now = await session.scalar(sa.select(REAL_NOW))
+        assert ended.run_after is not None
+        assert now is not None
         pauses.append(round((ended.run_after - now).total_seconds()))
     assert pauses[:4] == [2, 5, 15, 60]
     assert (ended.status, ended.error_code) == (JobStatus.FAILED, "quota")
@@ -121,9 +124,10 @@ async def test_the_reaper_takes_a_silent_workers_job_and_its_writes_fail():
     silent = await claim("silent")
     await change(job.id, lease_until=sa.func.clock_timestamp() - timedelta(seconds=1))
     async with session_scope() as first, session_scope() as second:
-        reaped = await leases.reap_jobs(first)
-        assert await leases.reap_jobs(second) == []
-    assert [one.id for one in reaped] == [job.id]
+        (expired,) = await leases.any_customers_expired_jobs(first)
+        assert await leases.reap_job(first, expired.id) is not None
+        assert await leases.reap_job(second, expired.id) is None
+    assert expired.id == job.id
     assert (await claim("other")).fence.attempt == 2
     for act in (leases.heartbeat, leases.check_lease, leases.finish_job):
         with pytest.raises(leases.LeaseLostError):
@@ -138,7 +142,7 @@ async def test_the_reaper_ends_a_job_without_attempts_left():
         job.id, lease_until=sa.func.clock_timestamp() - timedelta(seconds=1), max_attempts=1
     )
     async with session_scope() as session:
-        await leases.reap_jobs(session)
+        await leases.reap_job(session, job.id)
     job = await read(job.id)
     assert (job.status, job.error_code) == (JobStatus.FAILED, "lease_expired")
 

@@ -81,21 +81,23 @@ async def test_a_waiting_job_is_cancelled_at_once_a_running_one_is_asked(session
 
     await request(session, box, JobType.UPDATE)
     claimed = await leases.claim_job(session, owner="a")
+    assert claimed is not None
     await service.cancel_job(session, claimed.job.id, requested_by="admin")
     assert await leases.heartbeat(session, claimed.fence) is True
 
 
-async def test_a_webhook_event_is_stored_once_and_without_people(session):
-    known = {
-        "provider": "stripe",
-        "event_id": "evt_1",
-        "event_type": "invoice.paid",
-        "payload": {"data": {"email": "a@example.com", "amount": 5}},
-    }
-    assert await service.record_webhook_event(session, **known) is True
-    assert await service.record_webhook_event(session, **known) is False
+async def test_a_webhook_event_is_stored_once_and_without_secrets(session):
+    for is_new in (True, False):
+        recorded = await service.record_webhook_event(
+            session,
+            provider="stripe",
+            event_id="evt_1",
+            event_type="invoice.paid",
+            payload={"data": {"client_secret": "pi_1_secret_2", "amount": 5}},
+        )
+        assert recorded is is_new
     (event,) = await service.claim_webhook_events(session, owner="a")
-    assert event.payload == {"data": {"email": "[redacted]", "amount": 5}}
+    assert event.payload == {"data": {"client_secret": "[redacted]", "amount": 5}}
     assert await service.claim_webhook_events(session, owner="b") == []
 
 

@@ -43,6 +43,13 @@ def test_the_status_for_programs_is_json(run):
     assert json.loads(done.stdout)["is_running"] is False
 
 
+def test_the_catalogue_is_not_published_without_a_key_and_the_setting_is_named(run):
+    done = run("admin", "publish-catalogue")
+
+    assert done.returncode == 1
+    assert "STRIPE_SECRET_KEY" in done.stderr
+
+
 def test_stopping_nothing_is_no_error(run):
     done = run("stop")
 

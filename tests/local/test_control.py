@@ -5,7 +5,10 @@ import sys
 
 import pytest
 
+from openclaw_web.core.settings import STACK_FILE
 from openclaw_web.local import control, status
+from openclaw_web.local.places import write_secret
+from openclaw_web.local.screen import Screen
 
 HOLDER = (
     "import pathlib, sys, time; sys.path.insert(0, '.');"
@@ -87,3 +90,22 @@ def test_a_service_whose_process_is_gone_is_not_healthy(tmp_path, holder):
     assert found.is_running
     assert found.exit_code == status.UNHEALTHY
     assert found.services[0].state == "silent"
+
+
+def test_only_programs_are_told_the_database_with_its_password(tmp_path, holder, capsys):
+    assert holder.pid
+    address = "postgresql://openclaw:hunter2@127.0.0.1:5432/openclaw"
+    postgres = {
+        "name": "postgres", "title": "PostgreSQL", "kind": "service", "phase": "ready",
+        "pid": holder.pid, "port": None, "sign_of_life": "",
+        "address": "127.0.0.1:5432/openclaw", "restarts": 0, "log": "",
+    }  # fmt: skip
+    control.write_state(tmp_path, {"url": "x", "services": [postgres]})
+    write_secret(tmp_path / STACK_FILE, f"DATABASE_URL={address}\n")
+
+    found = status.look(tmp_path)
+    status.show(found, Screen())
+
+    assert found.as_dict()["database"] == address
+    assert "hunter2" not in capsys.readouterr().out
+    assert "hunter2" not in repr(found)

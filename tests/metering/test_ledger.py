@@ -7,8 +7,10 @@ from uuid import uuid4
 import msgspec
 import pytest
 import sqlalchemy as sa
+from msgspec import structs
 from sqlmodel import select
 
+from openclaw_web.boxes.models import Box
 from openclaw_web.core.database import session_scope
 from openclaw_web.metering import queries
 from openclaw_web.metering import service as metering
@@ -28,22 +30,22 @@ async def period(session):
 
 @pytest.fixture
 async def event_of(session, period):
-    box = (await session.execute(sa.text("SELECT id FROM boxes"))).scalar_one()
+    box = (await session.exec(select(Box))).one()
 
     def make(**fields):
-        values = {
-            "request_id": f"req_{uuid4()}",
-            "customer_id": period.customer_id,
-            "box_id": box,
-            "period_start": period.period_start,
-            "timestamp": datetime.now(UTC),
-            "model": "kimi-for-coding",
-            "prompt_tokens": 100,
-            "completion_tokens": 20,
-            "cached_tokens": 60,
-            "reasoning_tokens": 5,
-        }
-        return Event(**(values | fields))
+        usual = Event(
+            request_id=f"req_{uuid4()}",
+            customer_id=period.customer_id,
+            box_id=box.id,
+            period_start=period.period_start,
+            timestamp=datetime.now(UTC),
+            model="kimi-for-coding",
+            prompt_tokens=100,
+            completion_tokens=20,
+            cached_tokens=60,
+            reasoning_tokens=5,
+        )
+        return structs.replace(usual, **fields)
 
     return make
 
@@ -107,7 +109,7 @@ async def test_opening_a_period_again_keeps_what_was_used(period, event_of):
 
 async def test_a_lost_period_row_is_opened_again_with_the_ledgers_sum(session, period, event_of):
     await settle(event_of())
-    await session.execute(sa.delete(UsageMonthly))
+    await session.exec(sa.delete(UsageMonthly))
     await session.commit()
     row = await metering.open_period(
         session,
@@ -152,7 +154,8 @@ async def test_the_documented_dashboard_query_agrees_with_ours(session, period, 
         ORDER BY um.period_start DESC LIMIT 1
         """
     )
-    row = (await session.execute(documented, {"id": period.customer_id})).one()
+    connection = await session.connection()
+    row = (await connection.execute(documented, {"id": period.customer_id})).one()
     ours = await queries.current_usage(session, period.customer_id)
     assert ours is not None
     assert (ours.used, ours.limit, ours.percent) == (row[0], row[1], float(row[2]))

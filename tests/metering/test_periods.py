@@ -28,13 +28,14 @@ def test_a_period_is_found_for_any_moment(start, end, now, expected):
     assert periods.period_at(start, end, now) == expected
 
 
-async def open_period(session, customer, start, end, **fields):
+async def open_period(session, customer, start, end, *, tokens_limit=1000, **fields):
     return await metering.open_period(
         session,
         customer_id=customer.id,
         period_start=start,
         period_end=end,
-        **({"tokens_limit": 1000} | fields),
+        tokens_limit=tokens_limit,
+        **fields,
     )
 
 
@@ -44,7 +45,9 @@ async def test_a_new_period_closes_the_one_it_runs_into(session):
     await open_period(session, customer, day(1, 20), day(2, 20), tokens_limit=5000)
     await session.refresh(old)
     assert old.period_end == day(1, 20)
-    assert (await queries.find_period(session, customer.id, day(1, 25))).tokens_limit == 5000
+    new = await queries.find_period(session, customer.id, day(1, 25))
+    assert new is not None
+    assert new.tokens_limit == 5000
 
 
 async def test_a_provisional_period_is_completed_once_stripe_told_us(session):

@@ -11,7 +11,7 @@ from openclaw_web.core import secrets
 from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.errors import ValidationError, VendorError
-from openclaw_web.onboarding import conversation, service, tasks
+from openclaw_web.onboarding import conversation, paying, service, tasks
 from openclaw_web.onboarding.chats import StepError
 from openclaw_web.onboarding.conversation import Step
 from openclaw_web.onboarding.models import OnboardingState
@@ -125,7 +125,7 @@ async def test_a_bot_is_taken_over_from_an_abandoned_chat_with_a_customer(
     await other.arrive()
     assert await other.step() is Step.BOT_TOKEN
     with pytest.raises(StepError):
-        await other.do(service.checkout)
+        await paying.open_page(other.token)
 
 
 async def test_a_chat_that_lost_its_bot_goes_on_where_it_was(visitor, telegram):

@@ -12,6 +12,12 @@ READY = {"has_bot": True, "has_person": True}
 PERSON = {"person": {"id": 1}}
 
 
+def answer_to(step, text):
+    turn = conversation.reply(step, text)
+    assert turn is not None
+    return turn
+
+
 def known(config=None, **facts):
     return Known(config=config or {}, **facts)
 
@@ -65,7 +71,7 @@ def test_nobody_comes_to_the_payment_without_a_bot_and_its_person(state, facts, 
 def test_the_answers_lead_from_hello_to_the_tier():
     config, state, said = {}, State.GREETING, []
     for text in ("hi", "Learning and research", "Français", "something long"):
-        turn = conversation.reply(conversation.step_of(state, known(config, **READY)), text)
+        turn = answer_to(conversation.step_of(state, known(config, **READY)), text)
         state, config = turn.state, config | turn.config
         said += turn.replies
         if state is State.GATHERING_TELEGRAM:
@@ -93,11 +99,11 @@ def test_the_other_steps_want_no_text(step):
     [("English", "en"), ("deutsch", "de"), ("DE", "de"), ("German", "de"), ("español", "es")],
 )
 def test_a_language_may_be_named_in_several_ways(typed, language):
-    assert conversation.reply(Step.LANGUAGE, f" {typed} ").config == {"language": language}
+    assert answer_to(Step.LANGUAGE, f" {typed} ").config == {"language": language}
 
 
 def test_an_unknown_language_is_asked_again():
-    turn = conversation.reply(Step.LANGUAGE, "Klingon")
+    turn = answer_to(Step.LANGUAGE, "Klingon")
     assert (turn.state, turn.config) == (State.GATHERING_PREFERENCES, {})
     assert "English, Deutsch" in turn.replies[0]
 
@@ -107,7 +113,7 @@ def test_an_unknown_language_is_asked_again():
     [("Short and direct", "direct"), ("in detail please", "thorough"), ("whatever", "warm")],
 )
 def test_a_style_is_always_found(typed, style):
-    assert conversation.reply(Step.STYLE, typed).config == {"style": style}
+    assert answer_to(Step.STYLE, typed).config == {"style": style}
 
 
 @pytest.mark.parametrize(
@@ -127,7 +133,7 @@ def test_a_style_is_always_found(typed, style):
     ],
 )
 def test_the_advice_fits_what_was_said(said, tier):
-    config = conversation.reply(Step.USE_CASE, said).config
+    config = answer_to(Step.USE_CASE, said).config
     assert conversation.recommend(config)[0] is tier
     assert tier.value.capitalize() in conversation.tier_question(config)
 

@@ -9,10 +9,11 @@ from openclaw_web.core.database import session_scope
 from openclaw_web.onboarding import conversation, service
 from openclaw_web.onboarding.conversation import Step
 from openclaw_web.onboarding.models import OnboardingState
+from openclaw_web.onboarding.page import start_page
 from openclaw_web.onboarding.state import OnboardingView
 from tests.factories import make_box, make_subscription
 from tests.onboarding.visiting import Visitor, change
-from tests.ui.tab import Tab, customer_cookie, running_app
+from tests.ui.tab import Tab, customer_cookie, in_app, running_app
 
 HANDLERS = (
     (OnboardingView.send, "form"),
@@ -52,31 +53,27 @@ def unlimited(monkeypatch):
     monkeypatch.setattr(guard, "BURST", 1e9)
 
 
-def in_app(client, act, *values, **named):
-    return client.portal.call(lambda: act(*values, **named))
-
-
 def cookie_of(visitor):
     return f"oc_start={visitor.token}"
 
 
 def test_a_visitor_without_a_cookie_is_sent_to_fetch_one(client):
-    with Tab(client, "/start?tier=pro") as tab:
+    with Tab(client, "/start?tier=pro", OnboardingView) as tab:
         assert "/start/begin?tier=pro" in tab.open()
-    with Tab(client, "/start?tier=x%26fresh%3Dtrue") as tab:
+    with Tab(client, "/start?tier=x%26fresh%3Dtrue", OnboardingView) as tab:
         assert 'assign(\\"/start/begin\\")' in tab.open()
         assert tab.sees("messages") == []
 
 
 def test_a_browser_that_keeps_no_cookies_is_told(client):
-    with Tab(client, "/start?begun=1") as tab:
+    with Tab(client, "/start?begun=1", OnboardingView) as tab:
         assert "/start/begin" not in tab.open()
         assert "keeps no cookies" in tab.sees("error")
         assert tab.sees("is_loaded") is True
 
 
 def test_without_a_cookie_no_handler_does_anything(client):
-    with Tab(client, "/start") as tab:
+    with Tab(client, "/start", OnboardingView) as tab:
         for handler, name in HANDLERS:
             tab.does(handler, **{name: {"text": "hello"}})
         assert tab.sees("step") in {None, ""}
@@ -84,7 +81,7 @@ def test_without_a_cookie_no_handler_does_anything(client):
 
 def test_the_chat_goes_on_by_clicks_and_by_text(client):
     visitor = Visitor()
-    with Tab(client, "/start", cookie=cookie_of(visitor)) as tab:
+    with Tab(client, "/start", OnboardingView, cookie=cookie_of(visitor)) as tab:
         tab.open()
         assert [one["text"] for one in tab.sees("messages")] == [conversation.HELLO]
         assert tab.sees("step") == Step.HELLO
@@ -97,17 +94,17 @@ def test_the_chat_goes_on_by_clicks_and_by_text(client):
 
 def test_closing_the_tab_loses_nothing(client):
     visitor = Visitor()
-    with Tab(client, "/start", cookie=cookie_of(visitor)) as tab:
+    with Tab(client, "/start", OnboardingView, cookie=cookie_of(visitor)) as tab:
         tab.open()
         tab.does(OnboardingView.choose, value="yes")
-    with Tab(client, "/start", cookie=cookie_of(visitor)) as tab:
+    with Tab(client, "/start", OnboardingView, cookie=cookie_of(visitor)) as tab:
         tab.open()
         assert tab.sees("step") == Step.USE_CASE
         assert len(tab.sees("messages")) == 3
 
 
 def test_a_double_click_is_one_answer_and_no_error(client):
-    with Tab(client, "/start", cookie=cookie_of(Visitor())) as tab:
+    with Tab(client, "/start", OnboardingView, cookie=cookie_of(Visitor())) as tab:
         tab.open()
         for _ in range(3):
             tab.does(OnboardingView.choose, value="yes")
@@ -118,8 +115,8 @@ def test_a_double_click_is_one_answer_and_no_error(client):
 def test_a_stale_tab_shows_what_the_other_did_instead_of_answering(client):
     visitor = Visitor()
     with (
-        Tab(client, "/start", cookie=cookie_of(visitor)) as first,
-        Tab(client, "/start", cookie=cookie_of(visitor)) as second,
+        Tab(client, "/start", OnboardingView, cookie=cookie_of(visitor)) as first,
+        Tab(client, "/start", OnboardingView, cookie=cookie_of(visitor)) as second,
     ):
         first.open()
         second.open()
@@ -131,7 +128,7 @@ def test_a_stale_tab_shows_what_the_other_did_instead_of_answering(client):
 
 def test_a_look_that_finds_nothing_sends_nothing(client):
     visitor = Visitor()
-    with Tab(client, "/start", cookie=cookie_of(visitor)) as tab:
+    with Tab(client, "/start", OnboardingView, cookie=cookie_of(visitor)) as tab:
         tab.open()
         in_app(client, put_at_payment, visitor, "ada@example.com", with_customer=False)
         tab.open()
@@ -143,11 +140,11 @@ def test_a_look_that_finds_nothing_sends_nothing(client):
 
 def test_another_visitor_in_the_tab_never_sees_the_former_chat(client):
     ada, eve = Visitor(), Visitor()
-    with Tab(client, "/start", cookie=cookie_of(ada)) as tab:
+    with Tab(client, "/start", OnboardingView, cookie=cookie_of(ada)) as tab:
         tab.open()
         tab.does(OnboardingView.choose, value="yes")
         tab.does(OnboardingView.send, form={"text": "my secret garden", "client_id": "1"})
-    with Tab(client, "/start", cookie=cookie_of(eve), token=tab.token) as again:
+    with Tab(client, "/start", OnboardingView, cookie=cookie_of(eve), token=tab.token) as again:
         again.open()
         again.does(OnboardingView.choose, value="yes")
     assert "my secret garden" in tab.heard
@@ -160,11 +157,11 @@ def test_a_customers_chat_opens_for_that_customer_only(client):
     in_app(client, put_at_payment, visitor, "ada@example.com")
     ada = customer_cookie(client, "ada@example.com")
     eve = customer_cookie(client, "eve@example.com")
-    with Tab(client, "/start", cookie=f"{cookie_of(visitor)}; {ada}") as tab:
+    with Tab(client, "/start", OnboardingView, cookie=f"{cookie_of(visitor)}; {ada}") as tab:
         tab.open()
         assert tab.sees("step") == Step.PAY
     for cookie in (cookie_of(visitor), f"{cookie_of(visitor)}; {eve}"):
-        with Tab(client, "/start", cookie=cookie) as tab:
+        with Tab(client, "/start", OnboardingView, cookie=cookie) as tab:
             assert "/start/begin?fresh=true" in tab.open()
             heard = tab.does(OnboardingView.change_tier)
             assert "/start/begin?fresh=true" in heard
@@ -180,7 +177,7 @@ def test_signing_in_gives_the_chat_its_customer(client):
     in_app(client, put_at_tier, visitor)
     in_app(client, visitor.do, service.choose_tier, Tier.PRO)
     ada = customer_cookie(client, "ada@example.com")
-    with Tab(client, "/start", cookie=f"{cookie_of(visitor)}; {ada}") as tab:
+    with Tab(client, "/start", OnboardingView, cookie=f"{cookie_of(visitor)}; {ada}") as tab:
         tab.open()
         assert tab.sees("step") == Step.PAY
         assert tab.sees("messages")[-1]["text"] == conversation.ASK_PAYMENT
@@ -189,18 +186,25 @@ def test_signing_in_gives_the_chat_its_customer(client):
 def test_whoever_has_an_assistant_is_led_to_it(client):
     ada = customer_cookie(client, "ada@example.com")
     in_app(client, give_box, "ada@example.com")
-    with Tab(client, "/start", cookie=f"{cookie_of(Visitor())}; {ada}") as tab:
+    with Tab(client, "/start", OnboardingView, cookie=f"{cookie_of(Visitor())}; {ada}") as tab:
         assert '"/home"' in tab.open()
 
 
 def test_an_error_of_the_sign_in_form_is_said_in_a_sentence(client):
     cookie = cookie_of(Visitor())
-    with Tab(client, "/start?error=wrong_code", cookie=cookie) as tab:
+    with Tab(client, "/start?error=wrong_code", OnboardingView, cookie=cookie) as tab:
         tab.open()
         assert tab.sees("error").startswith("That code is not right")
-    with Tab(client, "/start?error=%3Cb%3E", cookie=cookie) as tab:
+    with Tab(client, "/start?error=%3Cb%3E", OnboardingView, cookie=cookie) as tab:
         tab.open()
         assert tab.sees("error") == "Something went wrong. Please try again."
+
+
+def test_every_step_has_something_to_click():
+    drawn = str(start_page())
+    with_chips = {step for step in Step if conversation.choices(step)}
+    for step in set(Step) - with_chips:
+        assert f'("{step.value}")' in drawn
 
 
 @pytest.mark.parametrize("step", [Step.HELLO, Step.TIER], ids=str)
@@ -209,7 +213,9 @@ def test_nonsense_from_the_browser_breaks_nothing(client, caplog, step):
     visitor = Visitor()
     if step is Step.TIER:
         in_app(client, put_at_tier, visitor)
-    with Tab(client, "/start?tier=%00&checkout=%00", cookie=cookie_of(visitor)) as tab:
+    with Tab(
+        client, "/start?tier=%00&checkout=%00", OnboardingView, cookie=cookie_of(visitor)
+    ) as tab:
         tab.open()
         for handler, name in HANDLERS:
             for value in NONSENSE:
@@ -224,7 +230,7 @@ def test_nonsense_from_the_browser_breaks_nothing(client, caplog, step):
 @pytest.mark.parametrize("value", [one for one in NONSENSE if isinstance(one, dict)], ids=repr)
 def test_nonsense_in_the_composer_is_refused_in_a_sentence(client, caplog, value):
     visitor = Visitor()
-    with Tab(client, "/start", cookie=cookie_of(visitor)) as tab:
+    with Tab(client, "/start", OnboardingView, cookie=cookie_of(visitor)) as tab:
         tab.open()
         tab.does(OnboardingView.send, form=value)
         assert tab.sees("step") == Step.HELLO

@@ -13,7 +13,7 @@ from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.errors import ValidationError
 from openclaw_web.jobs.models import JobType, OperatorJob
-from openclaw_web.onboarding import conversation, service
+from openclaw_web.onboarding import conversation, paying, service
 from openclaw_web.onboarding.chats import StepError
 from openclaw_web.onboarding.conversation import Step
 from openclaw_web.onboarding.models import OnboardingState
@@ -44,9 +44,11 @@ async def test_a_double_click_takes_the_tier_once(visitor, telegram):
 
 async def test_no_tier_before_it_is_offered(visitor, telegram):
     await visitor.reach_language(telegram)
-    for act in (service.change_tier, service.checkout, service.retry, service.forget_email):
+    for act in (service.change_tier, service.retry, service.forget_email):
         with pytest.raises(StepError):
             await visitor.do(act)
+    with pytest.raises(StepError):
+        await paying.open_page(visitor.token)
     with pytest.raises(StepError):
         await visitor.do(service.choose_tier, Tier.PRO)
     with pytest.raises(StepError):
@@ -109,7 +111,7 @@ async def test_somebody_signed_in_needs_no_code(visitor, telegram):
 async def test_the_payment_page_is_opened_once(visitor, telegram, stripe, session):
     assert stripe
     await visitor.reach_payment(telegram)
-    first, second = [await visitor.do(service.checkout) for _ in range(2)]
+    first, second = [await paying.open_page(visitor.token) for _ in range(2)]
     assert first.id == second.id
     assert first.url
     assert (first.tier, first.onboarding_session_id) == (Tier.STARTER, (await visitor.chat()).id)
@@ -120,12 +122,12 @@ async def test_the_payment_page_is_opened_once(visitor, telegram, stripe, sessio
 async def test_another_tier_has_another_payment_page(visitor, telegram, stripe):
     assert stripe
     await visitor.reach_payment(telegram)
-    first = await visitor.do(service.checkout)
+    first = await paying.open_page(visitor.token)
     await visitor.do(service.change_tier)
     assert await visitor.step() is Step.TIER
     await visitor.do(service.choose_tier, Tier.PRO)
     assert await visitor.step() is Step.PAY
-    second = await visitor.do(service.checkout)
+    second = await paying.open_page(visitor.token)
     assert second.tier is Tier.PRO
     assert second.stripe_session_id != first.stripe_session_id
 
@@ -133,7 +135,7 @@ async def test_another_tier_has_another_payment_page(visitor, telegram, stripe):
 async def test_coming_back_asks_for_a_look_at_stripe(visitor, telegram, stripe, session):
     assert stripe
     customer = await visitor.reach_payment(telegram)
-    checkout = await visitor.do(service.checkout)
+    checkout = await paying.open_page(visitor.token)
     page = checkout.stripe_session_id
     await visitor.do(service.came_back_from_payment, stripe_session_id="cs_of_somebody_else")
     assert await rows(session, BillingSync) == []

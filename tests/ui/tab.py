@@ -1,12 +1,12 @@
-"""A browser's tab for tests: it speaks to the real app over the real websocket, without a browser."""
+"""A browser's tab for tests: it speaks to the real app over the real websocket."""
 
 import contextlib
 import json
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
+from typing import Any, Self
 from uuid import uuid4
 
 import reflex as rx
@@ -42,7 +42,7 @@ class Mark(rx.State):
 
 
 @contextmanager
-def running_app(database: str, redis_url: str, pages: dict[str, Any]) -> Iterator[TestClient]:
+def running_app(database: str, redis_url: str, pages: dict[str, Any]) -> Generator[TestClient]:
     """Run an app with our guards in front; `pages` maps a route to what runs when it is opened."""
 
     @asynccontextmanager
@@ -67,8 +67,11 @@ def running_app(database: str, redis_url: str, pages: dict[str, Any]) -> Iterato
 class Tab:
     """One tab: its token, its cookies, the page that it shows, and all that it was ever told."""
 
-    def __init__(self, client: TestClient, page: str, *, cookie: str = "", token: str = "") -> None:
+    def __init__(
+        self, client: TestClient, page: str, shows: Any, *, cookie: str = "", token: str = ""
+    ) -> None:
         self.page = page
+        self._states = [one.get_name() for one in shows.mro() if hasattr(one, "get_name")]
         self.token = token or str(uuid4())
         self.heard = ""
         self.shown: dict[str, Any] = {}
@@ -78,14 +81,14 @@ class Tab:
             headers=headers | ({"cookie": cookie} if cookie else {}),
         )
 
-    def __enter__(self) -> "Tab":
+    def __enter__(self) -> Self:
         self._socket = self._connecting.__enter__()
         self._socket.receive_text()
         self._socket.send_text("40/_event,")
         self._socket.receive_text()
         return self
 
-    def __exit__(self, *error: Any) -> Any:
+    def __exit__(self, *error: object) -> Any:
         with contextlib.suppress(RuntimeError, WebSocketDisconnect):
             self._socket.send_text("41/_event,")
             time.sleep(0.05)  # the server forgets the connection of this tab a moment later
@@ -96,11 +99,12 @@ class Tab:
         return self._does(HYDRATE, {}, until='"is_hydrated_rx_state_": true')
 
     def does(self, handler: Any, **payload: Any) -> str:
-        """Send an event and return all that the tab is told until the next one would be its turn."""
+        """Send an event and return all that the tab is told until the next one's turn."""
         mark = uuid4().hex
         name = handler if isinstance(handler, str) else format_event_handler(handler)
         self._send(name, payload)
-        return self._does(format_event_handler(Mark.note), {"mark": mark}, until=mark)
+        note: Any = Mark.note
+        return self._does(format_event_handler(note), {"mark": mark}, until=mark)
 
     def _does(self, name: str, payload: dict[str, Any], *, until: str) -> str:
         self._send(name, payload)
@@ -130,9 +134,17 @@ class Tab:
             self.shown[f"{state.rpartition('.')[2]}.{name.removesuffix('_rx_state_')}"] = value
 
     def sees(self, name: str) -> Any:
-        """Return what the page shows in a var, of whichever state."""
-        found = [value for key, value in self.shown.items() if key.endswith(f".{name}")]
-        return found[-1] if found else None
+        """Return what the page's state, or one that it inherits from, was last told to show."""
+        keys = (f"{state}.{name}" for state in self._states)
+        return next((self.shown[key] for key in keys if key in self.shown), None)
+
+
+def in_app(
+    client: TestClient, act: Callable[..., Awaitable[Any]], *values: Any, **named: Any
+) -> Any:
+    """Run something in the app's own event loop, where its database is open."""
+    assert client.portal is not None
+    return client.portal.call(lambda: act(*values, **named))
 
 
 def customer_cookie(client: TestClient, email: str) -> str:
@@ -147,7 +159,7 @@ def customer_cookie(client: TestClient, email: str) -> str:
         assert isinstance(outcome, accounts.SignedIn)
         return outcome.token
 
-    return f"{cookies.SESSION_COOKIE}={client.portal.call(with_code)}"
+    return f"{cookies.SESSION_COOKIE}={in_app(client, with_code)}"
 
 
 def admin_cookie(client: TestClient, email: str) -> str:
@@ -161,7 +173,7 @@ def admin_cookie(client: TestClient, email: str) -> str:
         assert isinstance(outcome, accounts.SignedIn)
         return outcome.token
 
-    return f"{cookies.SESSION_COOKIE}={client.portal.call(with_password)}"
+    return f"{cookies.SESSION_COOKIE}={in_app(client, with_password)}"
 
 
 def _pairs(query: str) -> Iterator[tuple[str, str]]:
