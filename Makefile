@@ -33,12 +33,12 @@ reset: ## forget the stack's data (asks first)
 
 test: $(DEV_STAMP) ## prove it: unit, contract and flow tests, then a browser against the full stack
 	@$(PYTHON) -m tests.browser_setup
-	@$(PYTHON) -m pytest -n 2 -m "not browser and not slow"
+	@$(PYTHON) -m pytest -n 3 -m "not browser and not slow"
 	@$(PYTHON) -m pytest -m "browser and not slow"
 
 test-all: $(DEV_STAMP) ## the same with the slow tests
 	@$(PYTHON) -m tests.browser_setup
-	@$(PYTHON) -m pytest -n 2 -m "not browser"
+	@$(PYTHON) -m pytest -n 3 -m "not browser"
 	@$(PYTHON) -m pytest -m browser
 
 check: $(DEV_STAMP) ## format, lint, import contracts, types, schema

@@ -31,10 +31,16 @@ async def test_every_page_of_a_customer_hears_of_a_change():
 async def test_another_customers_change_is_not_heard():
     customer_id = uuid4()
     async with live.listening():
+        await live.changes_of(customer_id, timeout_seconds=10)  # the subscription is in force
         page = asyncio.create_task(live.changes_of(customer_id, timeout_seconds=10))
         other = asyncio.create_task(live.changes_of(uuid4(), timeout_seconds=0.3))
         await announce_until(customer_id, page)
         assert await other is False
+
+
+async def test_whoever_waits_looks_once_the_subscription_is_in_force():
+    async with live.listening():
+        assert await live.changes_of(uuid4(), timeout_seconds=10) is True
 
 
 async def test_nothing_happens_and_the_wait_ends():

@@ -1,0 +1,35 @@
+"""How the web process serves."""
+
+import os
+from dataclasses import replace
+
+import pytest
+
+from openclaw_web.core.settings import settings
+from openclaw_web.local import web
+
+
+@pytest.fixture
+def served(monkeypatch, tmp_path):
+    """Return what the server was told, instead of serving."""
+    told = {}
+    monkeypatch.setattr(web.uvicorn, "run", lambda app, **options: told.update(options, app=app))
+    monkeypatch.setattr(web, "configure_logs", lambda _level: None)
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    chosen = replace(
+        settings(),
+        home=tmp_path,
+        database_url="postgresql://db/x",
+        redis_url="redis://r",
+        trusted_proxies="10.1.2.3",
+    )
+    web.serve(chosen)
+    return told
+
+
+def test_the_server_does_not_say_what_it_is(served):
+    assert served["server_header"] is False
+
+
+def test_only_a_trusted_proxy_may_say_who_calls(served):
+    assert served["forwarded_allow_ips"] == "10.1.2.3"
