@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import random
 import signal
 import socket
 import time
@@ -31,6 +30,7 @@ from openclaw_web.core.errors import OpenClawError, VendorError
 from openclaw_web.core.hands import Hands
 from openclaw_web.core.leadership import NotLeaderError, only_one
 from openclaw_web.core.logs import configure_logs
+from openclaw_web.core.pauses import back_off
 from openclaw_web.core.settings import require, settings
 from openclaw_web.integrations import cluster, payments, redis
 from openclaw_web.integrations.cluster import Cluster
@@ -188,9 +188,8 @@ class Worker:
                 failed += 1
                 is_ours = isinstance(error, OpenClawError)
                 logger.warning("The loop %s failed: %s", name, error, exc_info=not is_ours)
-            back_off = min(0.5 * 2**failed, LONGEST_BACK_OFF_SECONDS)
-            spread = back_off * random.uniform(0.5, 1)  # noqa: S311 - spreads
-            await asyncio.sleep(spread if failed else pause)
+            longest = LONGEST_BACK_OFF_SECONDS
+            await asyncio.sleep(back_off(failed, longest_seconds=longest) if failed else pause)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Settings that an admin changes while everything runs: pauses, banner, the clock's offset."""
+"""Settings that change while everything runs; today that is the clock's offset."""
 
 from datetime import datetime
 from typing import Any
@@ -25,12 +25,6 @@ async def read_switch(session: AsyncSession, key: str, default: Any = None) -> A
     """Return the value of a switch, or the default when nobody set it."""
     row = await session.get(PlatformSetting, key)
     return default if row is None else row.value
-
-
-async def set_switch(session: AsyncSession, key: str, value: Any, *, by: str) -> None:
-    row = {"value": value, "updated_by": by, "updated_at": real_now()}
-    statement = insert(PlatformSetting).values(key=key, **row)
-    await session.exec(statement.on_conflict_do_update(index_elements=["key"], set_=row))
 
 
 async def advance_clock(session: AsyncSession, seconds: float, *, by: str) -> float:

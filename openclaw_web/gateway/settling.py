@@ -160,8 +160,7 @@ async def _write(events: Sequence[Event]) -> Settled:
 
 async def _tell(events: Sequence[Event]) -> None:
     """Tell pages and boxes; it may fail, the count is safe."""
-    for customer_id in {event.customer_id for event in events}:
-        await redis.announce_change(customer_id)
+    await redis.announce_change(*{event.customer_id for event in events})
     answered = sorted(
         ((event.box_id, event.generation) for event in events if event.outcome == COMPLETE),
         key=lambda answer: (answer[0], answer[1] or 0),

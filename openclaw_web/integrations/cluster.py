@@ -7,7 +7,6 @@ what we write comes from `boxes/manifests.py` and what we read is a handful of f
 import asyncio
 import json
 import logging
-import random
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from kubernetes.aio import client as kubernetes
 from kubernetes.aio import config as kubernetes_config
 
 from openclaw_web.core.errors import SettingsError, VendorError
+from openclaw_web.core.pauses import back_off
 from openclaw_web.integrations.cluster_objects import (
     ClusterEvent,
     DeploymentView,
@@ -242,8 +242,7 @@ class Cluster:
                 version = "" if error.code == "gone" else version
                 failures += 1
                 logger.warning("The watch of %s broke (%s); going on.", kind, error)
-                pause = min(0.5 * 2**failures, LONGEST_PAUSE_SECONDS)
-                await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 - spreads load
+                await asyncio.sleep(back_off(failures, longest_seconds=LONGEST_PAUSE_SECONDS))
 
     async def _list(self, kind: str, selector: str) -> tuple[list[Document], str]:
         items: list[Document] = []

@@ -90,14 +90,19 @@ async def wait_for_bell(bell: str, *, timeout_seconds: float) -> str | None:
     return rung[1] if rung else None
 
 
-async def announce_change(customer_id: UUID) -> None:
-    """Tell every web process that something of this customer changed.
+async def announce_change(*customer_ids: UUID) -> None:
+    """Tell every web process that something of these customers changed.
 
     Pages reload it from the database.
     """
     try:
-        async with asyncio.timeout(BELL_SECONDS):
-            await client().publish(CHANGES, str(customer_id))
+        async with (
+            asyncio.timeout(BELL_SECONDS),
+            client().pipeline(transaction=False) as pipeline,
+        ):
+            for customer_id in customer_ids:
+                pipeline.publish(CHANGES, str(customer_id))
+            await pipeline.execute()
     except (RedisError, TimeoutError):
         logger.warning("A change could not be announced; Redis does not answer.")
 

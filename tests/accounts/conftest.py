@@ -63,9 +63,11 @@ class Mailbox:
 
 
 @pytest.fixture
-def use_server(monkeypatch):
+def use_server(monkeypatch, tmp_path):
     def use(url):
-        chosen = load({"SMTP_URL": url, "PUBLIC_URL": "https://cloud.example"})
+        # A folder of its own: the default one may hold a running stack, with settings of its own.
+        home = {"OPENCLAW_CLOUD_HOME": str(tmp_path)}
+        chosen = load({"SMTP_URL": url, "PUBLIC_URL": "https://cloud.example", **home})
         monkeypatch.setattr(mail, "settings", lambda: chosen)
         monkeypatch.setattr(mails, "settings", lambda: chosen)
 

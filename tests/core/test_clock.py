@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from openclaw_web.core.clock import OFFSET_KEY, REAL_NOW, business_now, real_now
 from openclaw_web.core.database import session_scope
-from openclaw_web.core.switches import advance_clock, read_switch, set_switch
+from openclaw_web.core.switches import advance_clock, read_switch
 
 CLOSE = timedelta(seconds=30)
 
@@ -42,11 +42,3 @@ async def test_two_steps_at_once_both_count():
     await asyncio.gather(*(step() for _ in range(4)))
     async with session_scope() as session:
         assert await read_switch(session, OFFSET_KEY) == 240
-
-
-async def test_a_switch_keeps_its_newest_value(session):
-    assert await read_switch(session, "banner", "none") == "none"
-    await set_switch(session, "banner", {"text": "Soon"}, by="admin")
-    await set_switch(session, "banner", {"text": "Now"}, by="admin")
-    session.expire_all()
-    assert await read_switch(session, "banner") == {"text": "Now"}
