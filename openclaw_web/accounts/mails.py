@@ -134,7 +134,7 @@ def _payment_failed(payload: Payload) -> Letter:
             else "It keeps working for now. Update your card and nothing changes.",
         ),
         button="Update your card",
-        address=_page("/billing"),
+        address=_page("/home"),
     )
 
 
@@ -151,7 +151,7 @@ def _suspended(payload: Payload) -> Letter:
             else "Its memory is safe. It goes on where it stopped once this is mended.",
         ),
         button="Bring it back",
-        address=_page("/billing"),
+        address=_page("/home"),
     )
 
 
@@ -202,10 +202,10 @@ def _limit_reached(payload: Payload) -> Letter:
         paragraphs=(
             _usage(payload),
             "Your assistant says so politely when somebody writes to it.",
-            f"It works again {f'on {until}, or ' if until else ''}once you choose a bigger plan.",
+            f"It works again {f'on {until}' if until else 'when the next period begins'}.",
         ),
-        button="Choose a bigger plan",
-        address=_page("/billing"),
+        button="See your assistant",
+        address=_page("/home"),
     )
 
 

@@ -97,6 +97,13 @@ def _home_with_box() -> rx.Component:
                     rx.el.p(HomeState.plan, class_name="heading"),
                     rx.el.p(HomeState.renews, class_name="small"),
                 ),
+                rx.el.button(
+                    "Card and invoices",
+                    on_click=HomeState.open_portal,
+                    id="open-portal",
+                    class_name="button quiet",
+                    type="button",
+                ),
                 class_name="row between wrap",
             ),
             heading="Your plan",

@@ -9,8 +9,10 @@ from uuid import UUID
 import reflex as rx
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from openclaw_web.accounts import queries as accounts
 from openclaw_web.accounts.state import CUSTOMER, AuthState
 from openclaw_web.billing import queries as billing
+from openclaw_web.billing import service as billing_service
 from openclaw_web.billing.models import Subscription, SubscriptionStatus
 from openclaw_web.billing.tiers import plan_of
 from openclaw_web.boxes import queries as boxes
@@ -19,7 +21,8 @@ from openclaw_web.boxes.models import BoxStatus
 from openclaw_web.boxes.queries import BoxView
 from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import session_scope
-from openclaw_web.core.errors import NotFoundError
+from openclaw_web.core.errors import NotFoundError, OpenClawError
+from openclaw_web.core.settings import settings
 from openclaw_web.integrations import telegram
 from openclaw_web.jobs import queries as jobs
 from openclaw_web.jobs import service as job_service
@@ -30,6 +33,7 @@ from openclaw_web.metering import forecast
 from openclaw_web.metering import queries as metering
 from openclaw_web.metering.queries import CurrentUsage, DayUsage, EventView
 from openclaw_web.ui import format as fmt
+from openclaw_web.ui.navigation import leave_to
 from openclaw_web.ui.showing import show
 
 logger = logging.getLogger(__name__)
@@ -146,6 +150,22 @@ class HomeState(UsageStrip):
             async with session_scope() as session:
                 await box_service.dismiss_memory_notice(session, principal.customer_id)
         await self.load()
+
+    @rx.event
+    async def open_portal(self) -> rx.event.EventSpec | None:
+        """Go to Stripe's page for the card and the invoices."""
+        principal = await self.principal()
+        if principal is None:
+            return None
+        try:
+            async with session_scope() as session:
+                customer = await accounts.find_customer(session, principal.customer_id)
+            if customer is None:
+                return None
+            back = f"{settings().public_url}/home"
+            return leave_to(await billing_service.portal_url(customer, return_url=back))
+        except OpenClawError as error:
+            return rx.toast.error(str(error))
 
     async def _show(self, session: AsyncSession, customer_id: UUID) -> None:
         now = await business_now(session)

@@ -72,7 +72,7 @@ class Admission:
             limit=account.limit,
         )
         if room is Room.NONE:
-            raise LimitReachedError(resets_at=period_end, now=now, billing_url=billing_url())
+            raise LimitReachedError(resets_at=period_end, now=now, home_url=home_url())
         if room is Room.UNDER_WAY:
             raise SlowDownError(
                 "Requests under way may use up what is left; try again when they are done.",
@@ -93,11 +93,11 @@ class Admission:
             )
 
 
-def billing_url() -> str:
-    return f"{settings().public_url}/billing"
+def home_url() -> str:
+    return f"{settings().public_url}/home"
 
 
 def _plan(account: Account) -> Plan:
     if account.plan is None or not account.is_entitled:
-        raise NotEntitledError(billing_url=billing_url())
+        raise NotEntitledError(home_url=home_url())
     return account.plan

@@ -96,7 +96,7 @@ class PoliteError(RefusalError):
 class LimitReachedError(PoliteError):
     """The wording is chosen: agents show it as it is, and do not take it for an unpaid bill."""
 
-    def __init__(self, *, resets_at: datetime, now: datetime, billing_url: str) -> None:
+    def __init__(self, *, resets_at: datetime, now: datetime, home_url: str) -> None:
         day = f"{resets_at.day} {resets_at:%B %Y}"
         super().__init__(
             f"monthly usage limit reached, resets on {day}",
@@ -107,12 +107,12 @@ class LimitReachedError(PoliteError):
         )
         self.polite_text = (
             f"I have reached my monthly limit. It resets on {day}. "
-            f"If you need me before that, a larger plan is one click away: {billing_url}"
+            f"What I used, and what for, is here: {home_url}"
         )
 
 
 class NotEntitledError(PoliteError):
-    def __init__(self, *, billing_url: str) -> None:
+    def __init__(self, *, home_url: str) -> None:
         super().__init__(
             "The subscription is not active.",
             status=403,
@@ -121,7 +121,7 @@ class NotEntitledError(PoliteError):
         )
         self.polite_text = (
             "I am paused, because my subscription is not active at the moment. "
-            f"You can wake me up here: {billing_url}"
+            f"You can wake me up here: {home_url}"
         )
 
 

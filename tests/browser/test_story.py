@@ -38,6 +38,15 @@ def test_home_says_that_the_assistant_answers(told: Story):
     take_pictures(page, "home")
 
 
+def test_home_leads_to_the_card_and_the_invoices(told: Story):
+    page = told.page
+    page.bring_to_front()
+    page.goto("/home")
+    page.locator("#open-portal").click()
+    page.wait_for_url("**/dev/stripe/p/session/**")
+    expect(page.locator("body")).to_contain_text("$19")
+
+
 def test_every_page_has_its_picture(page: Page, stack: Stack):
     for path, name in (
         ("/", "landing"),
