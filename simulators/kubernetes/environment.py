@@ -3,7 +3,8 @@
 Since a pod is a process, three things stand in for what a container would have:
 
 * `MOUNT_<VOLUME>` (upper case, `-` and `.` as `_`) is the real folder of each mounted volume, and
-  any value that is a mount path, or starts with one, is rewritten to the real folder;
+  any value of the spec that is a mount path, or starts with one, is rewritten to the real folder
+  (an image's own values name real folders already, some of which may begin like a mount path);
 * `POD_IP` is the address to listen on, `PORT_<containerPort>` the port (the same number on Linux);
 * `RUN_AS_UID` and `RUN_AS_GID` ask the program to take that user id once it is loaded, since its
   interpreter may be in a folder that this user cannot reach.
@@ -73,6 +74,7 @@ def complete(
     asked: Mapping[str, str],
     container: Mapping[str, Any],
     *,
+    image: Image,
     folders: Mapping[str, Path],
     place: Place,
     home: Path,
@@ -81,7 +83,10 @@ def complete(
     """Add what stands in for a container: real folders, the address, the user."""
     mounts = mount_paths(container, folders)
     found = {"PATH": PATH, "HOME": str(home), "LANG": "C.UTF-8"}
-    found |= {name: rewritten(value, mounts) for name, value in asked.items()}
+    found |= {
+        name: value if image.env.get(name) == value else rewritten(value, mounts)
+        for name, value in asked.items()
+    }
     for mount in reversed(container.get("volumeMounts") or []):
         shouted = _NOT_SHOUTED.sub("_", mount["name"].upper())
         found[f"MOUNT_{shouted}"] = str(mounts[_clean(mount["mountPath"])])

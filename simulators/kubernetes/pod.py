@@ -147,6 +147,7 @@ class PodRunner:
         return environment.complete(
             asked,
             spec,
+            image=image,
             folders=self._folders,
             place=self.place,
             home=self.folder / "home",
