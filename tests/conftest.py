@@ -82,6 +82,7 @@ def pytest_runtest_protocol() -> Generator[None, object, object]:
 @pytest.fixture
 def passable_path() -> Path:
     """Return a fresh folder that any user may pass through; pytest's own `tmp_path` is private."""
+    SCRATCH.chmod(PASSABLE)
     folder = Path(tempfile.mkdtemp(dir=SCRATCH))
     folder.chmod(PASSABLE)
     return folder

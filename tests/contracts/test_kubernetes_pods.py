@@ -383,8 +383,8 @@ def test_a_stopped_cluster_ends_its_pods_and_takes_everything_up_again(tmp_path,
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="another user's id can be given by root only")
-def test_folders_belong_to_the_user_that_pods_run_as(tmp_path):
-    with simulated_as_nobody(tmp_path) as cluster:
+def test_folders_belong_to_the_user_that_pods_run_as(passable_path):
+    with simulated_as_nobody(passable_path) as cluster:
         cluster.core.create_namespaced_persistent_volume_claim("default", claim())
         make_secret(cluster, "default", word="x")
         mounts = [DATA_MOUNT, {"name": "scratch", "mountPath": "/scratch"}]
@@ -400,10 +400,8 @@ def test_folders_belong_to_the_user_that_pods_run_as(tmp_path):
             assert path.stat().st_mode & 0o040
 
 
-def simulated_as_nobody(tmp_path):
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
-    return simulated(tmp_path / "own", "--run-as", "65534:65534")
+def simulated_as_nobody(passable_path):
+    return simulated(passable_path / "own", "--run-as", "65534:65534")
 
 
 def test_the_page_shows_pods_and_their_words_to_who_has_the_token(simulator, namespace):
