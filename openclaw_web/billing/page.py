@@ -164,7 +164,9 @@ def _plan(plan: Plan) -> rx.Component:
     return rx.el.div(
         rx.el.div(
             rx.el.h3(plan.name, class_name="heading"),
-            rx.el.span("Most chosen", class_name="tag") if is_featured else rx.fragment(),
+            rx.el.span("For work and long texts", class_name="tag")
+            if is_featured
+            else rx.fragment(),
             class_name="row between",
         ),
         rx.el.p(
