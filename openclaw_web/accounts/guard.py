@@ -7,6 +7,7 @@ states that are not public are refused unless the session allows them.
 
 import logging
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 
@@ -44,7 +45,8 @@ class Bucket:
 class SessionGuard(rx.Middleware):
     """Binds each tab's state to one session, and lets through what that session may call."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
         self._buckets: OrderedDict[str, Bucket] = OrderedDict()
 
     async def preprocess(self, app: rx.App, state: BaseState, event: Event) -> StateUpdate | None:  # noqa: ARG002 - Reflex's signature
@@ -63,7 +65,7 @@ class SessionGuard(rx.Middleware):
 
     def _limited(self, tab: str) -> StateUpdate | None:
         """Take one event out of the tab's bucket; when it is empty, drop the event."""
-        now = monotonic()
+        now = self._clock()
         bucket = self._buckets.setdefault(tab, Bucket(left=BURST, at=now))
         self._buckets.move_to_end(tab)
         if len(self._buckets) > MOST_BUCKETS:
