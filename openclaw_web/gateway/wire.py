@@ -16,6 +16,10 @@ MAX_EVENT_BYTES = 8 * 1024 * 1024
 FRAME_BYTES = 180  # what a streamed token is wrapped in, about
 
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]*")
+_MODEL_KEY = b'"model"'
+_MODEL_FIELD = re.compile(rb'"model"\s*:\s*"[^"\\]*"')
+_ESCAPED_LETTER = b"\\u006"  # a key may be spelled with these: "\u006dodel" is "model" too
+_USAGE_ASKED = b'"stream_options":{"include_usage":true},'
 _EVENT_END = re.compile(rb"\r?\n\r?\n")
 _FINISHED = re.compile(rb"^(?:data: ?\[DONE\]|event: ?message_stop)", re.MULTILINE)
 _FAILED = re.compile(rb"^(?:data: ?\{\"error\"|event: ?error)", re.MULTILINE)
@@ -59,7 +63,22 @@ class _Part(msgspec.Struct):
     message: _Message | None = None
 
 
+class _Options(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+class _Asked(msgspec.Struct):
+    """The fields of a request that concern us; all others are skipped over, not decoded."""
+
+    model: str | None = None
+    stream: bool | None = None
+    stream_options: _Options | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+
+
 _PART = msgspec.json.Decoder(_Part)
+_ASKED = msgspec.json.Decoder(_Asked)
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -94,32 +113,60 @@ def read_request(body: bytes, form: Form, *, current_model: str) -> Request:
         BadRequestError: the body is no JSON object, or has no model.
     """
     try:
-        fields = _FIELDS.decode(body)
-        asked = msgspec.json.decode(fields["model"], type=str).removeprefix(PROVIDER_PREFIX)
-        is_stream = msgspec.json.decode(fields.get("stream", b"false"), type=bool | None)
-        options = msgspec.json.decode(fields.get("stream_options", b"null"), type=dict | None)
-        max_tokens = _max_tokens(fields)
-    except KeyError as error:
-        raise BadRequestError("The field `model` is missing.") from error
+        asked = _ASKED.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadRequestError("The body is not a JSON object of this API.") from error
-    if len(asked) > MAX_MODEL_CHARACTERS or not _MODEL.fullmatch(asked):
+    if asked.model is None:
+        raise BadRequestError("The field `model` is missing.")
+    name = asked.model.removeprefix(PROVIDER_PREFIX)
+    if len(name) > MAX_MODEL_CHARACTERS or not _MODEL.fullmatch(name):
         raise BadRequestError("The field `model` is not a model's name.")
-    model = current_model if asked == ALIAS else asked
-    fields["model"] = msgspec.Raw(msgspec.json.encode(model))
-    wants_usage = bool(options and options.get("include_usage"))
-    if is_stream and form is Form.OPENAI and not wants_usage:
-        with_usage = {**(options or {}), "include_usage": True}
-        fields["stream_options"] = msgspec.Raw(msgspec.json.encode(with_usage))
+    model = current_model if name == ALIAS else name
+    is_stream = asked.stream is True
+    wants_usage = asked.stream_options is not None and asked.stream_options.include_usage is True
+    asks_for_usage = is_stream and form is Form.OPENAI and not wants_usage
     return Request(
         form=form,
-        body=msgspec.json.encode(fields),
-        asked_model=asked,
+        body=_rewritten(body, asked, model, asks_for_usage=asks_for_usage),
+        asked_model=name,
         model=model,
-        is_stream=bool(is_stream),
+        is_stream=is_stream,
         wants_usage=wants_usage,
-        max_tokens=max_tokens,
+        max_tokens=asked.max_tokens
+        if asked.max_completion_tokens is None
+        else asked.max_completion_tokens,
     )
+
+
+def _rewritten(body: bytes, asked: _Asked, model: str, *, asks_for_usage: bool) -> bytes:
+    """Return the body with the upstream's model name, and with the usage asked for.
+
+    All other bytes stay as they are when there is one place where a model can be named. Where the
+    name stands twice the top level is written anew, so that no reader can take the other one.
+    """
+    at = body.find(_MODEL_KEY)
+    can_splice = (
+        body.find(_MODEL_KEY, at + 1) < 0
+        and _ESCAPED_LETTER not in body
+        and (asked.stream_options is None or not asks_for_usage)
+    )
+    found = _MODEL_FIELD.match(body, at) if can_splice else None
+    if found is None:
+        return _written_anew(body, model, asks_for_usage=asks_for_usage)
+    if not asks_for_usage and asked.model == model:
+        return body
+    options = _USAGE_ASKED if asks_for_usage else b""
+    return b'%b%b"model":"%b"%b' % (body[:at], options, model.encode(), body[found.end() :])
+
+
+def _written_anew(body: bytes, model: str, *, asks_for_usage: bool) -> bytes:
+    fields = _FIELDS.decode(body)
+    fields["model"] = msgspec.Raw(msgspec.json.encode(model))
+    if asks_for_usage:
+        options = msgspec.json.decode(fields.get("stream_options", b"null"), type=dict | None)
+        with_usage = {**(options or {}), "include_usage": True}
+        fields["stream_options"] = msgspec.Raw(msgspec.json.encode(with_usage))
+    return msgspec.json.encode(fields)
 
 
 def read_usage(data: bytes, usage: Usage) -> _Part | None:
@@ -205,13 +252,6 @@ class StreamReader:
             if line.startswith(b"data:") and _USAGE in line
         ]
         return [part for part in found if part is not None]
-
-
-def _max_tokens(fields: dict[str, msgspec.Raw]) -> int | None:
-    for name in ("max_completion_tokens", "max_tokens"):
-        if name in fields:
-            return msgspec.json.decode(fields[name], type=int | None)
-    return None
 
 
 def _take_over(found: _Usage, usage: Usage) -> None:

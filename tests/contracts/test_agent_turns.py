@@ -145,6 +145,11 @@ class Pod:
         self.write(text, person)
         return eventually(lambda: self.replies(person)[before:], 20)[0]
 
+    def rests(self) -> None:
+        """Wait until every message is answered for good: a kill before that has it answered anew."""
+        spool = self.folder / "state" / "telegram" / "spool"
+        eventually(lambda: not list(spool.glob("*.json")), 20)
+
     def queue(self, *answers: dict) -> None:
         self.kimi.http.post("/_control/answers", json={"answers": list(answers)}).raise_for_status()
 
@@ -206,6 +211,7 @@ def test_a_stranger_is_dropped_without_a_word(pod):
 def test_the_conversation_is_remembered_across_a_kill(pod):
     pod.start()
     pod.reply_to("my cat is called Minou")
+    pod.rests()
     pod.stop(signal.SIGKILL)
     pod.start()
     pod.reply_to("what is my cat called?")
