@@ -26,7 +26,7 @@ WORKDIR /app
 RUN useradd --system --uid 10001 --home-dir /app openclaw \
  && install -d -o openclaw -m 0700 /var/lib/openclaw-cloud
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 MALLOC_ARENA_MAX=2 \
-    OPENCLAW_CLOUD_ENV=production HOST=0.0.0.0 PORT=3000 \
+    OPENCLAW_CLOUD_ENV=production HOST=0.0.0.0 PORT=3000 PROXY_INTERNAL_PORT=3001 \
     OPENCLAW_CLOUD_HOME=/var/lib/openclaw-cloud REFLEX_WEB_WORKDIR=/app/web
 COPY --from=build /venv /venv
 COPY --from=build /app/web/build/client web/build/client
@@ -37,7 +37,8 @@ COPY openclaw_web openclaw_web
 USER 10001
 # The proxy's spool: counted tokens that are not in the database yet. Keep it across restarts.
 VOLUME /var/lib/openclaw-cloud
-EXPOSE 3000
+# 3000 for the world; 3001, of `proxy` alone, for boxes: no ingress may lead there.
+EXPOSE 3000 3001
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["python", "-m", "openclaw_web"]
 CMD ["web"]

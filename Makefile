@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run stop status reset test test-all check
+.PHONY: help run stop status reset test test-all check bench-proxy
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -17,7 +17,7 @@ FIND_PYTHON = for one in $(PYTHON3) python3.11 python3.12 python3.13 python3; do
 	  then echo $$one; break; fi; done
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 run: $(RUN_STAMP) ## start everything on http://localhost:3000 (another port: PORT=3100 make run)
 	@exec $(PYTHON) -m openclaw_web up
@@ -45,6 +45,9 @@ check: $(DEV_STAMP) ## format, lint, import contracts, types, schema
 	@failed=0; \
 	for one in "ruff format --check" "ruff check" "lint-imports" "ty check" "python -m openclaw_web check-schema"; do \
 	  echo "== $$one"; $(VENV)/bin/$$one || failed=1; done; exit $$failed
+
+bench-proxy: $(RUN_STAMP) ## measure the token proxy beside nginx (more: BENCH_TARGETS="litellm portkey", BENCH_ARGS="--rounds 5")
+	@$(PYTHON) -m bench.proxy $(BENCH_ARGS) $(BENCH_TARGETS)
 
 $(PYTHON):
 	@free=$$(df -Pk . | awk 'NR == 2 {print $$4}'); if [ "$$free" -lt $(MIN_FREE_KB) ]; then \

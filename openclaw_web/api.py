@@ -14,6 +14,7 @@ from openclaw_web.accounts import live
 from openclaw_web.billing import webhooks
 from openclaw_web.core import database
 from openclaw_web.core.settings import require, settings
+from openclaw_web.dashboard.usage import forms as usage_forms
 from openclaw_web.gateway import proxy as gateway
 from openclaw_web.integrations import payments, redis
 from openclaw_web.local import dev_pages
@@ -47,6 +48,7 @@ def make_api() -> FastAPI:
     )
     api.include_router(account_forms.router)
     api.include_router(onboarding_forms.router)
+    api.include_router(usage_forms.router)
     api.include_router(webhooks.router)
     if settings().dev_services:
         api.include_router(dev_pages.router)

@@ -18,6 +18,8 @@ from openclaw_web.core.settings import Settings, settings
 Handler = Callable[[argparse.Namespace], int]
 SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 FAILED = 1
+MOST_WORKERS = 64
+NOT_NOTICED = 4  # a check that stays green when it must not
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -143,14 +145,14 @@ def worker(_arguments: argparse.Namespace) -> int:
     return 0
 
 
-def proxy(_arguments: argparse.Namespace) -> int:
+def proxy(arguments: argparse.Namespace) -> int:
     from openclaw_web.core.logs import configure_logs
     from openclaw_web.core.settings import require
     from openclaw_web.gateway import alone
 
     configure_logs(settings().log_level)
     require(settings())
-    alone.serve_alone()
+    alone.serve_alone(workers=arguments.workers)
     return 0
 
 
@@ -174,7 +176,12 @@ def issue_token(arguments: argparse.Namespace) -> int:
     from openclaw_web.local import support
 
     token = asyncio.run(
-        support.issue_token(settings(), arguments.email, is_unthrottled=arguments.unthrottled)
+        support.issue_token(
+            settings(),
+            arguments.email,
+            kind=arguments.kind,
+            is_unthrottled=arguments.unthrottled,
+        )
     )
     print(f"{token}\n", end="")
     print("The token is shown only now.", file=sys.stderr)
@@ -195,6 +202,35 @@ def demo(arguments: argparse.Namespace) -> int:
     asyncio.run(support.fill_demo(settings(), customers=arguments.customers, days=arguments.days))
     print(f"{arguments.customers} customers with {arguments.days} days of history were added.")
     return 0
+
+
+def check_invariants(arguments: argparse.Namespace) -> int:
+    from openclaw_web.local import meter_check
+    from openclaw_web.metering import sabotage
+
+    name = arguments.sabotage
+    if name and (arguments.customer or arguments.repair):
+        raise OpenClawError("A sabotage happens to somebody made up, and is never repaired.")
+    verdict = asyncio.run(
+        meter_check.check_sabotaged(settings(), name)
+        if name
+        else meter_check.check(settings(), email=arguments.customer, repair=arguments.repair)
+    )
+    if arguments.json:
+        print(json.dumps(verdict.as_dict(), indent=1))
+    else:
+        for repair in verdict.repairs:
+            print(f"set right: {repair.table} {repair.row}: {repair.before} -> {repair.after}")
+        for finding in verdict.findings:
+            whose = finding.customer_id or "this machine"
+            print(f"✗ {finding.invariant} ({whose}, {finding.subject}): {finding.sentence}")
+        if verdict.is_green:
+            print(f"✓ {verdict.customers} customers: events, days, months and counters agree.")
+    noticed = {finding.invariant for finding in verdict.findings}
+    if name and sabotage.NOTICED_BY[name] not in noticed:
+        print(f"The check did not notice the sabotage {name}.", file=sys.stderr)
+        return NOT_NOTICED
+    return 0 if verdict.is_green else FAILED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -240,7 +276,8 @@ def _add_server_commands(commands: "argparse._SubParsersAction[argparse.Argument
     )
     _add(commands, "web", web, "serve the pages, the forms, the webhook and the token proxy")
     _add(commands, "worker", worker, "run the operator: jobs, timers, mail")
-    _add(commands, "proxy", proxy, "serve the token proxy alone")
+    found = _add(commands, "proxy", proxy, "serve the token proxy alone")
+    found.add_argument("--workers", type=_count, default=1, help="processes that share the port")
     _add(commands, "build", build, "build the pages into the state folder (the supervisor does it)")
     found = _add(commands, "prepare", prepare, "tables, admin, catalogue (the supervisor does it)")
     found.add_argument("--own-database", action="store_true", help="create the database as well")
@@ -260,11 +297,32 @@ def _add_admin_commands(commands: "argparse._SubParsersAction[argparse.ArgumentP
     found.add_argument("--email", required=True)
     found = _add(tasks, "issue-token", issue_token, "print a new proxy token for a customer's box")
     found.add_argument("--email", required=True)
+    found.add_argument(
+        "--kind",
+        choices=["box", "api"],
+        default="box",
+        help="box: works from inside only; api: from anywhere, once the box's API access is on",
+    )
     found.add_argument("--unthrottled", action="store_true", help="without the tier's rate limits")
     _add(tasks, "publish-catalogue", publish_catalogue, "have Stripe know every tier and its price")
+    found = _add(
+        tasks, "invariants", check_invariants, "check that events, days, months and counters agree"
+    )
+    found.add_argument("--customer", default="", metavar="EMAIL", help="one, from the first day on")
+    found.add_argument("--repair", action="store_true", help="bring roll-ups back to the ledger")
+    found.add_argument(
+        "--sabotage", default="", metavar="NAME", help="break one of somebody's made up"
+    )
+    found.add_argument("--json", action="store_true", help="for programs")
     found = _add(tasks, "demo", demo, "add made-up customers with history, to look at full screens")
     found.add_argument("--customers", type=int, default=40)
     found.add_argument("--days", type=int, default=60)
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= MOST_WORKERS:
+        raise argparse.ArgumentTypeError(f"give a number from 1 to {MOST_WORKERS}")
+    return int(text)
 
 
 def _seconds(text: str) -> int:

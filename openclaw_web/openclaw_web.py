@@ -5,18 +5,26 @@ from contextlib import asynccontextmanager
 
 import reflex as rx
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from openclaw_web.accounts import page as accounts
 from openclaw_web.accounts.guard import SessionGuard
 from openclaw_web.accounts.websockets import TokenCheck
 from openclaw_web.admin import page as admin
 from openclaw_web.admin.state import AdminState
+from openclaw_web.admin.usage import page as admin_usage
+from openclaw_web.admin.usage.state import AdminUsageState
 from openclaw_web.api import PROXY_PREFIX, make_api, proxy
 from openclaw_web.billing import page as billing
+from openclaw_web.core import collecting
 from openclaw_web.core.logs import configure_logs
 from openclaw_web.core.settings import settings
 from openclaw_web.dashboard import page as dashboard
-from openclaw_web.dashboard.state import HomeState, UsageState
+from openclaw_web.dashboard.api_access import page as api_access
+from openclaw_web.dashboard.api_access.state import ApiAccessState
+from openclaw_web.dashboard.state import HomeState
+from openclaw_web.dashboard.usage import page as usage
+from openclaw_web.dashboard.usage.state import UsageState
 from openclaw_web.onboarding import page as onboarding
 from openclaw_web.onboarding.state import OnboardingView
 from openclaw_web.ui import headers, not_found
@@ -29,14 +37,15 @@ configure_logs(settings().log_level)
 api = make_api()
 
 
-def with_proxy(app: ASGIApp) -> ASGIApp:
-    """Hand token traffic to the gateway before FastAPI and Reflex spend time on it."""
+def serve() -> ASGIApp:
+    """Return what the server runs: token traffic goes to the gateway before all middleware."""
+    pages = ProxyHeadersMiddleware(app(), trusted_hosts=settings().trusted_proxies)
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"].startswith(PROXY_PREFIX):
             await proxy(scope, receive, send)
         else:
-            await app(scope, receive, send)
+            await pages(scope, receive, send)
 
     return dispatch
 
@@ -48,6 +57,7 @@ async def run_api() -> AsyncGenerator[None]:
     Which Starlette leaves out for an outer app that Reflex is mounted in.
     """
     async with api.router.lifespan_context(api):
+        collecting.leave_start_alone()
         yield
 
 
@@ -59,7 +69,7 @@ app = rx.App(
         rx.el.meta(name="viewport", content="width=device-width, initial-scale=1"),
         rx.el.meta(name="color-scheme", content="light dark"),
     ],
-    api_transformer=[api, headers.with_security_headers, TokenCheck, with_proxy],
+    api_transformer=[api, headers.with_security_headers, TokenCheck],
 )
 app.add_middleware(SessionGuard(), index=0)
 app.register_lifespan_task(run_api)
@@ -81,9 +91,21 @@ app.add_page(
     dashboard.home_page, route="/home", title="Home · OpenClaw Cloud", on_load=HomeState.load
 )
 app.add_page(
-    dashboard.usage_page, route="/usage", title="Usage · OpenClaw Cloud", on_load=UsageState.load
+    usage.usage_page, route="/usage", title="Usage · OpenClaw Cloud", on_load=UsageState.load
+)
+app.add_page(
+    api_access.api_access_page,
+    route="/api-access",
+    title="API access · OpenClaw Cloud",
+    on_load=ApiAccessState.load,
 )
 app.add_page(
     admin.overview_page, route="/admin", title="Admin · OpenClaw Cloud", on_load=AdminState.load
+)
+app.add_page(
+    admin_usage.usage_page,
+    route="/admin/usage",
+    title="Meters · OpenClaw Cloud",
+    on_load=AdminUsageState.load,
 )
 app.add_page(not_found.not_found_page, route="404", title="Not found · OpenClaw Cloud")

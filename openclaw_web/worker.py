@@ -37,6 +37,7 @@ from openclaw_web.integrations.cluster import Cluster
 from openclaw_web.jobs import leases
 from openclaw_web.jobs import service as jobs
 from openclaw_web.jobs.leases import ClaimedJob, LeaseLostError
+from openclaw_web.metering import tasks as metering
 from openclaw_web.onboarding.tasks import abandon_expired_chats
 from openclaw_web.workflows import provisioning, subscription
 
@@ -51,15 +52,21 @@ REAP_SECONDS = 15.0
 TIMER_SECONDS = 30.0
 TIDY_SECONDS = 86_400.0
 MAIL_SECONDS = 5.0
+CHECK_SECONDS = 300.0
+NOTICE_SECONDS = 60.0
+REJECT_SECONDS = 3_600.0
+SPOOL_SECONDS = 30.0
 ALIVE_SECONDS = 5.0
 STUCK_SECONDS = 60.0  # a worker whose job loop does not turn for so long is not alive
 LEADER_SECONDS = 5.0
 END_SECONDS = 8.0
 LONGEST_BACK_OFF_SECONDS = 30.0
 ALIVE_FILE = "worker.alive"
+SPOOL_FOLDER = "spool"  # the proxies' of this machine
 WATCH_LOCK = 7_236_002  # numbers of our own, beside the migrations' lock
 SWEEP_LOCK = 7_236_003
 TIDY_LOCK = 7_236_004
+METER_LOCK = 7_236_005
 
 
 @dataclass
@@ -92,6 +99,10 @@ class Worker:
                 ("reaper", reap, REAP_SECONDS),
                 ("timers", turn_timers, TIMER_SECONDS),
                 ("tidy", tidy, TIDY_SECONDS),
+                ("meter", check_meters, CHECK_SECONDS),
+                ("notices", tell_of_limits, NOTICE_SECONDS),
+                ("rejects", retry_rejects, REJECT_SECONDS),
+                ("spool", self.replay_spool, SPOOL_SECONDS),
                 ("alive", self.tell_alive, ALIVE_SECONDS),
             )
         ]
@@ -168,6 +179,9 @@ class Worker:
     async def sweep(self) -> None:
         async with only_one(SWEEP_LOCK):
             await watching.sweep(self.cluster, self.cluster_name, provisioning.box_changed)
+
+    async def replay_spool(self) -> None:
+        await metering.replay_spool(self.home / SPOOL_FOLDER)
 
     async def tell_alive(self) -> None:
         """Leave a sign of life: the supervisor looks at the age of this file."""
@@ -253,6 +267,22 @@ async def tidy() -> None:
     async with only_one(TIDY_LOCK):
         count = await forget_old_rows()
     logger.info("%d old codes, sessions and mails were deleted.", count)
+
+
+async def check_meters() -> None:
+    async with only_one(METER_LOCK):
+        count = await metering.check_meters()
+    logger.info("%d meters were checked.", count)
+
+
+async def tell_of_limits() -> None:
+    if count := await metering.send_limit_notices():
+        logger.info("%d customers were told how much they have used.", count)
+
+
+async def retry_rejects() -> None:
+    if count := await metering.retry_rejects():
+        logger.info("%d refused events were written after all.", count)
 
 
 async def _sync(customer_id: UUID) -> None:

@@ -5,6 +5,7 @@ share: how a simulator is started, and the safety rules that keep web pages of t
 """
 
 import argparse
+import asyncio
 import hmac
 import json
 import os
@@ -78,14 +79,23 @@ def read_secret(path: Path) -> str:
 
 
 def serve(
-    app: Asgi, chosen: Options, *, content_types: frozenset[str], vendor_paths: tuple[str, ...]
+    app: Asgi,
+    chosen: Options,
+    *,
+    content_types: frozenset[str],
+    vendor_paths: tuple[str, ...],
+    connection: type[asyncio.Protocol] | None = None,
 ) -> None:
-    """Serve on loopback only, behind the safety rules, until a signal ends the process."""
+    """Serve on loopback only, behind the safety rules, until a signal ends the process.
+
+    `connection` is the protocol of one connection; uvicorn's own unless given.
+    """
     guarded = LoopbackGuard(app, chosen, content_types=content_types, vendor_paths=vendor_paths)
     uvicorn.run(
         guarded,
         host=LOOPBACK,
         port=chosen.port,
+        http=connection or "auto",
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=2,

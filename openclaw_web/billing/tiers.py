@@ -85,6 +85,12 @@ def model_prices() -> dict[str, ModelPrice]:
     }
 
 
+@cache
+def context_tokens() -> dict[str, int]:
+    """Return what each model can read and write at most in one request."""
+    return {model: entry["context_tokens"] for model, entry in _catalogue()["models"].items()}
+
+
 def plan_of(tier: Tier | str) -> Plan:
     """Return the plan of a tier.
 

@@ -153,7 +153,28 @@ async def change_settings(
     session.add(box)
     await session.flush()
     await _add_revision(session, box, settings)
+    announce_access(session, box)
     return await request_converge(session, box, job_type=JobType.UPDATE, requested_by=requested_by)
+
+
+async def allow_api_access(session: AsyncSession, customer_id: UUID, *, is_allowed: bool) -> bool:
+    """Let keys of a customer's own programs in, or not any more; say whether that is a change.
+
+    Keys are kept: turned on again, they work again.
+
+    Raises:
+        NotFoundError: the customer has no box.
+    """
+    found = await queries.find_box_of_customer(session, customer_id)
+    if found is None or found.status in {BoxStatus.DESTROYING, BoxStatus.DESTROYED}:
+        raise NotFoundError("There is no assistant.")
+    box = await queries.get_any_box(session, found.id, lock=True)
+    is_change = box.api_access != is_allowed
+    box.api_access = is_allowed
+    session.add(box)
+    await session.flush()
+    announce_access(session, box)
+    return is_change
 
 
 async def replace_bot(
@@ -321,6 +342,11 @@ async def _add_revision(session: AsyncSession, box: Box, settings: BoxSettings) 
         )
     )
     await session.flush()
+
+
+def announce_access(session: AsyncSession, box: Box) -> None:
+    """Have every proxy look again at what this box's tokens may do."""
+    after_commit(session, partial(redis.announce_access, box.customer_id))
 
 
 def _announce(session: AsyncSession, box: Box) -> None:

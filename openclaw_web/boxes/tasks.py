@@ -11,7 +11,7 @@ from uuid import UUID
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from openclaw_web.boxes import health, manifests, queries, rendering
+from openclaw_web.boxes import health, manifests, queries, rendering, service
 from openclaw_web.boxes.changes import BoxChange, ChangeKind, Conclude, change_of, conclude_nothing
 from openclaw_web.boxes.desired import Desired, Why
 from openclaw_web.boxes.lifecycle import move
@@ -28,6 +28,7 @@ from openclaw_web.jobs import leases
 from openclaw_web.jobs.leases import ClaimedJob, Fence, LeaseLostError
 from openclaw_web.jobs.models import JobType, OperatorJob
 from openclaw_web.metering import service as metering
+from openclaw_web.metering.models import TokenKind
 
 READY_SECONDS = (
     180.0  # OpenClaw needs up to 38 s on a busy machine, and its image has to come first
@@ -398,7 +399,9 @@ async def _suspend(run: Run, box: Box, why: Why) -> list[BoxChange]:
         )
         box.health_failures = 0
         session.add(box)
-        await metering.revoke_tokens_of_box(session, box.id)
+        # Its customer's own keys only rest: programs need no new ones when it wakes up.
+        await metering.revoke_tokens_of_box(session, box.id, kind=TokenKind.BOX)
+        service.announce_access(session, box)
         changes = [change_of(box, ChangeKind.SUSPENDED)] if has_moved else []
         await run.tell(session, changes)
     await _wait_until_empty(run, box.k8s_namespace)

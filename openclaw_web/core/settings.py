@@ -33,8 +33,9 @@ class Settings:
     home: Path = field(default=Path(".openclaw-cloud"), metadata={"env": "OPENCLAW_CLOUD_HOME"})
     host: str = "127.0.0.1"
     port: int = 3000
+    proxy_internal_port: int = 0
     public_url: str = ""
-    trusted_proxies: str = "127.0.0.1"
+    trusted_proxies: str = ""
     log_level: str = "INFO"
     secret_key: str = field(default="", repr=False)
 
@@ -48,6 +49,8 @@ class Settings:
     upstream_url: str = "https://api.kimi.com/coding/v1"
     upstream_key: str = field(default="", repr=False, metadata={"env": "KIMI_API_KEY"})
     upstream_model: str = "kimi-for-coding"
+    upstream_ca_file: str = ""
+    upstreams_file: str = ""
 
     telegram_api_url: str = "https://api.telegram.org"
     telegram_link_url: str = "https://t.me"
@@ -99,6 +102,11 @@ def variable(field_name: str) -> str:
     return known.metadata.get("env", field_name.upper())
 
 
+def variable_named(name: str) -> str:
+    """Return a variable that a file of the deployment names, or "" where it is not set."""
+    return os.environ.get(name, "").strip()
+
+
 def read_stack_file(home: Path) -> dict[str, str]:
     """Return what the supervisor of this state folder wrote, or nothing."""
     path = home / STACK_FILE
@@ -123,6 +131,7 @@ def problems(chosen: Settings) -> list[str]:
         ]
     return [
         *_missing(chosen),
+        *_port_problems(chosen),
         *(_production_problems(chosen) if chosen.is_production else _local_problems(chosen)),
     ]
 
@@ -146,11 +155,17 @@ def _missing(chosen: Settings) -> list[str]:
     ]
 
 
+def _port_problems(chosen: Settings) -> list[str]:
+    if chosen.proxy_internal_port == chosen.port:
+        return ["PROXY_INTERNAL_PORT is PORT; boxes and the world need a port each."]
+    return []
+
+
 def _production_problems(chosen: Settings) -> list[str]:
     needed = (
         "stripe_secret_key",
         "stripe_webhook_secret",
-        "upstream_key",
+        *(() if chosen.upstreams_file else ("upstream_key",)),  # the file names the keys
         "smtp_url",
         "box_proxy_url",
     )
@@ -178,6 +193,10 @@ def _production_problems(chosen: Settings) -> list[str]:
         found.append("MAIL_FROM is not set; production needs a sender that can be answered.")
     if chosen.dev_services:
         found.append("DEV_SERVICES is set; production has no /dev pages.")
+    if not chosen.proxy_internal_port:
+        found.append("PROXY_INTERNAL_PORT is not set; in production boxes call the proxy there.")
+    if "*" in chosen.trusted_proxies:
+        found.append("TRUSTED_PROXIES is a star; anybody could then name any sender: list them.")
     return found
 
 

@@ -1,14 +1,12 @@
-"""A customer's pages: is it answering, and what did it use."""
+"""A customer's first page: is it answering."""
 
 import reflex as rx
 
-from openclaw_web.dashboard.state import HomeState, UsageState, UsageStrip
-from openclaw_web.ui import charts
-from openclaw_web.ui.badges import empty, meter, notice, skeleton, status_badge
+from openclaw_web.dashboard.components import error_notice, period_card, refreshed_by
+from openclaw_web.dashboard.state import HomeState
+from openclaw_web.ui.badges import empty, notice, skeleton, status_badge
 from openclaw_web.ui.shell import card, customer_shell, page_title
-from openclaw_web.ui.values import Row, Text, is_any
-
-REFRESH_MS = 3_000
+from openclaw_web.ui.values import Row, is_any
 
 
 def home_page() -> rx.Component:
@@ -16,34 +14,13 @@ def home_page() -> rx.Component:
         "/home",
         HomeState.email,
         page_title("Your assistant", "Whether it answers, and what happens next."),
-        _error(HomeState.error),
+        error_notice(HomeState.error),
         rx.cond(
             HomeState.is_loaded,
             rx.cond(HomeState.has_box, _home_with_box(), _home_without_box()),
             skeleton(150, 110, 180),
         ),
-        _refresh(HomeState.refresh),
-    )
-
-
-def usage_page() -> rx.Component:
-    return customer_shell(
-        "/usage",
-        UsageState.email,
-        page_title("Usage", "Every token that your assistant used, request by request."),
-        _error(UsageState.error),
-        rx.cond(
-            UsageState.is_loaded,
-            rx.el.div(
-                _period_card(UsageState),
-                _chart_card(),
-                _events_card(),
-                _sums_card(),
-                class_name="stack loose",
-            ),
-            skeleton(120, 280, 220),
-        ),
-        _refresh(UsageState.refresh),
+        refreshed_by(HomeState.refresh),
     )
 
 
@@ -75,7 +52,7 @@ def _home_with_box() -> rx.Component:
                 ),
             ),
         ),
-        _period_card(HomeState),
+        period_card(HomeState),
         rx.el.div(
             card(
                 rx.el.ul(rx.foreach(HomeState.links, _link), class_name="links-list"),
@@ -144,119 +121,6 @@ def _home_without_box() -> rx.Component:
     )
 
 
-def _period_card(state: type[UsageStrip]) -> rx.Component:
-    return card(
-        rx.cond(
-            state.has_period,
-            rx.el.div(
-                rx.el.div(
-                    rx.el.div(
-                        rx.el.p("Used in this period", class_name="small"),
-                        rx.el.p(
-                            rx.el.span(state.used, id="tokens-used"), class_name="figure-value"
-                        ),
-                        rx.el.p(
-                            "of ",
-                            rx.el.span(state.limit, class_name="numbers"),
-                            " tokens",
-                            class_name="small",
-                        ),
-                    ),
-                    rx.el.div(
-                        rx.el.p("Left", class_name="small"),
-                        rx.el.p(state.left, class_name="figure-value"),
-                        rx.el.p("resets on ", state.resets, class_name="small"),
-                    ),
-                    class_name="grid-2",
-                ),
-                meter(state.percent, state.tone, "Tokens used in this period"),
-                rx.el.p(state.outlook, class_name="small"),
-                class_name="stack",
-            ),
-            rx.el.p(
-                "No billing period is running, so nothing is being counted.", class_name="small"
-            ),
-        )
-    )
-
-
-def _chart_card() -> rx.Component:
-    return card(charts.daily_tokens(UsageState.days), heading="Tokens a day, last 30 days (UTC)")
-
-
-def _events_card() -> rx.Component:
-    columns = (
-        ("When", ""),
-        ("Model", ""),
-        ("Sent", "number"),
-        ("Answered", "number"),
-        ("Total", "number"),
-        ("Took", "number"),
-    )
-    return rx.el.section(
-        rx.cond(
-            UsageState.has_events,
-            rx.el.div(
-                rx.el.table(
-                    rx.el.thead(
-                        rx.el.tr(*(rx.el.th(name, class_name=kind) for name, kind in columns))
-                    ),
-                    rx.el.tbody(rx.foreach(UsageState.events, _event)),
-                    class_name="table",
-                    id="events",
-                ),
-                class_name="table-scroll",
-            ),
-            empty(
-                "message-circle",
-                "No requests yet",
-                "Write to your assistant; each request shows up here within a second.",
-            ),
-        ),
-        class_name="card tight",
-        aria_label="Requests",
-    )
-
-
-def _event(event: Row) -> rx.Component:
-    return rx.el.tr(
-        rx.el.td(event["when"]),
-        rx.el.td(
-            event["model"],
-            rx.cond(event["note"] != "", rx.el.span(" ", event["note"], class_name="small")),
-        ),
-        rx.el.td(event["prompt"], class_name="number"),
-        rx.el.td(event["completion"], class_name="number"),
-        rx.el.td(event["total"], class_name="number strong"),
-        rx.el.td(event["time"], class_name="number"),
-        key=event["id"],
-    )
-
-
-def _sums_card() -> rx.Component:
-    return rx.cond(
-        is_any(UsageState.sums),
-        card(
-            rx.el.ul(
-                rx.foreach(
-                    UsageState.sums,
-                    lambda line: rx.el.li(
-                        rx.el.span(line["name"], class_name="grow"),
-                        rx.el.span(line["tokens"], class_name="numbers strong"),
-                    ),
-                ),
-                class_name="links-list",
-            ),
-            rx.cond(
-                UsageState.sums_agree,
-                rx.el.p("All three agree, to the token.", class_name="small"),
-                notice("These do not agree. We were told and are looking into it.", tone="warning"),
-            ),
-            heading="Check the meter",
-        ),
-    )
-
-
 def _link(link: Row) -> rx.Component:
     return rx.el.li(
         rx.match(
@@ -281,17 +145,4 @@ def _happening(line: Row) -> rx.Component:
         rx.el.span(line["text"]),
         rx.el.time(line["when"]),
         class_name=line["tone"],
-    )
-
-
-def _error(sentence: Text) -> rx.Component:
-    return rx.cond(sentence != "", notice(sentence, tone="error", icon="circle-alert"))
-
-
-def _refresh(handler: rx.event.EventCallback[str]) -> rx.Component:
-    """Look again every few seconds for as long as the page is open."""
-    return rx.el.div(
-        rx.moment(interval=REFRESH_MS, on_change=handler),
-        class_name="visually-hidden",
-        aria_hidden="true",
     )

@@ -1,8 +1,8 @@
-"""What a customer's pages show: their box, their use, what happened."""
+"""What a customer's first page shows: their box, what happened, and how much is used."""
 
 import contextlib
 import logging
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -25,24 +25,20 @@ from openclaw_web.core.errors import NotFoundError, OpenClawError
 from openclaw_web.core.settings import settings
 from openclaw_web.integrations import telegram
 from openclaw_web.jobs import queries as jobs
-from openclaw_web.jobs import service as job_service
 from openclaw_web.jobs.leases import SUPERSEDED
 from openclaw_web.jobs.models import OperatorJob
 from openclaw_web.jobs.service import CANCELLED
 from openclaw_web.metering import forecast
 from openclaw_web.metering import queries as metering
-from openclaw_web.metering.queries import CurrentUsage, DayUsage, EventView
+from openclaw_web.metering.queries import CurrentUsage
 from openclaw_web.ui import format as fmt
 from openclaw_web.ui.navigation import leave_to
 from openclaw_web.ui.showing import show
 
 logger = logging.getLogger(__name__)
 
-CHART_DAYS = 30
-EVENTS_SHOWN = 25
 JOBS_SHOWN = 6
 ALMOST_USED = 75.0
-METER_ALERT = "meter_disagrees"
 UNWANTED = frozenset({CANCELLED, SUPERSEDED})
 FAILED_TO_LOAD = (
     "This page could not be loaded. We are looking into it; please try again in a moment."
@@ -206,73 +202,6 @@ class HomeState(UsageStrip):
         )
 
 
-class UsageState(UsageStrip):
-    """The meter, as its customer can check it."""
-
-    is_loaded: bool = False
-    error: str = ""
-    days: list[dict[str, str | int]] = []
-    events: list[dict[str, str]] = []
-    has_events: bool = False
-    sums: list[dict[str, str]] = []
-    sums_agree: bool = True
-
-    @rx.event
-    async def load(self) -> None:
-        principal = await self.principal()
-        if principal is None:
-            return
-        try:
-            async with session_scope() as session:
-                await self._show(session, principal.customer_id)
-            show(self, error="", is_loaded=True)
-        except Exception:
-            logger.exception("Usage failed.", extra={"customer_id": principal.customer_id})
-            show(self, error=FAILED_TO_LOAD, is_loaded=True)
-
-    @rx.event
-    async def refresh(self, _date: str = "") -> None:
-        await self.load()
-
-    async def _show(self, session: AsyncSession, customer_id: UUID) -> None:
-        now = await business_now(session)
-        usage = await metering.current_usage(session, customer_id)
-        self._show_period(usage, now)
-        days = await metering.daily_usage(session, customer_id, days=CHART_DAYS)
-        events = await metering.recent_events(session, customer_id, limit=EVENTS_SHOWN)
-        show(
-            self,
-            days=_chart(days, now),
-            events=[_event_row(event) for event in events],
-            has_events=bool(events),
-        )
-        await self._show_sums(session, customer_id, usage)
-
-    async def _show_sums(
-        self, session: AsyncSession, customer_id: UUID, usage: CurrentUsage | None
-    ) -> None:
-        """Show the same tokens counted in three ways; when they differ, a person is told."""
-        if usage is None:
-            show(self, sums=[])
-            return
-        ledger, monthly, daily = await metering.usage_sums(session, customer_id, usage)
-        sums = {
-            "All requests of this period, added up": ledger,
-            "The period's counter": monthly,
-            "The days in the chart": daily,
-        }
-        do_agree = ledger == monthly == daily
-        show(
-            self,
-            sums=[{"name": name, "tokens": fmt.tokens(count)} for name, count in sums.items()],
-            sums_agree=do_agree,
-        )
-        if not do_agree:
-            await job_service.raise_alert(
-                session, code=METER_ALERT, subject=str(customer_id), detail={"sums": sums}
-            )
-
-
 def _plan(subscription: Subscription | None) -> str:
     if subscription is None:
         return "You have no plan at the moment."
@@ -328,33 +257,6 @@ def _outlook(usage: CurrentUsage, now: datetime) -> str:
     if reached is None:
         return "At this pace the tokens last until the period turns."
     return f"At this pace the limit is reached on {fmt.day(reached)}."
-
-
-def _chart(days: list[DayUsage], now: datetime) -> list[dict[str, str | int]]:
-    """Return one row for each of the last days, also for those without use."""
-    first = now.date() - timedelta(days=CHART_DAYS - 1)
-    rows = {first + timedelta(days=number): [0, 0] for number in range(CHART_DAYS)}
-    for used in days:
-        if used.day in rows:
-            rows[used.day][0] += used.prompt_tokens
-            rows[used.day][1] += used.completion_tokens
-    return [
-        {"day": day.strftime("%-d %b"), "prompt": prompt, "completion": completion}
-        for day, (prompt, completion) in rows.items()
-    ]
-
-
-def _event_row(event: EventView) -> dict[str, str]:
-    return {
-        "id": str(event.id),
-        "when": fmt.day_and_time(event.timestamp),
-        "model": event.model,
-        "prompt": fmt.tokens(event.prompt_tokens),
-        "completion": fmt.tokens(event.completion_tokens),
-        "total": fmt.tokens(event.total_tokens),
-        "time": fmt.took(event.latency_ms) if event.latency_ms is not None else "",
-        "note": "estimated" if event.estimated else "",
-    }
 
 
 def _story_line(job: OperatorJob, now: datetime) -> dict[str, str]:

@@ -4,7 +4,7 @@ Never 402: agents take it for a dead key, and stop asking for minutes.
 """
 
 from datetime import datetime
-from enum import Enum
+from enum import Enum, StrEnum
 
 import msgspec
 
@@ -31,6 +31,7 @@ class RefusalError(OpenClawError):
         self.kind = kind
         self.code = code
         self.retry_after = retry_after
+        self.headers: list[tuple[bytes, bytes]] = []
 
 
 class UnknownTokenError(RefusalError):
@@ -49,8 +50,8 @@ class NotFromHereError(RefusalError):
 
 
 class BadRequestError(RefusalError):
-    def __init__(self, sentence: str, *, code: str = "invalid_request") -> None:
-        super().__init__(sentence, status=400, kind="invalid_request_error", code=code)
+    def __init__(self, sentence: str, *, status: int = 400, code: str = "invalid_request") -> None:
+        super().__init__(sentence, status=status, kind="invalid_request_error", code=code)
 
 
 class TooLargeError(RefusalError):
@@ -87,42 +88,47 @@ class UnavailableError(RefusalError):
         )
 
 
-class PoliteError(RefusalError):
-    """A refusal that the assistant can say itself, in the chat."""
+class Pause(StrEnum):
+    """Why a customer is not served at all. The value is the error's code."""
 
-    polite_text: str
+    INACTIVE = "subscription_inactive"
+    PAUSED = "paused_by_owner"
+    HELD = "account_on_hold"  # a dispute, an admin: no payment ends it
+
+
+PAUSES = {
+    Pause.INACTIVE: "The subscription is not active.",
+    Pause.PAUSED: "The assistant was paused by its owner.",
+    Pause.HELD: "A question about this account is being settled.",
+}
+
+
+class PoliteError(RefusalError):
+    """A refusal that the assistant can say itself, in its chat and language: see `polite`."""
+
+    home_url: str
 
 
 class LimitReachedError(PoliteError):
     """The wording is chosen: agents show it as it is, and do not take it for an unpaid bill."""
 
     def __init__(self, *, resets_at: datetime, now: datetime, home_url: str) -> None:
-        day = f"{resets_at.day} {resets_at:%B %Y}"
         super().__init__(
-            f"monthly usage limit reached, resets on {day}",
+            f"monthly usage limit reached, resets on {resets_at.day} {resets_at:%B %Y}",
             status=TOO_MANY_REQUESTS,
             kind="rate_limit_error",
             code="usage_limit_reached",
             retry_after=max(1, int((resets_at - now).total_seconds())),
         )
-        self.polite_text = (
-            f"I have reached my monthly limit. It resets on {day}. "
-            f"What I used, and what for, is here: {home_url}"
-        )
+        self.resets_at = resets_at
+        self.home_url = home_url
 
 
 class NotEntitledError(PoliteError):
-    def __init__(self, *, home_url: str) -> None:
-        super().__init__(
-            "The subscription is not active.",
-            status=403,
-            kind="permission_error",
-            code="subscription_inactive",
-        )
-        self.polite_text = (
-            "I am paused, because my subscription is not active at the moment. "
-            f"You can wake me up here: {home_url}"
-        )
+    def __init__(self, *, home_url: str, pause: Pause = Pause.INACTIVE) -> None:
+        super().__init__(PAUSES[pause], status=403, kind="permission_error", code=pause.value)
+        self.pause = pause
+        self.home_url = home_url
 
 
 def body_of(refusal: RefusalError, form: Form) -> bytes:
@@ -138,3 +144,9 @@ def event_of(refusal: RefusalError, form: Form) -> bytes:
     """Return the refusal as the last event of a stream that has begun."""
     name = b"event: error\n" if form is Form.ANTHROPIC else b""
     return name + b"data: " + body_of(refusal, form) + b"\n\n"
+
+
+def request_id_headers(request_id: str) -> list[tuple[bytes, bytes]]:
+    """Name the request as OpenAI's clients look for it, and as Anthropic's do."""
+    value = request_id.encode()
+    return [(b"x-request-id", value), (b"request-id", value)]

@@ -3,29 +3,35 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
-from typing import Any
-from uuid import uuid4
+from functools import partial
 
 from openclaw_web.core.errors import VendorError
-from openclaw_web.core.settings import settings
 from openclaw_web.gateway import errors
 from openclaw_web.gateway.admission import Admission, Admitted
-from openclaw_web.gateway.errors import Form, RefusalError, SlowDownError, UnavailableError
+from openclaw_web.gateway.calls import JSON, Call, Receive, current_task
+from openclaw_web.gateway.errors import (
+    BadRequestError,
+    RefusalError,
+    SlowDownError,
+    UnavailableError,
+    UnknownTokenError,
+)
+from openclaw_web.gateway.patience import Patience
+from openclaw_web.gateway.providers import ABOUT_THE_REQUEST, NoRouteError, Providers
 from openclaw_web.gateway.settling import COMPLETE, Settler
 from openclaw_web.gateway.wire import CHARACTERS_PER_TOKEN, Request, StreamReader, Usage, read_usage
-from openclaw_web.integrations.upstream import Answer, Headers, Upstream
+from openclaw_web.integrations.upstream import (
+    Answer,
+    Headers,
+    UnsafeHeaderError,
+    UpstreamError,
+)
 from openclaw_web.metering.ledger import Event
 
 logger = logging.getLogger(__name__)
 
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
-PATHS = {Form.OPENAI: "/chat/completions", Form.ANTHROPIC: "/messages"}
 OK = 200
-CLIENT_ERRORS = frozenset({400, 404, 405, 413, 415, 422})  # about the request: passed on
 SLOW_DOWN = 429
 DRAIN_SECONDS = 120.0
 DEFAULT_RETRY_SECONDS = 2
@@ -39,63 +45,63 @@ CUT = "cut"  # the answer ended early
 ABANDONED = "abandoned"  # the client left, and the provider's count never came
 
 
-@dataclass
+@dataclass(slots=True, eq=False)
 class Exchange:
     """One request on its way through us."""
 
-    request_id: str
+    call: Call
     request: Request
     admitted: Admitted
     generation: int | None
     started: float = field(default_factory=time.monotonic)
     first_byte: float | None = None
     status: int | None = None
+    upstream: str = ""
     has_left: bool = False
     is_over: bool = False
 
 
-def new_request_id() -> str:
-    return f"req_{uuid4()}"
-
-
 class Forwarder:
-    def __init__(self, upstream: Upstream, settler: Settler, admission: Admission) -> None:
-        self._upstream = upstream
+    def __init__(
+        self, providers: Providers, settler: Settler, admission: Admission, patience: Patience
+    ) -> None:
+        self._patience = patience
+        self._providers = providers
         self._settler = settler
         self._admission = admission
 
-    async def forward(
-        self, exchange: Exchange, headers: Headers, receive: Receive, send: Send
-    ) -> None:
+    async def forward(self, exchange: Exchange) -> None:
         """Ask the provider and pass its answer on.
 
         Raises:
             RefusalError: the provider refused or failed before the answer began.
         """
         try:
-            answer = await self._ask(exchange, headers)
+            answer = await self._ask(exchange)
             if exchange.request.is_stream and answer.status == OK:
-                await self._pass_stream(exchange, answer, receive, send)
+                await self._pass_stream(exchange, answer)
             else:
-                await self._pass_whole(exchange, answer, send)
+                await self._pass_whole(exchange, answer)
         except RefusalError:
             raise
         except Exception:
             self._settle(exchange, Usage(), CUT)
             raise
 
-    async def _ask(self, exchange: Exchange, headers: Headers) -> Answer:
-        request = exchange.request
+    async def _ask(self, exchange: Exchange) -> Answer:
+        passed = _passed_on(exchange.call)
+        customer = exchange.admitted.caller.customer_id
         try:
-            answer = await self._upstream.post(
-                PATHS[request.form], request.body, _upstream_headers(request.form, headers)
-            )
-        except VendorError as error:
-            if error.code in {"unreachable", "busy"}:  # nothing was sent: there is nothing to count
-                self._release(exchange)
-            else:
+            answer = await self._providers.ask(exchange.request, passed, customer, exchange)
+        except UpstreamError as error:
+            if error.was_sent:
                 self._settle(exchange, Usage(prompt=0, completion=0), FAILED)
+            else:  # there is nothing to count
+                self._release(exchange)
             raise _unavailable(error) from error
+        except (NoRouteError, UnsafeHeaderError) as error:
+            self._release(exchange)
+            raise BadRequestError(str(error)) from error
         except asyncio.CancelledError:
             self._settle(exchange, Usage(), ABANDONED)
             raise
@@ -103,12 +109,12 @@ class Forwarder:
         exchange.status = answer.status
         return answer
 
-    async def _pass_whole(self, exchange: Exchange, answer: Answer, send: Send) -> None:
+    async def _pass_whole(self, exchange: Exchange, answer: Answer) -> None:
         body = await self._read_whole(exchange, answer)
-        if answer.status != OK and answer.status not in CLIENT_ERRORS:
+        if answer.status != OK and answer.status not in ABOUT_THE_REQUEST:
             raise _refusal(answer)
-        await send(_start(exchange, answer, length=len(body)))
-        await send({"type": "http.response.body", "body": body})
+        await exchange.call.begin(answer.status, _head(answer, length=len(body)))
+        await exchange.call.end(body)
 
     async def _read_whole(self, exchange: Exchange, answer: Answer) -> bytes:
         """Read and count a body that is not streamed, also when nobody waits for it any more."""
@@ -128,35 +134,50 @@ class Forwarder:
             self._settle(exchange, Usage(prompt=0, completion=0), FAILED)
         return body
 
-    async def _pass_stream(
-        self, exchange: Exchange, answer: Answer, receive: Receive, send: Send
-    ) -> None:
-        reader = StreamReader(exchange.request)
-        leaving = asyncio.ensure_future(_until_gone(receive))
-        leaving.add_done_callback(lambda task: task.cancelled() or self._leave(exchange))
+    async def _pass_stream(self, exchange: Exchange, answer: Answer) -> None:
+        reader, task = StreamReader(exchange.request), current_task()
+        ending, stop = exchange.admitted.caller.ending, partial(_cut, answer)
+        ending.watch(stop)
+        leaving = asyncio.ensure_future(_until_gone(exchange.call.receive))
+        leaving.add_done_callback(lambda gone: gone.cancelled() or self._leave(exchange))
         try:
-            await send(_start(exchange, answer, length=None))
-            async for part in answer.parts():
-                passed = reader.feed(part)
-                if leaving.done():
-                    self._abandon(exchange, answer, reader)
-                    return
-                if passed:
-                    await send(_body(passed))
-            rest = reader.close()
-            self._settle_stream(exchange, reader, CUT)
-            await send({"type": "http.response.body", "body": rest})
+            await self._pump(exchange, answer, reader, leaving)
         except VendorError as error:
             self._settle_stream(exchange, reader, CUT)
-            last = errors.event_of(_unavailable(error), exchange.request.form)
-            await send({"type": "http.response.body", "body": last})
+            refusal = UnknownTokenError() if ending.has_come else _unavailable(error)
+            await exchange.call.end(errors.event_of(refusal, exchange.request.form))
         except (OSError, RuntimeError):  # what servers raise when the client has gone
             self._abandon(exchange, answer, reader)
         except asyncio.CancelledError:
             self._abandon(exchange, answer, reader)
-            raise
+            if not self._patience.was_lost(task):
+                raise
         finally:
+            self._patience.end(task)
+            ending.forget(stop)
             leaving.cancel()
+
+    async def _pump(
+        self,
+        exchange: Exchange,
+        answer: Answer,
+        reader: StreamReader,
+        leaving: asyncio.Future[None],
+    ) -> None:
+        call, task, patience = exchange.call, current_task(), self._patience
+        await call.begin(answer.status, _head(answer, length=None))
+        async for part in answer.parts():
+            passed = reader.feed(part)
+            if leaving.done():
+                self._abandon(exchange, answer, reader)
+                return
+            if passed:
+                patience.begin(task)
+                await call.go_on(passed)
+                patience.end(task)
+        rest = reader.close()
+        self._settle_stream(exchange, reader, CUT)
+        await call.end(rest)
 
     def _abandon(self, exchange: Exchange, answer: Answer, reader: "StreamReader | _Whole") -> None:
         """The client left: read on for the provider's count, within bounds."""
@@ -193,16 +214,17 @@ class Forwarder:
         ended = time.monotonic()
         first = exchange.first_byte
         prompt = len(request.body) // CHARACTERS_PER_TOKEN if usage.prompt is None else usage.prompt
+        completion = guessed if usage.completion is None else usage.completion
         self._settler.settle(
             Event(
-                request_id=exchange.request_id,
+                request_id=exchange.call.request_id,
                 customer_id=admitted.caller.customer_id,
                 box_id=admitted.caller.box_id,
                 period_start=admitted.period_start,
                 timestamp=admitted.timestamp,
                 model=request.model,
                 prompt_tokens=prompt,
-                completion_tokens=guessed if usage.completion is None else usage.completion,
+                completion_tokens=completion,
                 cached_tokens=usage.cached,
                 reasoning_tokens=usage.reasoning,
                 provider_request_id=usage.provider_id,
@@ -212,22 +234,21 @@ class Forwarder:
                 streamed=request.is_stream,
                 estimated=usage.prompt is None or usage.completion is None,
                 outcome=outcome,
-                upstream=self._upstream.host,
+                upstream=exchange.upstream,
                 generation=exchange.generation,
             )
         )
-        self._release(exchange)
+        self._release(exchange, prompt + completion)
 
     def _leave(self, exchange: Exchange) -> None:
         """Give the place among the parallel requests back at once; the count comes later."""
         if not exchange.is_over and not exchange.has_left:
             exchange.has_left = True
-            self._admission.underway.leave(exchange.admitted.reservation)
+            self._admission.leave(exchange.admitted.reservation)
 
-    def _release(self, exchange: Exchange) -> None:
+    def _release(self, exchange: Exchange, tokens: int = 0) -> None:
         exchange.is_over = True
-        reservation = exchange.admitted.reservation
-        self._admission.underway.end(reservation, has_left=exchange.has_left)
+        self._admission.end(exchange.admitted.reservation, tokens)
 
 
 class _Whole:
@@ -251,35 +272,30 @@ class _Whole:
         return sum(map(len, self._parts)) // CHARACTERS_PER_TOKEN
 
 
+def _cut(answer: Answer) -> None:
+    """The caller's token has ended: so does the answer, as if the provider had failed."""
+    answer.abort()
+    answer.fail(UpstreamError("The token was revoked or has expired.", code="token_ended"))
+
+
 async def _until_gone(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-def _upstream_headers(form: Form, headers: Headers) -> Headers:
-    key = settings().upstream_key.encode()
-    passed = [(name, value) for name, value in headers if name in _PASSED_ON]
-    if form is Form.ANTHROPIC:
-        return [(b"x-api-key", key), *passed]
-    return [(b"Authorization", b"Bearer " + key), *passed]
+def _passed_on(call: Call) -> Headers:
+    return tuple(header for header in call.scope["headers"] if header[0] in _PASSED_ON)
 
 
-def _start(exchange: Exchange, answer: Answer, *, length: int | None) -> dict[str, Any]:
-    headers = [
-        (b"content-type", answer.header(b"content-type") or b"application/json"),
-        (b"x-request-id", exchange.request_id.encode()),
-    ]
+def _head(answer: Answer, *, length: int | None) -> list[tuple[bytes, bytes]]:
+    headers = [(b"content-type", answer.header(b"content-type") or JSON)]
     if length is None:
         headers += [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
     else:
         headers.append((b"content-length", str(length).encode()))
     if (encoding := answer.header(b"content-encoding")) is not None:
         headers.append((b"content-encoding", encoding))
-    return {"type": "http.response.start", "status": answer.status, "headers": headers}
-
-
-def _body(part: bytes) -> dict[str, Any]:
-    return {"type": "http.response.body", "body": part, "more_body": True}
+    return headers
 
 
 def _unavailable(error: VendorError) -> RefusalError:

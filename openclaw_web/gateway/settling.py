@@ -3,9 +3,8 @@
 import asyncio
 import contextlib
 import logging
-from collections import Counter
-from collections.abc import Coroutine, Sequence
-from datetime import datetime
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -19,6 +18,7 @@ from openclaw_web.integrations import redis
 from openclaw_web.metering import service as metering
 from openclaw_web.metering import spool
 from openclaw_web.metering.ledger import Event, Settled
+from openclaw_web.metering.meters import Meters
 
 logger = logging.getLogger(__name__)
 
@@ -28,27 +28,67 @@ FIRST_WAIT_SECONDS = 0.25
 LONGEST_WAIT_SECONDS = 5.0
 FLUSH_SECONDS = 30.0
 MAX_DRAINS = 200
+MOST_IN_MEMORY = 20_000  # events; while the database is away the others wait on disk alone
+SEGMENT_EVENTS = 10_000  # so many are read back at once
+MOST_NOTED = 20_000
+NOTED_SECONDS = 5.0  # a box that answers all the time is noted this often
 STOP_SECONDS = 20.0  # inside Kubernetes' thirty
 
 COMPLETE = "complete"
 
 
+Write = Callable[[Sequence[Event]], Awaitable[Settled]]
+
+
+async def write(events: Sequence[Event]) -> Settled:
+    async with asyncio.timeout(FLUSH_SECONDS), session_scope() as session:
+        return await metering.settle(session, events)
+
+
 class Settler:
     """Owns the spool, the flusher and the tasks that outlive their request."""
 
-    def __init__(self, directory: Directory, root: Path) -> None:
+    def __init__(
+        self, directory: Directory, meters: Meters, root: Path, *, write: Write = write
+    ) -> None:
+        self._write = write
         self._directory = directory
+        self._meters = meters
         self._root = root
         self._spool = spool.Spool(root)
-        self._pending: list[Event] = []
-        self._unwritten: Counter[tuple[UUID, datetime]] = Counter()
+        self._pending: list[Event] = []  # on disk too
+        self._unspooled: list[Event] = []  # the disk refused them
+        self._is_spilling = False
+        self._in_segment = 0
+        self._written: set[str] = set()  # in the ledger, and in a segment that is still there
+        self._noted: dict[UUID, tuple[int | None, float]] = {}
         self._news = asyncio.Event()
         self._writing = asyncio.Lock()
         self._drains: set[asyncio.Task[None]] = set()
         self._flusher = asyncio.create_task(self._run(), name="usage flusher")
 
+    @property
+    def in_memory(self) -> int:
+        """Return how many events are held in memory, on disk too or not."""
+        return len(self._pending) + len(self._unspooled)
+
+    @property
+    def is_full(self) -> bool:
+        """Say whether no more can be counted: neither the database nor the disk takes events."""
+        return len(self._unspooled) >= MOST_IN_MEMORY
+
     def settle(self, event: Event) -> None:
         """Count one request. It is on disk when this returns, in the database a moment later."""
+        if not self._is_on_disk(event):
+            self._unspooled.append(event)
+        elif not self._is_spilling:
+            self._pending.append(event)
+            if len(self._pending) >= MOST_IN_MEMORY:
+                self._spill()
+        self._meters.settled(event.customer_id, event.period_start, event.total_tokens)
+        self._news.set()
+
+    def _is_on_disk(self, event: Event) -> bool:
         try:
             self._spool.append(event)
         except OSError:
@@ -56,15 +96,20 @@ class Settler:
                 "The spool cannot be written; the event is in memory only.",
                 extra={"request_id": event.request_id, "customer_id": event.customer_id},
             )
-        self._pending.append(event)
-        self._unwritten[event.customer_id, event.period_start] += event.total_tokens
-        self._news.set()
+            return False
+        self._in_segment += 1
+        if self._in_segment >= SEGMENT_EVENTS:
+            self._turn()
+        return True
 
-    def unwritten(self, customer_id: UUID, period_start: datetime | None) -> int:
-        """Return the tokens that are settled and not in the database yet."""
-        if period_start is None:
-            return 0
-        return self._unwritten.get((customer_id, period_start), 0)
+    def _spill(self) -> None:
+        """Keep no more events in memory: the next flush reads them from disk."""
+        self._is_spilling = True
+        self._pending = []
+
+    def _turn(self) -> list[Path]:
+        self._in_segment = 0
+        return self._spool.turn()
 
     def drain(self, reading: Coroutine[Any, Any, None]) -> bool:
         """Read an abandoned answer to its end beside everything else; `False` when too many do."""
@@ -101,17 +146,41 @@ class Settler:
             SQLAlchemyError, OSError, TimeoutError: the database does not answer; nothing is lost.
         """
         async with self._writing:
-            segments = self._spool.turn()
-            count = len(self._pending)
-            while count:
-                batch = self._pending[: min(count, BATCH_EVENTS)]
-                settled = await _write(batch)
-                del self._pending[: len(batch)]
-                count -= len(batch)
-                self._note(batch, settled)
-                await _tell(batch)
-            for segment in segments:
-                segment.unlink(missing_ok=True)
+            segments, was_spilling = self._turn(), self._is_spilling
+            pending, self._pending = self._pending, []
+            unspooled, self._unspooled = self._unspooled, []
+            self._is_spilling = False
+            try:
+                await self._write_all(unspooled)
+                await self._write_all(pending)
+                for segment in segments:
+                    if was_spilling:
+                        await self._write_segment(segment)
+                    segment.unlink(missing_ok=True)
+                self._written.clear()
+            except BaseException:
+                self._unspooled = self._not_written(unspooled) + self._unspooled
+                self._pending = self._not_written(pending) + self._pending
+                if was_spilling or self._is_spilling:
+                    self._spill()
+                raise
+
+    async def _write_all(self, events: Sequence[Event]) -> None:
+        for start in range(0, len(events), BATCH_EVENTS):
+            batch = events[start : start + BATCH_EVENTS]
+            settled = await self._write(batch)
+            self._written.update(event.request_id for event in batch)
+            self._note(batch, settled)
+            await self._tell(batch)
+
+    async def _write_segment(self, segment: Path) -> None:
+        """Write what stood on disk alone."""
+        events = await asyncio.to_thread(spool.read, segment)
+        await self._write_all(self._not_written(events))
+        self._written.difference_update(event.request_id for event in events)
+
+    def _not_written(self, events: Sequence[Event]) -> list[Event]:
+        return [event for event in events if event.request_id not in self._written]
 
     async def _run(self) -> None:
         """Take over what dead processes left, then write batches for ever; a failure only waits."""
@@ -138,37 +207,45 @@ class Settler:
             for segment in segments:
                 events = await asyncio.to_thread(spool.read, segment)
                 for start in range(0, len(events), BATCH_EVENTS):
-                    await _write(events[start : start + BATCH_EVENTS])
-                await _tell(events)
+                    settled = await self._write(events[start : start + BATCH_EVENTS])
+                    self._meters.written([], settled.totals)
+                await self._tell(events)
                 segment.unlink()
                 logger.info("%d events of an earlier process were written.", len(events))
 
     def _note(self, batch: Sequence[Event], settled: Settled) -> None:
         for total in settled.totals:
             self._directory.note_total(total.customer_id, total.period_start, total.tokens_used)
-        for event in batch:
-            key = (event.customer_id, event.period_start)
-            self._unwritten[key] -= event.total_tokens
-            if self._unwritten[key] <= 0:
-                del self._unwritten[key]
+        self._meters.written(batch, settled.totals)
 
+    async def _tell(self, events: Sequence[Event]) -> None:
+        """Tell pages and boxes; it may fail, the count is safe."""
+        await redis.announce_change(*{event.customer_id for event in events})
+        newest: dict[UUID, int | None] = {}
+        for event in events:
+            if event.outcome == COMPLETE:
+                known = newest.get(event.box_id) or 0
+                newest[event.box_id] = max(known, event.generation or 0) or None
+        try:
+            await self._note_answers(newest)
+        except (SQLAlchemyError, OSError):
+            logger.exception("Model calls could not be noted at their boxes.")
 
-async def _write(events: Sequence[Event]) -> Settled:
-    async with asyncio.timeout(FLUSH_SECONDS), session_scope() as session:
-        return await metering.settle(session, events)
-
-
-async def _tell(events: Sequence[Event]) -> None:
-    """Tell pages and boxes; it may fail, the count is safe."""
-    await redis.announce_change(*{event.customer_id for event in events})
-    answered = sorted(
-        ((event.box_id, event.generation) for event in events if event.outcome == COMPLETE),
-        key=lambda answer: (answer[0], answer[1] or 0),
-    )
-    newest = dict(answered)
-    try:
+    async def _note_answers(self, newest: dict[UUID, int | None]) -> None:
+        """Note which boxes have had an answer, each at once when its generation is new."""
+        now = time.monotonic()
+        due = {
+            box_id: generation
+            for box_id, generation in newest.items()
+            if box_id not in self._noted
+            or self._noted[box_id][0] != generation
+            or now - self._noted[box_id][1] > NOTED_SECONDS
+        }
+        if not due:
+            return
         async with session_scope() as session:
-            for box_id, generation in newest.items():
+            for box_id, generation in sorted(due.items()):
                 await boxes.record_model_call(session, box_id, generation=generation)
-    except (SQLAlchemyError, OSError):
-        logger.exception("Model calls could not be noted at their boxes.")
+        if len(self._noted) > MOST_NOTED:
+            self._noted.clear()
+        self._noted |= {box_id: (generation, now) for box_id, generation in due.items()}

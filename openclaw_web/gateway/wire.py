@@ -1,6 +1,8 @@
 """The two APIs on the wire: what a request has rewritten, and where an answer says what it used."""
 
+import json
 import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import msgspec
@@ -8,7 +10,6 @@ import msgspec
 from openclaw_web.gateway.errors import BadRequestError, Form
 
 PROVIDER_PREFIX = "kimi-coding/"
-ALIAS = "k2p5"
 MAX_MODEL_CHARACTERS = 100
 
 CHARACTERS_PER_TOKEN = 4
@@ -17,12 +18,15 @@ FRAME_BYTES = 180  # what a streamed token is wrapped in, about
 
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]*")
 _MODEL_KEY = b'"model"'
+_MODEL_FIRST = re.compile(rb'\s*\{\s*(?P<field>"model"\s*:\s*"(?P<name>[^"\\]*)")')
 _MODEL_FIELD = re.compile(rb'"model"\s*:\s*"[^"\\]*"')
 _ESCAPED_LETTER = b"\\u006"  # a key may be spelled with these: "\u006dodel" is "model" too
 _USAGE_ASKED = b'"stream_options":{"include_usage":true},'
 _EVENT_END = re.compile(rb"\r?\n\r?\n")
 _FINISHED = re.compile(rb"^(?:data: ?\[DONE\]|event: ?message_stop)", re.MULTILINE)
 _FAILED = re.compile(rb"^(?:data: ?\{\"error\"|event: ?error)", re.MULTILINE)
+# What to look for before one of these is tried: searching for bytes costs next to nothing.
+_DONE, _STOP, _ERROR = b"[DONE]", b"message_stop", b"error"
 _USAGE = b'"usage"'
 
 
@@ -79,11 +83,11 @@ class _Asked(msgspec.Struct):
 
 _PART = msgspec.json.Decoder(_Part)
 _ASKED = msgspec.json.Decoder(_Asked)
-_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_VALUES = json.JSONDecoder()
+_SPACE = re.compile(r"[ \t\r\n]*")
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(msgspec.Struct):
     """What was asked. `body` goes upstream; `asked_model` is the name without its provider."""
 
     form: Form
@@ -95,7 +99,7 @@ class Request:
     max_tokens: int | None
 
 
-@dataclass
+@dataclass(slots=True)
 class Usage:
     """Tokens as the provider counts them; `None` until it said so. Set, never added up."""
 
@@ -106,22 +110,21 @@ class Usage:
     provider_id: str | None = None
 
 
-def read_request(body: bytes, form: Form, *, current_model: str) -> Request:
+def read_request(body: bytes, form: Form, model_for: Callable[[str], str]) -> Request:
     """Read the few fields that concern us; messages are never decoded.
+
+    `model_for` returns what the provider calls a model.
 
     Raises:
         BadRequestError: the body is no JSON object, or has no model.
     """
-    try:
-        asked = _ASKED.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadRequestError("The body is not a JSON object of this API.") from error
+    asked = _asked(body)
     if asked.model is None:
         raise BadRequestError("The field `model` is missing.")
     name = asked.model.removeprefix(PROVIDER_PREFIX)
     if len(name) > MAX_MODEL_CHARACTERS or not _MODEL.fullmatch(name):
         raise BadRequestError("The field `model` is not a model's name.")
-    model = current_model if name == ALIAS else name
+    model = model_for(name)
     is_stream = asked.stream is True
     wants_usage = asked.stream_options is not None and asked.stream_options.include_usage is True
     asks_for_usage = is_stream and form is Form.OPENAI and not wants_usage
@@ -138,29 +141,76 @@ def read_request(body: bytes, form: Form, *, current_model: str) -> Request:
     )
 
 
+def _asked(body: bytes) -> _Asked:
+    try:
+        return _ASKED.decode(body)
+    except msgspec.DecodeError:
+        pass
+    # Half of a surrogate pair, which text that was cut off can end in, is JSON all the same.
+    try:
+        return msgspec.convert(json.loads(body, parse_constant=_refuse_constant), _Asked)
+    except (ValueError, RecursionError) as error:
+        raise BadRequestError("The body is not a JSON object of this API.") from error
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON.")
+
+
 def _rewritten(body: bytes, asked: _Asked, model: str, *, asks_for_usage: bool) -> bytes:
     """Return the body with the upstream's model name, and with the usage asked for.
 
-    All other bytes stay as they are when there is one place where a model can be named. Where the
-    name stands twice the top level is written anew, so that no reader can take the other one.
+    All other bytes stay as they are, but in two cases: the model is named twice, and no two readers
+    may take different ones; or there are stream options, in which the usage is asked for.
     """
-    at = body.find(_MODEL_KEY)
-    can_splice = (
-        body.find(_MODEL_KEY, at + 1) < 0
-        and _ESCAPED_LETTER not in body
-        and (asked.stream_options is None or not asks_for_usage)
-    )
-    found = _MODEL_FIELD.match(body, at) if can_splice else None
-    if found is None:
+    can_splice = asked.stream_options is None or not asks_for_usage
+    start, end = _model_span(body, asked) if can_splice else (0, 0)
+    if not end:
         return _written_anew(body, model, asks_for_usage=asks_for_usage)
     if not asks_for_usage and asked.model == model:
         return body
     options = _USAGE_ASKED if asks_for_usage else b""
-    return b'%b%b"model":"%b"%b' % (body[:at], options, model.encode(), body[found.end() :])
+    return b'%b%b"model":"%b"%b' % (body[:start], options, model.encode(), body[end:])
+
+
+def _model_span(body: bytes, asked: _Asked) -> tuple[int, int]:
+    """Return where the model's key starts and its value ends, or zeros when it stands there twice.
+
+    What stands first, and is what the decoder took, which takes the last, is what all readers take.
+    """
+    found = _MODEL_FIRST.match(body)
+    if found is not None and found["name"] == (asked.model or "").encode():
+        return found.start("field"), found.end()
+    at = body.find(_MODEL_KEY)
+    if body.find(_MODEL_KEY, at + 1) < 0 and _ESCAPED_LETTER not in body:
+        found = _MODEL_FIELD.match(body, at)
+        return found.span() if found is not None else (0, 0)
+    spans = [span for name, span in _members(body) if name == "model"]
+    return spans[0] if len(spans) == 1 else (0, 0)
+
+
+def _members(body: bytes) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Yield the names of an object's members, and where each stands; the body is known to be JSON.
+
+    Read as Latin-1, in which a character is a byte; all that JSON itself is made of is ASCII.
+    """
+    text = body.decode("latin-1")
+    at = _after_space(text, text.index("{") + 1)
+    while text[at] == '"':
+        name, end = _VALUES.raw_decode(text, at)
+        _, end = _VALUES.raw_decode(text, _after_space(text, text.index(":", end) + 1))
+        yield name, (at, end)
+        end = _after_space(text, end)
+        at = _after_space(text, end + 1) if text[end] == "," else end
+
+
+def _after_space(text: str, at: int) -> int:
+    found = _SPACE.match(text, at)
+    return at if found is None else found.end()
 
 
 def _written_anew(body: bytes, model: str, *, asks_for_usage: bool) -> bytes:
-    fields = _FIELDS.decode(body)
+    fields = dict(_pieces(body))
     fields["model"] = msgspec.Raw(msgspec.json.encode(model))
     if asks_for_usage:
         options = msgspec.json.decode(fields.get("stream_options", b"null"), type=dict | None)
@@ -169,19 +219,30 @@ def _written_anew(body: bytes, model: str, *, asks_for_usage: bool) -> bytes:
     return msgspec.json.encode(fields)
 
 
+def _pieces(body: bytes) -> Iterator[tuple[str, msgspec.Raw]]:
+    """Yield an object's members with the bytes of their values; the last of a name counts."""
+    for name, (start, end) in _members(body):
+        member = body[start:end]
+        _, key_end = _VALUES.raw_decode(member.decode("latin-1"))
+        yield name, msgspec.Raw(member[member.index(b":", key_end) + 1 :].strip())
+
+
 def read_usage(data: bytes, usage: Usage) -> _Part | None:
     """Take over what one body, chunk or event says about usage; anything else is left alone."""
     try:
         part = _PART.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-    message = part.message or _Message()
-    usage.provider_id = part.id or message.id or usage.provider_id
+    message = part.message
+    if part.id is not None:
+        usage.provider_id = part.id
+    elif message is not None and message.id is not None:
+        usage.provider_id = message.id
     # Kimi puts it into the last chunk's choice unless it was asked for at the top.
-    in_choice = part.choices[0].usage if part.choices else None
-    if (found := part.usage or in_choice) is not None:
+    found = part.usage or (part.choices[0].usage if part.choices else None)
+    if found is not None:
         _take_over(found, usage)
-    elif message.usage is not None:
+    elif message is not None and message.usage is not None:
         _take_over_prompt(message.usage, usage)  # its output is only what had been written then
     return part
 
@@ -227,10 +288,19 @@ class StreamReader:
         return max(self._events, text_bytes // CHARACTERS_PER_TOKEN)
 
     def _feed_events(self, data: bytes) -> bytes:
+        if _USAGE not in data and b"\r" not in data:  # nothing to leave out: all events at once
+            end = data.rfind(b"\n\n") + 2
+            if end < len(b"\n\n"):
+                self._rest = data
+                return b""
+            self._rest = data[end:]
+            whole = data[:end]
+            self._read_lines(whole)
+            return whole
         passed, start = [], 0
-        for end in _EVENT_END.finditer(data):
-            event = data[start : end.end()]
-            start = end.end()
+        for found in _EVENT_END.finditer(data):
+            event = data[start : found.end()]
+            start = found.end()
             if not self._is_usage_only(event):
                 passed.append(event)
         self._rest = data[start:]
@@ -242,8 +312,10 @@ class StreamReader:
 
     def _read_lines(self, lines: bytes) -> list[_Part]:
         self._events += lines.count(b"\ndata:") + lines.startswith(b"data:")
-        self.is_finished |= _FINISHED.search(lines) is not None
-        self.has_error |= _FAILED.search(lines) is not None
+        if _DONE in lines or _STOP in lines:
+            self.is_finished |= _FINISHED.search(lines) is not None
+        if _ERROR in lines:
+            self.has_error |= _FAILED.search(lines) is not None
         if _USAGE not in lines:
             return []
         found = [
@@ -256,10 +328,13 @@ class StreamReader:
 
 def _take_over(found: _Usage, usage: Usage) -> None:
     _take_over_prompt(found, usage)
-    completion = _first(found.completion_tokens, found.output_tokens)
-    usage.completion = usage.completion if completion is None else completion
-    reasoning = (found.completion_tokens_details or _Details()).reasoning_tokens
-    usage.reasoning = usage.reasoning if reasoning is None else reasoning
+    if found.completion_tokens is not None:
+        usage.completion = found.completion_tokens
+    elif found.output_tokens is not None:
+        usage.completion = found.output_tokens
+    details = found.completion_tokens_details
+    if details is not None and details.reasoning_tokens is not None:
+        usage.reasoning = details.reasoning_tokens
 
 
 def _take_over_prompt(found: _Usage, usage: Usage) -> None:
@@ -272,10 +347,10 @@ def _take_over_prompt(found: _Usage, usage: Usage) -> None:
             + (found.cache_read_input_tokens or 0)
             + (found.cache_creation_input_tokens or 0)
         )
-    in_prompt = found.prompt_tokens_details or _Details()
-    cached = _first(in_prompt.cached_tokens, found.cached_tokens, found.cache_read_input_tokens)
-    usage.cached = usage.cached if cached is None else cached
-
-
-def _first(*values: int | None) -> int | None:
-    return next((value for value in values if value is not None), None)
+    details = found.prompt_tokens_details
+    if details is not None and details.cached_tokens is not None:
+        usage.cached = details.cached_tokens
+    elif found.cached_tokens is not None:
+        usage.cached = found.cached_tokens
+    elif found.cache_read_input_tokens is not None:
+        usage.cached = found.cache_read_input_tokens

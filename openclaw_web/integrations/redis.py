@@ -5,13 +5,15 @@ The live queue, the bells and the change announcements. Everything here may be l
 
 import asyncio
 import contextlib
+import hashlib
 import logging
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from functools import cache
 from typing import Any
 from uuid import UUID
 
 import redis.asyncio
-from redis.exceptions import RedisError
+from redis.exceptions import NoScriptError, RedisError
 
 from openclaw_web.core.errors import OpenClawError
 
@@ -19,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 BELL_LENGTH = 1_000  # a bell that nobody hears must not grow
 CHANGES = "changes"
+ACCESS = "access"
 SOCKET_TIMEOUT_SECONDS = 5.0
 BELL_SECONDS = 1.0  # everything that commits rings: a Redis that hangs must not hold it up
 
@@ -95,31 +98,88 @@ async def announce_change(*customer_ids: UUID) -> None:
 
     Pages reload it from the database.
     """
+    await _announce(CHANGES, customer_ids)
+
+
+async def announce_access(*customer_ids: UUID) -> None:
+    """Tell every proxy that tokens, settings or rights of these customers changed."""
+    await _announce(ACCESS, customer_ids)
+
+
+async def _announce(channel: str, customer_ids: tuple[UUID, ...]) -> None:
     try:
         async with (
             asyncio.timeout(BELL_SECONDS),
             client().pipeline(transaction=False) as pipeline,
         ):
             for customer_id in customer_ids:
-                pipeline.publish(CHANGES, str(customer_id))
+                pipeline.publish(channel, str(customer_id))
             await pipeline.execute()
     except (RedisError, TimeoutError):
         logger.warning("A change could not be announced; Redis does not answer.")
 
 
-async def changes() -> AsyncIterator[UUID | None]:
+def changes() -> AsyncIterator[UUID | None]:
     """Yield the id of each customer whose data changed, until Redis goes away (then RedisError).
 
     `None` comes first, once the subscription is in force: what was announced before it is lost.
     """
+    return _heard(CHANGES)
+
+
+def access_changes() -> AsyncIterator[UUID | None]:
+    """Yield the id of each customer whose rights changed; otherwise as `changes`."""
+    return _heard(ACCESS)
+
+
+async def _heard(channel: str) -> AsyncIterator[UUID | None]:
+    async for note in notes(channel):
+        if note is None:
+            yield None
+            continue
+        with contextlib.suppress(ValueError):
+            yield UUID(note)
+
+
+async def notes(channel: str) -> AsyncIterator[str | None]:
+    """Yield what is said on a channel, until Redis goes away (then RedisError).
+
+    `None` comes first, once the subscription is in force.
+    """
     async with client().pubsub() as subscription:
-        await subscription.subscribe(CHANGES)
+        await subscription.subscribe(channel)
         async for message in subscription.listen():
-            if message["type"] == "subscribe":
-                yield None
-                continue
-            with contextlib.suppress(ValueError):
-                yield UUID(message["data"])
+            yield None if message["type"] == "subscribe" else message["data"]
+
+
+async def run_script(
+    script: str, keys: Sequence[str], arguments: Sequence[bytes], *, timeout_seconds: float
+) -> str:
+    """Run a Lua script, which Redis keeps by its digest, and return its answer, a string.
+
+    Raises:
+        RedisError, OSError, TimeoutError: it did not answer in time; it may have run all the same.
+    """
+    given = [*keys, *arguments]
+    async with asyncio.timeout(timeout_seconds):
+        try:
+            return await _answer(client().evalsha(_digest(script), len(keys), *given))
+        except NoScriptError:
+            return await _answer(client().eval(script, len(keys), *given))
+
+
+async def hash_fields(keys: Sequence[str], name: str) -> list[str | None] | None:
+    """Return one field of each of these hashes; `None` when Redis does not answer."""
+    try:
+        async with (
+            asyncio.timeout(SOCKET_TIMEOUT_SECONDS),
+            client().pipeline(transaction=False) as pipeline,
+        ):
+            for key in keys:
+                pipeline.hget(key, name)
+            return await pipeline.execute()
+    except (RedisError, TimeoutError, OSError):
+        return None
 
 
 async def is_alive() -> bool:
@@ -133,6 +193,11 @@ async def is_alive() -> bool:
 async def _answer(reply: Awaitable[Any] | Any) -> Any:
     """Await a command's answer; the client's annotations also allow for its synchronous twin."""
     return await reply
+
+
+@cache
+def _digest(script: str) -> str:
+    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
 
 
 def _bell(name: str) -> str:

@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from openclaw_web.core import database
 from openclaw_web.core.errors import OpenClawError
 from openclaw_web.core.settings import Settings, problems
+from openclaw_web.gateway import upstreams
 from openclaw_web.integrations import redis
 from openclaw_web.local import control, places, ports
 from openclaw_web.local.screen import GREEN, RED, Screen
@@ -59,11 +60,11 @@ def findings(chosen: Settings) -> Iterator[Finding]:
     yield _server("Redis", chosen.redis_url, "REDIS_URL", _redis_answers)
     for title, name, address in (
         ("Stripe", "STRIPE_API_URL", chosen.stripe_api_url),
-        ("Model", "UPSTREAM_URL", chosen.upstream_url),
         ("Telegram", "TELEGRAM_API_URL", chosen.telegram_api_url),
         ("Mail", "SMTP_URL", chosen.smtp_url),
     ):
         yield _server(title, address, name, _connects)
+    yield from _models(chosen)
     yield _server("Kubernetes", _cluster_address(chosen.kubeconfig), "KUBECONFIG", _connects)
 
 
@@ -119,6 +120,18 @@ def _server(title: str, address: str, name: str, look: Callable[[str], None]) ->
         reason = str(error).splitlines()[0][:120]
         return Finding(title, f"{shown}: {reason}", f"start it (`make run`), or correct {name}")
     return Finding(title, f"{shown} answers")
+
+
+def _models(chosen: Settings) -> Iterator[Finding]:
+    name = "UPSTREAMS_FILE" if chosen.upstreams_file else "UPSTREAM_URL"
+    try:
+        found = upstreams.load(chosen)
+    except OpenClawError as error:
+        yield Finding("Model", "cannot be asked", str(error))
+        return
+    for one in found:
+        title = "Model" if len(found) == 1 else f"Model {one.name}"[: TITLE_WIDTH - 1]
+        yield _server(title, one.openai_url or one.anthropic_url, name, _connects)
 
 
 def _connects(address: str) -> None:

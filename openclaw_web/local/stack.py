@@ -24,7 +24,7 @@ REPLACED_BY: Mapping[str, tuple[str, ...]] = {
     "valkey": ("REDIS_URL",),
     "kubernetes": ("KUBECONFIG",),
     "stripe": ("STRIPE_SECRET_KEY",),
-    "kimi": ("KIMI_API_KEY", "UPSTREAM_URL"),
+    "kimi": ("KIMI_API_KEY", "UPSTREAM_URL", "UPSTREAMS_FILE"),
     "telegram": ("TELEGRAM_API_URL",),
     "mail": ("SMTP_URL",),
 }

@@ -15,6 +15,9 @@ from openclaw_web.integrations import payments
 from openclaw_web.integrations.redis import close_redis, open_redis
 from openclaw_web.local import keys
 from openclaw_web.metering import service as metering
+from openclaw_web.metering.models import TokenKind
+
+OPERATORS_LABEL = "Made by our support"  # the customer sees it among their keys, and may revoke it
 
 
 async def create_admin(chosen: Settings, email: str) -> str:
@@ -25,8 +28,10 @@ async def create_admin(chosen: Settings, email: str) -> str:
     return password
 
 
-async def issue_token(chosen: Settings, email: str, *, is_unthrottled: bool) -> str:
-    """Make a proxy token for a customer's box and return it in clear.
+async def issue_token(
+    chosen: Settings, email: str, *, kind: str = TokenKind.BOX, is_unthrottled: bool = False
+) -> str:
+    """Make a proxy token for a customer's box and return it in clear; it is written down.
 
     Raises:
         NotFoundError: nobody has this address, or the customer has no box.
@@ -39,7 +44,21 @@ async def issue_token(chosen: Settings, email: str, *, is_unthrottled: bool) -> 
         if box is None:
             raise NotFoundError(f"{email} has no box yet.")
         issued = await metering.issue_token(
-            session, customer_id=customer.id, box_id=box.id, is_unthrottled=is_unthrottled
+            session,
+            customer_id=customer.id,
+            box_id=box.id,
+            kind=TokenKind(kind),
+            is_unthrottled=is_unthrottled,
+            label=OPERATORS_LABEL if kind == TokenKind.API else None,
+        )
+        await accounts.audit(
+            session,
+            action="token.issued",
+            actor_type="operator",
+            user_id=customer.id,
+            resource_type="proxy_token",
+            resource_id=str(issued.token_id),
+            diff={"kind": str(kind), "is_unthrottled": is_unthrottled},
         )
     return issued.clear
 

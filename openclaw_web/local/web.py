@@ -7,9 +7,10 @@ import uvicorn
 
 from openclaw_web.core.logs import configure_logs
 from openclaw_web.core.settings import Settings, require
+from openclaw_web.gateway import upstreams
 from openclaw_web.local.frontend import reflex_environment
 
-APP = "openclaw_web.openclaw_web:app"
+APP = "openclaw_web.openclaw_web:serve"
 GRACE_SECONDS = 3  # after it, streams that still run are cut: a stop must not hang on them
 WEB_FOLDER = "REFLEX_WEB_WORKDIR"
 
@@ -22,6 +23,7 @@ def serve(chosen: Settings) -> None:
     """
     configure_logs(chosen.log_level)
     require(chosen)
+    upstreams.load(chosen)
     folder = Path(os.environ.get(WEB_FOLDER) or chosen.home / "web")
     os.environ.update(reflex_environment(folder))
     # Reflex's own "internal" variables (hence the underscores): serve what is built, build nothing.
@@ -33,7 +35,7 @@ def serve(chosen: Settings) -> None:
         host=chosen.host,
         port=chosen.port,
         ws="wsproto",
-        forwarded_allow_ips=chosen.trusted_proxies,
+        proxy_headers=False,  # the app does it, for pages alone
         server_header=False,
         access_log=False,
         log_config=None,

@@ -46,6 +46,7 @@ class ProxyToken(SQLModel, table=True):
     expires_at: datetime | None = Field(default=None, sa_column=columns.timestamp())
     last_used_at: datetime | None = Field(default=None, sa_column=columns.timestamp())
     last4: str | None = Field(default=None, sa_column=columns.text())
+    label: str | None = Field(default=None, sa_column=columns.text())
     kind: str = Field(default=TokenKind.BOX, sa_column=columns.text(default="box"))
     is_unthrottled: bool = Field(default=False, sa_column=columns.flag())
 
@@ -148,6 +149,8 @@ class UsageEventMeta(SQLModel, table=True):
     estimated: bool = Field(default=False, sa_column=columns.flag())
     outcome: str = Field(default="complete", sa_column=columns.text(default="complete"))
     upstream: str | None = Field(default=None, sa_column=columns.text())
+    # Counted in a period that does not hold its time: that period's end was moved meanwhile.
+    late: bool = Field(default=False, sa_column=columns.flag())
 
 
 class UsageDaily(SQLModel, table=True):
@@ -175,10 +178,25 @@ class UsageDaily(SQLModel, table=True):
     completion_tokens: int = Field(default=0, sa_column=columns.whole(big=True, default=0))
 
 
+class Resolution(StrEnum):
+    """What became of a refused event."""
+
+    WRITTEN = "written"
+    SET_ASIDE = "set_aside"
+
+
 class UsageReject(SQLModel, table=True):
-    """An event that the ledger refused, kept until somebody looked at it."""
+    """An event that the ledger refused, kept for ever, open until it is written or set aside."""
 
     __tablename__ = "usage_rejects"
+    __table_args__ = (
+        sa.CheckConstraint(
+            "resolution IN ('written', 'set_aside')", name="usage_rejects_resolution_check"
+        ),
+        sa.Index(
+            "usage_rejects_open", "created_at", postgresql_where=sa.text("resolved_at IS NULL")
+        ),
+    )
 
     id: UUID = Field(default_factory=uuid4, sa_column=columns.uuid_key())
     request_id: str | None = Field(default=None, sa_column=columns.text(unique=True))
@@ -186,3 +204,35 @@ class UsageReject(SQLModel, table=True):
     error: str = Field(sa_column=columns.text(nullable=False))
     created_at: datetime | None = Field(default=None, sa_column=columns.timestamp(default_now=True))
     resolved_at: datetime | None = Field(default=None, sa_column=columns.timestamp())
+    attempt: int = Field(default=0, sa_column=columns.whole(default=0))
+    tried_at: datetime | None = Field(default=None, sa_column=columns.timestamp())
+    resolution: str | None = Field(default=None, sa_column=columns.text())
+    resolved_by: str | None = Field(default=None, sa_column=columns.text())
+    note: str | None = Field(default=None, sa_column=columns.text())
+
+
+class UsageCheck(SQLModel, table=True):
+    """What the newest check of a period found, and what it need not add up again.
+
+    `settled_tokens` is the ledger's sum of this period before the day `settled_before`;
+    `settled_day_tokens` is the sum of the customer's daily rows from the period's first day until
+    then. Times are business time.
+    """
+
+    __tablename__ = "usage_checks"
+
+    customer_id: UUID = Field(
+        sa_column=sa.Column(sa.Uuid(), sa.ForeignKey("customers.id"), primary_key=True)
+    )
+    period_start: datetime = Field(
+        sa_column=sa.Column(sa.TIMESTAMP(timezone=True), primary_key=True)
+    )
+    checked_at: datetime = Field(sa_column=columns.timestamp(nullable=False))
+    full_at: datetime = Field(sa_column=columns.timestamp(nullable=False))
+    agrees: bool = Field(sa_column=sa.Column(sa.Boolean(), nullable=False))
+    month_tokens: int = Field(sa_column=columns.whole(big=True))
+    settled_before: date = Field(sa_column=sa.Column(sa.Date(), nullable=False))
+    settled_tokens: int = Field(sa_column=columns.whole(big=True))
+    settled_day_tokens: int = Field(sa_column=columns.whole(big=True))
+    repairs: int = Field(default=0, sa_column=columns.whole(default=0))
+    repaired_at: datetime | None = Field(default=None, sa_column=columns.timestamp())

@@ -1,7 +1,7 @@
 """Periods: when one starts and ends, and what it starts from."""
 
 import calendar
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -16,6 +16,7 @@ from openclaw_web.metering.models import UsageEvent, UsageEventMeta, UsageMonthl
 
 PROVISIONAL_SHARE = 4  # an unpaid period has a quarter of its limit
 MONTHS = 12
+CLOCKS_APART = timedelta(days=1)  # only to find the events by their time; far more than it takes
 
 _CUSTOMER_LOCK = sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))")
 
@@ -49,12 +50,15 @@ async def open_period(
     tokens_limit: int,
     is_provisional: bool,
 ) -> UsageMonthly:
-    """Open a period, or complete the provisional row that the proxy opened on its own."""
+    """Open a period, or complete the provisional row that the proxy opened on its own.
+
+    When a later one has begun already within it, that one stays what counts now, and is completed.
+    """
     if period_end <= period_start:
         raise PeriodError("The period ends before it starts.")
-    connection = await session.connection()
-    await connection.execute(_CUSTOMER_LOCK, {"name": f"period:{customer_id}"})
+    await take_turn(session, customer_id)
     await _close_earlier(session, customer_id, period_start)
+    period_start = await _begun_meanwhile(session, customer_id, period_start, period_end)
     row = insert(UsageMonthly).values(
         id=uuid4(),
         customer_id=customer_id,
@@ -91,17 +95,74 @@ def _completed(excluded: Any) -> dict[str, Any]:
     }
 
 
+async def take_turn(session: AsyncSession, customer_id: UUID) -> None:
+    """Change a customer's periods one at a time; held until the transaction ends."""
+    connection = await session.connection()
+    await connection.execute(_CUSTOMER_LOCK, {"name": f"period:{customer_id}"})
+
+
 async def _close_earlier(session: AsyncSession, customer_id: UUID, start: datetime) -> None:
-    """End the period that runs into the new one: periods of a customer never overlap."""
+    """End the period that runs into the new one: periods of a customer never overlap.
+
+    Its events keep their period, which was fixed when they were admitted; those that now lie
+    behind its end are marked late, and its total is taken from the ledger once more.
+    """
+    runs_into = (
+        col(UsageMonthly.customer_id) == customer_id,
+        col(UsageMonthly.period_start) < start,
+        col(UsageMonthly.period_end) > start,
+    )
+    # Locked by a statement of its own: what a proxy writes until then is in the sum below.
+    found = await session.exec(
+        select(UsageMonthly.period_start)
+        .where(*runs_into)
+        .order_by(col(UsageMonthly.period_start))
+        .with_for_update()
+    )
+    for earlier in found.all():
+        await session.exec(
+            sa.update(UsageMonthly)
+            .where(*runs_into, col(UsageMonthly.period_start) == earlier)
+            .values(period_end=start, tokens_used=_ledger_sum(customer_id, earlier))
+        )
+        await _mark_late(session, customer_id, earlier, start)
+
+
+async def _mark_late(
+    session: AsyncSession, customer_id: UUID, period_start: datetime, period_end: datetime
+) -> None:
+    later = sa.select(col(UsageEvent.id)).where(
+        col(UsageEvent.customer_id) == customer_id, col(UsageEvent.timestamp) >= period_end
+    )
     await session.exec(
-        sa.update(UsageMonthly)
+        sa.update(UsageEventMeta)
+        .where(
+            col(UsageEventMeta.event_id).in_(later),
+            col(UsageEventMeta.period_start) == period_start,
+        )
+        .values(late=True)
+        .execution_options(synchronize_session=False)
+    )
+
+
+async def _begun_meanwhile(
+    session: AsyncSession, customer_id: UUID, start: datetime, end: datetime
+) -> datetime:
+    """Return the start of a period that begins within the new one, or the new one's own.
+
+    Stripe may name a start that lies a little before the one from which the proxy counted on.
+    """
+    found = await session.exec(
+        select(UsageMonthly.period_start)
         .where(
             col(UsageMonthly.customer_id) == customer_id,
-            col(UsageMonthly.period_start) < start,
-            col(UsageMonthly.period_end) > start,
+            col(UsageMonthly.period_start) >= start,
+            col(UsageMonthly.period_start) < end,
         )
-        .values(period_end=start)
+        .order_by(col(UsageMonthly.period_start))
     )
+    begun = found.all()
+    return start if not begun or begun[0] == start else begun[-1].astimezone(UTC)
 
 
 def _ledger_sum(customer_id: UUID, start: datetime) -> sa.ScalarSelect[int]:
@@ -113,7 +174,7 @@ def _ledger_sum(customer_id: UUID, start: datetime) -> sa.ScalarSelect[int]:
         .where(
             col(UsageEvent.customer_id) == customer_id,
             col(UsageEventMeta.period_start) == start,
-            col(UsageEvent.timestamp) >= start,
+            col(UsageEvent.timestamp) >= start - CLOCKS_APART,
         )
         .scalar_subquery()
     )

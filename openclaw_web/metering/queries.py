@@ -3,15 +3,18 @@
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from openclaw_web.core.clock import business_now
+from openclaw_web.core.clock import REAL_NOW, business_now
+from openclaw_web.core.errors import NotFoundError
 from openclaw_web.metering.models import (
     ProxyToken,
+    TokenKind,
     UsageDaily,
     UsageEvent,
     UsageEventMeta,
@@ -69,6 +72,18 @@ class EventView:
     outcome: str
 
 
+@dataclass(frozen=True)
+class ApiKeyView:
+    """A live key of a customer's own programs. It ends at `expires_at` once it was replaced."""
+
+    id: UUID
+    label: str
+    last4: str
+    created_at: datetime
+    last_used_at: datetime | None
+    expires_at: datetime | None
+
+
 async def find_period(
     session: AsyncSession, customer_id: UUID, now: datetime
 ) -> UsageMonthly | None:
@@ -85,6 +100,17 @@ async def find_period(
         .execution_options(populate_existing=True)
     )
     return rows.one_or_none()
+
+
+async def tokens_used(session: AsyncSession, customer_id: UUID, period_start: datetime) -> int:
+    """Return the total of a period, 0 when there is none."""
+    rows = await session.exec(
+        select(UsageMonthly.tokens_used).where(
+            col(UsageMonthly.customer_id) == customer_id,
+            col(UsageMonthly.period_start) == period_start,
+        )
+    )
+    return rows.one_or_none() or 0
 
 
 async def current_usage(session: AsyncSession, customer_id: UUID) -> CurrentUsage | None:
@@ -126,17 +152,67 @@ async def daily_usage(session: AsyncSession, customer_id: UUID, *, days: int) ->
 async def recent_events(
     session: AsyncSession, customer_id: UUID, *, limit: int, before_id: int | None = None
 ) -> list[EventView]:
-    """Return the newest requests first; `before_id` is the last id of the page before."""
+    """Return the newest requests first; `before_id` is the last id of the page before.
+
+    Ordered by time, because (customer_id, timestamp) is indexed: by id alone, PostgreSQL would read
+    everybody's events until it has found enough of this customer's.
+    """
+    moment, number = col(UsageEvent.timestamp), col(UsageEvent.id)
+    statement = _events(customer_id).order_by(moment.desc(), number.desc()).limit(limit)
+    if before_id is not None:
+        last = (
+            select(UsageEvent.timestamp, UsageEvent.id)
+            .where(number == before_id, col(UsageEvent.customer_id) == customer_id)
+            .subquery()
+        )
+        statement = statement.join(last, sa.tuple_(moment, number) < sa.tuple_(*last.c))
+    return [_event_view(event, meta) for event, meta in await session.exec(statement)]
+
+
+async def events_between(
+    session: AsyncSession,
+    customer_id: UUID,
+    start: datetime,
+    end: datetime,
+    *,
+    limit: int,
+    after: EventView | None = None,
+    of_period: bool = False,
+) -> list[EventView]:
+    """Return the requests of a span, the oldest first; `after` is the last one of the page before.
+
+    Each page is found by its place in the index, so the last of many costs what the first does.
+    `of_period`: those that count in the period of this start, also if they came late.
+    """
+    moment, number = col(UsageEvent.timestamp), col(UsageEvent.id)
+    first = start
+    if of_period:
+        start, end = start - ONE_DAY, end + ONE_DAY
     statement = (
-        select(UsageEvent, UsageEventMeta)
-        .join(UsageEventMeta, col(UsageEventMeta.event_id) == col(UsageEvent.id), isouter=True)
-        .where(col(UsageEvent.customer_id) == customer_id)
-        .order_by(col(UsageEvent.id).desc())
+        _events(customer_id)
+        .where(moment >= start, moment < end)
+        .order_by(moment, number)
         .limit(limit)
     )
-    if before_id is not None:
-        statement = statement.where(col(UsageEvent.id) < before_id)
+    if of_period:
+        statement = statement.where(col(UsageEventMeta.period_start) == first)
+    if after is not None:
+        statement = statement.where(sa.tuple_(moment, number) > (after.timestamp, after.id))
     return [_event_view(event, meta) for event, meta in await session.exec(statement)]
+
+
+async def newest_period(
+    session: AsyncSession, customer_id: UUID, now: datetime
+) -> UsageMonthly | None:
+    """Return the period that runs now, or the last one that did."""
+    rows = await session.exec(
+        select(UsageMonthly)
+        .where(col(UsageMonthly.customer_id) == customer_id, col(UsageMonthly.period_start) <= now)
+        .order_by(col(UsageMonthly.period_start).desc())
+        .limit(1)
+        .execution_options(populate_existing=True)
+    )
+    return rows.one_or_none()
 
 
 async def usage_sums(
@@ -182,6 +258,54 @@ async def any_customers_token(session: AsyncSession, token_hmac: bytes) -> Proxy
         .execution_options(populate_existing=True)
     )
     return rows.one_or_none()
+
+
+async def api_keys_of_customer(session: AsyncSession, customer_id: UUID) -> list[ApiKeyView]:
+    """Return the customer's live keys, the newest first; a box's own tokens are not among them."""
+    rows = await session.exec(
+        select(ProxyToken)
+        .where(
+            col(ProxyToken.customer_id) == customer_id,
+            col(ProxyToken.kind) == TokenKind.API,
+            col(ProxyToken.revoked_at).is_(None),
+            sa.or_(col(ProxyToken.expires_at).is_(None), col(ProxyToken.expires_at) > REAL_NOW),
+        )
+        .order_by(col(ProxyToken.created_at).desc(), col(ProxyToken.id))
+        .execution_options(populate_existing=True)
+    )
+    return [_api_key(row) for row in rows]
+
+
+async def get_api_key(session: AsyncSession, customer_id: UUID, token_id: UUID) -> ApiKeyView:
+    """Return one of the customer's live keys.
+
+    Raises:
+        NotFoundError: the customer has no such live key.
+    """
+    keys = await api_keys_of_customer(session, customer_id)
+    found = next((key for key in keys if key.id == token_id), None)
+    if found is None:
+        raise NotFoundError("There is no such key any more.")
+    return found
+
+
+def _events(customer_id: UUID) -> Any:
+    return (
+        select(UsageEvent, UsageEventMeta)
+        .join(UsageEventMeta, col(UsageEventMeta.event_id) == col(UsageEvent.id), isouter=True)
+        .where(col(UsageEvent.customer_id) == customer_id)
+    )
+
+
+def _api_key(row: ProxyToken) -> ApiKeyView:
+    return ApiKeyView(
+        id=row.id,
+        label=row.label or "",
+        last4=row.last4 or "",
+        created_at=row.created_at or UNKNOWN,
+        last_used_at=row.last_used_at,
+        expires_at=row.expires_at,
+    )
 
 
 def _event_view(event: UsageEvent, meta: UsageEventMeta | None) -> EventView:

@@ -4,9 +4,16 @@ Each process has a folder of its own, locked as long as it lives. Events go into
 a flush starts the next one, and a segment is deleted once its events are in the database. A folder
 that nobody locks belongs to a dead process: its segments are read again, and the ledger knows which
 events it has.
+
+A line that cannot be read is kept below `.torn`, for a person. When the disk is full, an event is
+in memory only: `append` raises, the proxy goes on, and the log says what a crash would lose.
+
+Lines are JSON objects with the fields of `Event`. A release may add a field that has a default, and
+must go on reading what the one before wrote: a roll-out replays the old process's segments.
 """
 
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -17,12 +24,14 @@ from uuid import uuid4
 
 import msgspec
 
+from openclaw_web.core.clock import real_now
 from openclaw_web.metering.ledger import Event
 
 logger = logging.getLogger(__name__)
 
 LOCK = "lock"
-SEGMENT = "{:08d}.jsonl"
+TORN = ".torn"
+SEGMENT = "{number:08d}-{begun:.0f}.jsonl"  # so its age is known, however often it is written
 PRIVATE_FOLDER = 0o700
 PRIVATE_FILE = 0o600
 
@@ -42,6 +51,7 @@ class Spool:
         self._folder = unlocked.rename(root / name)
         self._number = 0
         self._segment: int | None = None
+        self._is_torn = False
 
     def append(self, event: Event) -> None:
         """Write one line.
@@ -54,13 +64,19 @@ class Spool:
             self._segment = os.open(
                 self._path(self._number), os.O_WRONLY | os.O_CREAT | os.O_APPEND, PRIVATE_FILE
             )
-        os.write(self._segment, _ENCODER.encode(event) + b"\n")
+        line = _ENCODER.encode(event) + b"\n"
+        if self._is_torn:  # half a line stands there: the next one starts on its own
+            line = b"\n" + line
+        written = os.write(self._segment, line)
+        self._is_torn = written != len(line)
+        if self._is_torn:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._folder))
 
     def turn(self) -> list[Path]:
         """Close the newest segment and return all; delete them once their events are safe."""
         if self._segment is not None:
             os.close(self._segment)
-            self._segment = None
+            self._segment, self._is_torn = None, False
         return _segments(self._folder)
 
     def close(self) -> None:
@@ -72,7 +88,7 @@ class Spool:
             os.close(self._lock)
 
     def _path(self, number: int) -> Path:
-        return self._folder / SEGMENT.format(number)
+        return self._folder / SEGMENT.format(number=number, begun=real_now().timestamp())
 
 
 @contextlib.contextmanager
@@ -89,20 +105,55 @@ def leftovers(root: Path) -> Generator[list[Path]]:
 
 
 def read(segment: Path) -> list[Event]:
-    """Return the events of a segment; a line that was torn by a crash is reported and left out."""
-    events = []
-    for line in segment.read_bytes().splitlines():
+    """Return the events of a segment; lines that a crash has torn are kept aside and left out."""
+    events, torn = [], []
+    for line in segment.read_bytes().split(b"\n"):
         try:
-            events.append(_DECODER.decode(line))
-        except msgspec.DecodeError:
-            logger.exception("A spool line in %s cannot be read.", segment)
+            if line:
+                events.append(_DECODER.decode(line))
+        except msgspec.DecodeError as error:
+            logger.error("A spool line in %s cannot be read: %s", segment, error)  # noqa: TRY400 - its traceback says nothing more
+            torn.append(line)
+    if torn:
+        _keep(segment, torn)
     return events
+
+
+def torn_files(root: Path) -> list[Path]:
+    """Return the files of lines that could not be read; delete one to say that it was looked at."""
+    return sorted((root / TORN).glob("*.torn"))
+
+
+def oldest_seconds(root: Path) -> float:
+    """Return for how long the oldest event in any process's folder has waited; 0 without one."""
+    begun = [_begun(segment) for folder in _folders(root) for segment in _segments(folder)]
+    return max(0.0, real_now().timestamp() - min(begun)) if begun else 0.0
+
+
+def _begun(segment: Path) -> float:
+    """Return when a segment was begun, in seconds of real time."""
+    _, _, seconds = segment.stem.partition("-")
+    try:
+        return float(seconds or segment.stat().st_mtime)
+    except (FileNotFoundError, ValueError):  # just written and deleted, or not of our making
+        return real_now().timestamp()
+
+
+def _keep(segment: Path, lines: list[bytes]) -> None:
+    """Write torn lines beside the folders, under a name that a second reading writes again."""
+    aside = segment.parent.parent / TORN
+    aside.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
+    kept = aside / f"{segment.parent.name}-{segment.stem}.torn"
+    kept.write_bytes(b"\n".join(lines) + b"\n")
+    kept.chmod(PRIVATE_FILE)
 
 
 def _folders(root: Path) -> list[Path]:
     if not root.is_dir():
         return []
-    return sorted(path for path in root.iterdir() if not path.name.startswith("."))
+    return sorted(
+        path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")
+    )
 
 
 def _segments(folder: Path) -> list[Path]:
@@ -113,7 +164,7 @@ def _lock(folder: Path) -> int | None:
     """Return the descriptor that holds the folder, or `None` while its owner lives."""
     try:
         descriptor = os.open(folder / LOCK, os.O_WRONLY | os.O_CREAT, PRIVATE_FILE)
-    except FileNotFoundError:
+    except FileNotFoundError:  # another heir has just tidied it away
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -23,8 +23,12 @@ class Place:
 CUSTOMER_PLACES = (
     Place("Home", "/home", "house"),
     Place("Usage", "/usage", "chart-column"),
+    Place("API access", "/api-access", "key-round"),
 )
-ADMIN_PLACES = (Place("Overview", "/admin", "activity"),)
+ADMIN_PLACES = (
+    Place("Overview", "/admin", "activity"),
+    Place("Meters", "/admin/usage", "gauge"),
+)
 
 
 def public_shell(

@@ -122,6 +122,7 @@ async def _turn(customer_id: UUID, *, owner: str, served: int) -> bool:
         await _write(session, customer_id, found, now)
         await jobs.resolve_alert(session, code=FAILED_ALERT, subject=str(customer_id))
         after_commit(session, partial(redis.announce_change, customer_id))
+        after_commit(session, partial(redis.announce_access, customer_id))
         return await leases.finish(session, customer_id, owner=owner, served=served, now=now)
 
 

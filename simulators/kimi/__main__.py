@@ -4,6 +4,7 @@ from pathlib import Path
 
 from simulators import options, parser, read_secret, serve
 from simulators.kimi.app import CONTENT_TYPES, VENDOR_PATHS, build
+from simulators.kimi.connections import Connection
 
 
 def main() -> None:
@@ -14,7 +15,13 @@ def main() -> None:
     arguments = arguments_parser.parse_args()
     chosen = options(arguments)
     app = build(chosen.state, read_secret(arguments.key_file))
-    serve(app, chosen, content_types=CONTENT_TYPES, vendor_paths=VENDOR_PATHS)
+    serve(
+        app,
+        chosen,
+        content_types=CONTENT_TYPES,
+        vendor_paths=VENDOR_PATHS,
+        connection=Connection,
+    )
 
 
 if __name__ == "__main__":

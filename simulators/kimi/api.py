@@ -15,16 +15,18 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
 from simulators.kimi import anthropic_form, openai_form
-from simulators.kimi.answers import Answer, Answers, Question, Reply, compose
-from simulators.kimi.errors import VendorError
-from simulators.kimi.reading import MODELS, Event
+from simulators.kimi.answers import Answer, Answers
+from simulators.kimi.errors import VendorError, no_such_path
+from simulators.kimi.events import Event
+from simulators.kimi.reading import MODELS
+from simulators.kimi.replies import Question, Reply, compose
 from simulators.kimi.store import Store
-from simulators.kimi.streaming import EventStream, Sent, WholeAnswer
+from simulators.kimi.streaming import EventStream, Sent, Silence, WholeAnswer
 
 OK = 200
 SERVER_ERROR = 500
-CONTEXT_WINDOW = 262_144
 MODEL_NAME_SHOWN = 80
+HEADERS_SHOWN = ("user-agent", "anthropic-version", "anthropic-beta", "accept-encoding")
 MODELS_CREATED = 1_790_000_000
 
 
@@ -35,9 +37,11 @@ class Form(Protocol):
 
     def error_body(self, error: VendorError) -> dict[str, Any]: ...
 
-    def whole(self, question: Question, reply: Reply, *, has_usage: bool) -> dict[str, Any]: ...
+    def error_event(self, error: VendorError) -> Event: ...
 
-    def chunks(self, question: Question, reply: Reply, *, has_usage: bool) -> Iterator[Event]: ...
+    def whole(self, question: Question, reply: Reply) -> dict[str, Any]: ...
+
+    def chunks(self, question: Question, reply: Reply) -> Iterator[Event]: ...
 
 
 @dataclass(kw_only=True)
@@ -52,6 +56,10 @@ class Exchange:
     is_stream: bool = False
     status: int = OK
     usage: dict[str, int] | None = None
+    fields: tuple[str, ...] = ()
+    tools: int = 0
+    images: int = 0
+    fault: str | None = None
 
 
 class ModelApi:
@@ -77,17 +85,17 @@ class ModelApi:
                 "object": "model",
                 "created": MODELS_CREATED,
                 "owned_by": "moonshot",
-                "context_length": CONTEXT_WINDOW,
+                "context_length": context_tokens,
+                "supports_image_in": True,
+                "supports_reasoning": True,
             }
-            for name in MODELS
+            for name, context_tokens in MODELS.items()
         ]
         return JSONResponse({"object": "list", "data": data})
 
     async def unknown(self, request: Request) -> Response:
-        error = VendorError(404)
-        is_anthropic = "/messages" in request.url.path
-        body = error.anthropic_body() if is_anthropic else error.openai_body()
-        return JSONResponse(body, status_code=error.status)
+        agent = request.headers.get("user-agent", "")
+        return JSONResponse(no_such_path(request.method, request.url.path, agent), status_code=404)
 
     async def _answer(self, request: Request, form: Form) -> Response:
         exchange = Exchange(form=form, request=request, started_at=time.monotonic())
@@ -97,11 +105,7 @@ class ModelApi:
         except VendorError as error:
             exchange.status = error.status
             answer = WholeAnswer(
-                error.status,
-                form.error_body(error),
-                headers=error.headers(),
-                is_cut=False,
-                sent=sent,
+                error.status, form.error_body(error), headers=error.headers(), sent=sent
             )
         return Recorded(answer, lambda: self._record(exchange, sent))
 
@@ -111,16 +115,19 @@ class ModelApi:
         exchange.request_bytes = len(raw)
         body = _object(raw)
         exchange.model = str(body.get("model") or "")[:MODEL_NAME_SHOWN]
+        exchange.fields = tuple(sorted(body))
         question = exchange.form.read(body)
         exchange.is_stream = question.is_stream
+        exchange.tools, exchange.images = len(question.tools), question.images
         answer = self._answers.take()
+        exchange.fault = answer.fault
         await asyncio.sleep(answer.delay_seconds)
         if answer.error is not None or (answer.status or OK) != OK:
             raise VendorError(
                 answer.status or SERVER_ERROR, answer.error, answer.retry_after_seconds
             )
         reply = compose(question, answer)
-        exchange.usage = None if answer.no_usage else reply.usage.as_json()
+        exchange.usage = reply.usage.as_json() if reply.usage else None
         return _respond(exchange.form, question, reply, answer, sent)
 
     def _check_key(self, request: Request) -> None:
@@ -139,6 +146,13 @@ class ModelApi:
                 "stream": exchange.is_stream,
                 "status": exchange.status,
                 "header_names": sorted(set(request.headers)),
+                "headers": {
+                    name: request.headers[name] for name in HEADERS_SHOWN if name in request.headers
+                },
+                "fields": exchange.fields,
+                "tools": exchange.tools,
+                "images": exchange.images,
+                "fault": exchange.fault,
                 "request_bytes": exchange.request_bytes,
                 "response_bytes": sent.size_bytes,
                 "was_cut": sent.is_cut,
@@ -165,22 +179,19 @@ class Recorded(Response):
 
 def _respond(form: Form, question: Question, reply: Reply, answer: Answer, sent: Sent) -> ASGIApp:
     headers = {"x-request-id": f"req_{uuid.uuid4().hex}"}
-    has_usage = not answer.no_usage
+    delivery = answer.delivery()
+    if delivery.fault is not None and delivery.fault.is_before_the_head:
+        return Silence(delivery.fault.kind, sent)
     if question.is_stream:
         return EventStream(
-            form.chunks(question, reply, has_usage=has_usage),
+            form.chunks(question, reply),
             headers=headers,
-            chunk_delay_seconds=answer.chunk_delay_seconds,
-            cut_after=answer.cut_after_chunks,
+            delivery=delivery,
+            failure=form.error_event(VendorError(SERVER_ERROR)),
             sent=sent,
         )
-    return WholeAnswer(
-        OK,
-        form.whole(question, reply, has_usage=has_usage),
-        headers=headers,
-        is_cut=answer.cut_after_chunks is not None,
-        sent=sent,
-    )
+    body = form.whole(question, reply)
+    return WholeAnswer(OK, body, headers=headers, sent=sent, delivery=delivery)
 
 
 def _object(raw: bytes) -> dict[str, Any]:

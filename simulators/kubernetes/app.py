@@ -1,7 +1,6 @@
 """The cluster as one ASGI application: routes, the bearer token, how it starts and stops."""
 
 import asyncio
-import hmac
 import signal
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -15,21 +14,33 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from simulators import Asgi, Receive, Scope, Send
-from simulators.kubernetes import discovery, errors, openapi, resources
+from simulators.kubernetes import discovery, errors, nodes, openapi, resources, roles
+from simulators.kubernetes.access import Access
 from simulators.kubernetes.addresses import Addresses
+from simulators.kubernetes.answers import answer, refusal
 from simulators.kubernetes.cluster import Cluster
+from simulators.kubernetes.control import Control
 from simulators.kubernetes.controllers import Controllers
 from simulators.kubernetes.errors import ApiError
+from simulators.kubernetes.faults import Faults
 from simulators.kubernetes.folders import Owner, check_reachable, passage
+from simulators.kubernetes.identity import Identities, User
 from simulators.kubernetes.images import Images
+from simulators.kubernetes.knobs import Knobs
 from simulators.kubernetes.kubelet import Kubelet
+from simulators.kubernetes.log_times import LogTimes
 from simulators.kubernetes.logs import LogFiles
+from simulators.kubernetes.memory import MemoryWatch
 from simulators.kubernetes.page import page
+from simulators.kubernetes.parts import Subresources
 from simulators.kubernetes.pod import Node
 from simulators.kubernetes.process import Lifeline
+from simulators.kubernetes.questions import Questions
 from simulators.kubernetes.recorder import Recorder
+from simulators.kubernetes.records import Records
 from simulators.kubernetes.requests import CONTENT_TYPES
-from simulators.kubernetes.rest import Rest, answer
+from simulators.kubernetes.rest import Rest
+from simulators.kubernetes.scheduler import Scheduler
 from simulators.kubernetes.schemas import Schemas
 from simulators.kubernetes.secure import SecureDoor
 from simulators.kubernetes.store import Store
@@ -65,7 +76,16 @@ class ControlPlane:
         for folder in (pods, volumes):
             check_reachable(folder.resolve(), settings.owner)
         self.store = Store(state / "cluster.sqlite")
-        self.cluster = Cluster(self.store, Schemas(state))
+        self.knobs = Knobs()
+        self.cluster = Cluster(self.store, Schemas(state), self.knobs)
+        self.identities = Identities(self.cluster, settings.token)
+        scheduler = Scheduler(self.cluster, self.knobs)
+        self.records = Records(
+            self.cluster,
+            scheduler,
+            self.knobs,
+            lambda name: nodes.register(self.cluster, self.knobs, name),
+        )
         self._lifeline = Lifeline()
         node = Node(
             cluster=self.cluster,
@@ -73,15 +93,29 @@ class ControlPlane:
             images=Images(settings.images),
             lifeline=self._lifeline,
             addresses=Addresses(),
+            knobs=self.knobs,
+            scheduler=scheduler,
+            is_record=self.records.takes,
+            memory=MemoryWatch(),
+            times=LogTimes(),
             pods=pods.resolve(),
             volumes=volumes.resolve(),
             owner=settings.owner,
         )
-        self.logs = LogFiles(self.cluster, node.pods)
+        self.logs = LogFiles(self.cluster, node.pods, node.times)
+        self._watchers = (node.memory.run, node.times.run, self.logs.keep_short)
         self._kubelet = Kubelet(node)
         self._controllers = Controllers(
-            self.cluster, Volumes(self.cluster, node.volumes, settings.owner)
+            self.cluster,
+            self.knobs,
+            volumes=Volumes(self.cluster, node.volumes, settings.owner),
+            records=self.records,
         )
+
+    def look_again(self) -> None:
+        """Take up changed settings."""
+        self._kubelet.look_again()
+        self._controllers.look_again()
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[list[Callable[[], None]]]:
@@ -89,17 +123,18 @@ class ControlPlane:
         for name in FIRST_NAMESPACES:
             if self.cluster.find(resources.NAMESPACES, "", name) is None:
                 self.cluster.create(resources.NAMESPACES, "", {"metadata": {"name": name}})
+        roles.ensure(self.cluster)
         self._kubelet.start()
         self._controllers.start()
-        working = asyncio.ensure_future(self._controllers.run())
-        trimming = asyncio.ensure_future(self.logs.keep_short())
+        works = (self._controllers.run, *self._watchers)
+        working = [asyncio.ensure_future(work()) for work in works]
         endings: list[Callable[[], None]] = [self.store.end_watches, self._kubelet.leave]
         _listen_for_the_end(endings)
         try:
             yield endings
         finally:
-            working.cancel()
-            trimming.cancel()
+            for each in working:
+                each.cancel()
             self.store.end_watches()
             await self._kubelet.close()
             self._lifeline.close()
@@ -132,15 +167,31 @@ def _listen_for_the_end(endings: Sequence[Callable[[], None]]) -> None:
 def create(settings: Settings) -> Asgi:
     """Return the application, ready to be served."""
     plane = ControlPlane(settings)
-    rest = Rest(plane.cluster, plane.logs)
+    access = Access(plane.cluster)
+    rest = Rest(
+        cluster=plane.cluster,
+        parts=Subresources(plane.cluster, plane.logs, plane.identities),
+        access=access,
+        questions=Questions(access, plane.identities),
+        faults=Faults(),
+    )
+    control = Control(
+        plane.cluster,
+        faults=rest.faults,
+        knobs=plane.knobs,
+        pages=rest.pages,
+        identities=plane.identities,
+        records=plane.records,
+        look_again=plane.look_again,
+    )
 
-    async def api(request: Request) -> Response:
+    async def api(request: Request, user: User) -> Response:
         parts = [part for part in request.url.path.split("/") if part]
         if len(parts) <= _DISCOVERY_DEPTH[parts[0]]:
             return _discovery(request, parts)
-        return await rest.handle(request)
+        return await rest.handle(request, user)
 
-    async def openapi_document(request: Request) -> Response:
+    async def openapi_document(request: Request, _: User) -> Response:
         return _openapi(request, settings.state)
 
     async def overview(_: Request) -> Response:
@@ -155,7 +206,7 @@ def create(settings: Settings) -> Asgi:
             endings.append(server.end)
             yield
 
-    guarded = _Guard(settings.token)
+    guarded = _Guard(plane.identities, access)
     app = Starlette(
         routes=[
             *(Route(path, _healthy) for path in HEALTH_PATHS),
@@ -166,6 +217,7 @@ def create(settings: Settings) -> Asgi:
                 Route(path, guarded(api), methods=_METHODS)
                 for path in ("/api", "/api/{rest:path}", "/apis", "/apis/{rest:path}")
             ),
+            *control.routes(),
             Route("/", overview),
         ],
         lifespan=lifespan,
@@ -176,21 +228,20 @@ def create(settings: Settings) -> Asgi:
 
 @dataclass(frozen=True)
 class _Guard:
-    """Lets only those with the bearer token through, and turns refusals into Status objects."""
+    """Lets only known subjects through, and turns refusals into Status objects."""
 
-    token: str
+    identities: Identities
+    access: Access
 
     def __call__(
-        self, handler: Callable[[Request], Awaitable[Response]]
+        self, handler: Callable[[Request, User], Awaitable[Response]]
     ) -> Callable[[Request], Awaitable[Response]]:
         async def guarded(request: Request) -> Response:
-            given = request.headers.get("authorization", "")
             try:
-                if not hmac.compare_digest(given.encode(), f"Bearer {self.token}".encode()):
-                    raise errors.unauthorized()
-                return await handler(request)
+                user = self.identities.of_request(request)
+                return await handler(request, self.access.impersonated(user, request.headers))
             except ApiError as error:
-                return answer(error.status(), error.code)
+                return refusal(error)
 
         return guarded
 
@@ -199,11 +250,11 @@ async def _healthy(_: Request) -> Response:
     return PlainTextResponse("ok")
 
 
-async def _version(_: Request) -> Response:
+async def _version(_: Request, __: User) -> Response:
     return answer(discovery.version())
 
 
-async def _unknown(_: Request) -> Response:
+async def _unknown(_: Request, __: User) -> Response:
     raise errors.unknown_resource()
 
 
@@ -237,11 +288,11 @@ def _without_upgrades(app: Asgi) -> Asgi:
         if scope["type"] != "websocket":
             await app(scope, receive, send)
             return
-        refusal = errors.not_allowed(
+        refused = errors.not_allowed(
             "exec, attach and port-forward are not offered by this development cluster: its pods"
             " are local processes; use 'kubectl logs', or the pod's own address"
         )
-        sent = answer(refusal.status(), refusal.code)
+        sent = refusal(refused)
         await receive()
         start = {"status": sent.status_code, "headers": sent.raw_headers}
         await send({"type": "websocket.http.response.start", **start})

@@ -3,16 +3,25 @@
 The HTTP side and the controllers write through here; only reading goes past it, to the store.
 """
 
-import copy
 import secrets
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from simulators.kubernetes import defaults, errors, ownership, quota, resources, validation
+from simulators.kubernetes import (
+    defaults,
+    errors,
+    ownership,
+    pod_security,
+    quota,
+    resources,
+    validation,
+)
+from simulators.kubernetes.knobs import Knobs
 from simulators.kubernetes.objects import (
     Object,
+    copied,
     is_finished,
     is_terminating,
     name_of,
@@ -29,6 +38,7 @@ from simulators.kubernetes.store import Store
 _NAME_LETTERS = "bcdfghjklmnpqrstvwxz2456789"  # Kubernetes' own: no vowels, no words
 _SUFFIX_LENGTH = 5
 _WITH_GENERATION = (
+    resources.JOBS,
     resources.DEPLOYMENTS,
     resources.REPLICA_SETS,
     resources.PODS,
@@ -50,6 +60,7 @@ _SERVER_METADATA = (
     "deletionTimestamp",
     "deletionGracePeriodSeconds",
 )
+RECORD = "simulator/record"  # marks a pod that is only a record: see `records`
 _UNDELETABLE = ("default", "kube-system")
 _PROPAGATION_FINALIZERS = {"Orphan": "orphan", "Foreground": "foregroundDeletion"}
 
@@ -62,6 +73,7 @@ class Write:
     dry_run: bool = False
     applied: bool = False  # the body's managed fields are the outcome of a server-side apply
     missing: tuple[errors.Cause, ...] = ()  # required fields that decoding did not find
+    warnings: list[str] = field(default_factory=list)  # for the one who writes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,9 +94,10 @@ BACKGROUND = Deletion()
 class Cluster:
     """The objects and the rules for changing them."""
 
-    def __init__(self, store: Store, schemas: Schemas) -> None:
+    def __init__(self, store: Store, schemas: Schemas, knobs: Knobs | None = None) -> None:
         self.store = store
         self.schemas = schemas
+        self._knobs = knobs or Knobs()
 
     def find(self, resource: Resource, namespace: str, name: str) -> Object | None:
         return self.store.find(resource, namespace if resource.namespaced else "", name)
@@ -109,7 +122,7 @@ class Cluster:
             ApiError: 403, 404 (no such namespace), 409 or 422.
         """
         kind = {"apiVersion": resource.api_version, "kind": resource.kind}
-        one = {**copy.deepcopy(body), **kind}
+        one = {**copied(body), **kind}
         one["metadata"] = self._new_metadata(resource, namespace, one)
         self._check_namespace(resource, one)
         if write.manager is not None and resource.has_status:
@@ -117,8 +130,7 @@ class Cluster:
         self._admit(resource, one)
         defaults.fill(resource, one)
         validation.check(resource, one, write.missing)
-        if resource is resources.PODS:
-            quota.check_limit_ranges(self.store, one)
+        self._review(resource, one, write)
         quota.enforce(self.store, resource, one)
         if self.find(resource, namespace, name_of(one)) is not None:
             raise errors.already_exists(resource, name_of(one))
@@ -131,6 +143,18 @@ class Cluster:
         if resource is resources.NAMESPACES:
             self.ensure_account(name_of(made))
         return made
+
+    def _review(self, resource: Resource, one: Object, write: Write) -> None:
+        """Do what the validating admission plugins of a usual cluster do to a new object."""
+        if resource is resources.PODS:
+            quota.check_limit_ranges(self.store, one)
+            pod_security.check_pod(self.store, one, write.warnings)
+        elif resource is resources.CLAIMS:
+            quota.check_claim(self.store, one)
+        elif resource is resources.NAMESPACES:
+            pod_security.check_namespace(self.store, one, None)
+        else:
+            pod_security.check_template(self.store, resource, one, write.warnings)
 
     def ensure_account(self, namespace: str) -> None:
         """Give a namespace the service account that its pods run as."""
@@ -160,14 +184,24 @@ class Cluster:
                 f" UID in object meta: {uid_of(old)}"
             )
             raise errors.conflict(resource, name_of(old), why)
-        new = _next_version(resource, old, copy.deepcopy(body), subresource)
+        new = _next_version(resource, old, copied(body), subresource)
         if not subresource:
             validation.check(resource, new, write.missing)
             validation.check_change(resource, old, new)
+            self._review_change(resource, old, new, write)
         new = self._with_managers(resource, old, new, write, body)
         if new == old or write.dry_run:
             return new
         return self._settle(resource, self.store.write(resource, new))
+
+    def _review_change(self, resource: Resource, old: Object, new: Object, write: Write) -> None:
+        if resource is resources.NAMESPACES:
+            told = pod_security.check_namespace(self.store, new, old)
+            write.warnings.extend(told)
+        elif resource in (resources.CLAIMS, resources.SERVICES):
+            quota.enforce(self.store, resource, new, before=old)
+        elif resource is not resources.PODS and new.get("spec") != old.get("spec"):
+            pod_security.check_template(self.store, resource, new, write.warnings)
 
     def write_status(
         self, resource: Resource, one: Object, status: dict[str, Any]
@@ -272,6 +306,8 @@ class Cluster:
     def _admit(self, resource: Resource, one: Object) -> None:
         """Do what the mutating admission plugins of a usual cluster do."""
         if resource is resources.PODS:
+            if self._knobs.now.records:
+                one["metadata"].setdefault("annotations", {}).setdefault(RECORD, "true")
             spec = one.setdefault("spec", {})
             for container in [*spec.get("containers", ()), *spec.get("initContainers", ())]:
                 defaults.limits_become_requests(container.setdefault("resources", {}))
@@ -305,9 +341,9 @@ class Cluster:
 def _next_version(resource: Resource, old: Object, new: Object, subresource: str) -> Object:
     """Combine what the client sent with what only the server may set."""
     if subresource == "status":
-        return {**copy.deepcopy(old), "status": new.get("status", {})}
+        return {**copied(old), "status": new.get("status", {})}
     if subresource == "finalize":
-        return {**copy.deepcopy(old), "spec": new.get("spec", {})}
+        return {**copied(old), "spec": new.get("spec", {})}
     metadata = {key: one for key, one in new["metadata"].items() if key not in _KEPT_METADATA}
     metadata |= {key: old["metadata"][key] for key in _KEPT_METADATA if key in old["metadata"]}
     metadata["resourceVersion"] = old["metadata"]["resourceVersion"]
@@ -333,10 +369,10 @@ def _carry_over(resource: Resource, old: Object, new: Object) -> None:
         resources.PODS: ("nodeName",),
         resources.NAMESPACES: ("finalizers",),
     }.get(resource, ())
-    for field in kept:
-        if field in old.get("spec", {}):
+    for part in kept:
+        if part in old.get("spec", {}):
             spec = new.setdefault("spec", {})
-            spec.setdefault(field, old["spec"][field])
+            spec.setdefault(part, old["spec"][part])
 
 
 def _check_preconditions(resource: Resource, one: Object, how: Deletion) -> None:

@@ -42,11 +42,7 @@ class Collector:
         return None
 
     def _dependents(self, uid: str) -> list[tuple[Resource, Object]]:
-        return [
-            (resource, one)
-            for resource, one in self._cluster.store.everything()
-            if any(owner["uid"] == uid for owner in owners_of(one))
-        ]
+        return self._cluster.store.owned_by(uid)
 
     def _owner(self, namespace: str, reference: dict[str, str]) -> tuple[Resource, Object] | None:
         resource = resources.BY_KIND.get((reference["apiVersion"], reference["kind"]))

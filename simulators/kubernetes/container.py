@@ -7,18 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from simulators.kubernetes import environment, probes, process
+from simulators.kubernetes import environment, log_times, probes, process, quantities
 from simulators.kubernetes.images import Images
+from simulators.kubernetes.knobs import Knobs
+from simulators.kubernetes.log_times import LogTimes
+from simulators.kubernetes.memory import MemoryWatch
 from simulators.kubernetes.objects import Object, name_of, namespace_of, now, uid_of
 from simulators.kubernetes.probes import Place
 from simulators.kubernetes.process import Process, Start
 from simulators.kubernetes.recorder import Recorder
 
-FIRST_BACK_OFF_SECONDS = 1.0
-LONGEST_BACK_OFF_SECONDS = 60.0
-FORGIVEN_AFTER_SECONDS = (
-    120.0  # a container that ran this long starts again with the first back-off
-)
+KILLED_EXIT = 137  # 128 + SIGKILL
 CONFIG_RETRY_SECONDS = 10.0
 _TICK_SECONDS = 0.2
 UNKNOWN_EXIT = 255  # what the kubelet reports for a container that it lost sight of
@@ -30,6 +29,9 @@ class Surroundings(Protocol):
     images: Images
     recorder: Recorder
     lifeline: process.Lifeline
+    knobs: Knobs
+    memory: MemoryWatch
+    times: LogTimes
     stopping: asyncio.Event
     folder: Path
     is_leaving: bool
@@ -53,7 +55,8 @@ class Container:
         self._pod = pod
         self.name: str = spec["name"]
         self._group = group
-        self._back_off = FIRST_BACK_OFF_SECONDS
+        self._back_off = 0.0  # the first restart is at once
+        self._outgrew = False
         self._must_end = asyncio.Event()
         self._process: Process | None = None
         self.restart_count: int = before.get("restartCount", 0)
@@ -113,7 +116,7 @@ class Container:
                 self.is_done = True
                 self._pod.publish()
                 return
-            await self._wait_before_restart(running)
+            await self._wait_before_restart()
 
     def _is_restarted(self, code: int) -> bool:
         policy = self._pod.current()["spec"]["restartPolicy"]
@@ -123,13 +126,13 @@ class Container:
 
     async def _started_process(self) -> Process | None:
         """Try until the process runs; None when the pod stops first."""
-        pause = FIRST_BACK_OFF_SECONDS
+        pause = self._pod.knobs.first_back_off_seconds
         while not self._pod.stopping.is_set():
             spec = self.spec
             if self._pod.images.find(spec["image"]) is None:
                 self._lacks_image(spec["image"])
                 await self._pod.pause(pause)
-                pause = min(pause * 2, LONGEST_BACK_OFF_SECONDS)
+                pause = min(pause * 2, self._pod.knobs.longest_back_off_seconds)
                 continue
             started = await self._try_to_start(spec)
             if started is not None:
@@ -179,7 +182,7 @@ class Container:
 
     def _how(self, command: tuple[str, ...], env: dict[str, str], count: int) -> Start:
         grace = self._pod.current()["spec"]["terminationGracePeriodSeconds"]
-        self._log_path(count - 2).unlink(missing_ok=True)
+        log_times.forget(self._log_path(count - 2))
         return Start(
             command=command,
             env=env,
@@ -194,7 +197,10 @@ class Container:
 
     def _note_start(self, started: Process, spec: Mapping[str, Any]) -> None:
         self._process = started
+        self._outgrew = False
         self._must_end.clear()
+        self._pod.times.follow(self._log_path(self.restart_count))
+        self._limit_memory(started, spec)
         self.started = "startupProbe" not in spec
         self.ready = self.started and "readinessProbe" not in spec
         self.state = {"running": {"startedAt": now()}}
@@ -208,6 +214,17 @@ class Container:
                 f"Keys {skipped} of the environment are taken from images only and were skipped"
             )
             recorder.warning(pod, "InvalidEnvironmentVariableNames", message, self._part)
+
+    def _limit_memory(self, started: Process, spec: Mapping[str, Any]) -> None:
+        limit = ((spec.get("resources") or {}).get("limits") or {}).get("memory")
+        if limit is None:
+            return
+
+        def outgrown(_: int) -> None:
+            self._outgrew = True
+            started.kill()
+
+        self._pod.memory.add(started.session, int(quantities.parse(limit)), outgrown)
 
     async def _attend(self, running: Process) -> int:
         """Probe the process until it ends by itself, fails its probes, or the pod stops."""
@@ -250,31 +267,39 @@ class Container:
 
     def _note_end(self, ended: Process, code: int) -> None:
         self.ready = self.started = False
+        self._pod.memory.remove(ended.session)
+        self._pod.times.leave(self._log_path(self.restart_count))
+        is_oom = self._outgrew and code == KILLED_EXIT
+        reason = "OOMKilled" if is_oom else "Error"
         began = (self.state.get("running") or {}).get("startedAt", now())
         self.state = {
             "terminated": {
                 "exitCode": code,
-                "reason": "Completed" if code == 0 else "Error",
+                "reason": "Completed" if code == 0 else reason,
                 "startedAt": began,
                 "finishedAt": now(),
                 "containerID": self.identity,
             }
         }
-        if time.monotonic() - ended.started_at > FORGIVEN_AFTER_SECONDS:
-            self._back_off = FIRST_BACK_OFF_SECONDS
+        if time.monotonic() - ended.started_at > self._pod.knobs.forgiven_after_seconds:
+            self._back_off = 0.0
 
-    async def _wait_before_restart(self, ended: Process) -> None:
-        del ended
+    async def _wait_before_restart(self) -> None:
+        """Wait ever longer, but not before the first restart: as the real kubelet."""
+        knobs = self._pod.knobs
+        self.last_state = self.state
+        pause = self._back_off
+        self._back_off = max(knobs.first_back_off_seconds, 2 * pause)
+        self._back_off = min(self._back_off, knobs.longest_back_off_seconds)
+        if not pause:
+            return
         pod = self._pod.current()
         whole = f"{name_of(pod)}_{namespace_of(pod)}({uid_of(pod)})"
-        seconds = int(self._back_off)
-        self.last_state = self.state
-        message = f"back-off {seconds}s restarting failed container={self.name} pod={whole}"
-        self._wait("CrashLoopBackOff", message)
+        told = f"restarting failed container={self.name} pod={whole}"
         text = f"Back-off restarting failed container {self.name} in pod {whole}"
         self._pod.recorder.warning(pod, "BackOff", text, self._part)
-        await self._pod.pause(self._back_off)
-        self._back_off = min(self._back_off * 2, LONGEST_BACK_OFF_SECONDS)
+        self._wait("CrashLoopBackOff", f"back-off {_duration(pause)} {told}")
+        await self._pod.pause(pause)
 
     def _wait(self, reason: str, message: str) -> None:
         self.state = {"waiting": {"reason": reason, "message": message}}
@@ -347,6 +372,14 @@ class Container:
 
 def _nothing() -> None:
     """A liveness probe that passes changes nothing."""
+
+
+def _duration(seconds: float) -> str:
+    """Write a duration as Go does: 500ms, 10s, 1m20s."""
+    if seconds < 1:
+        return f"{seconds * 1000:g}ms"
+    minutes, rest = divmod(seconds, 60)
+    return f"{minutes:g}m{rest:g}s" if minutes else f"{rest:g}s"
 
 
 def log_path(folder: Path, container: str, count: int) -> Path:

@@ -13,6 +13,8 @@ from simulators.kubernetes.cluster import Cluster
 from simulators.kubernetes.collector import Collector
 from simulators.kubernetes.deployments import Deployments
 from simulators.kubernetes.errors import ApiError
+from simulators.kubernetes.jobs import Jobs
+from simulators.kubernetes.knobs import Knobs
 from simulators.kubernetes.namespaces import Namespaces
 from simulators.kubernetes.objects import (
     Object,
@@ -20,9 +22,11 @@ from simulators.kubernetes.objects import (
     is_terminating,
     name_of,
     namespace_of,
+    owners_of,
 )
 from simulators.kubernetes.quotas import Quotas
 from simulators.kubernetes.recorder import Recorder
+from simulators.kubernetes.records import Records
 from simulators.kubernetes.replicasets import ReplicaSets
 from simulators.kubernetes.store import DELETED, Change
 from simulators.kubernetes.volumes import Volumes
@@ -43,7 +47,9 @@ class Reconciler(Protocol):
 class Controllers:
     """Queues and runs all reconcilers in one task."""
 
-    def __init__(self, cluster: Cluster, volumes: Volumes) -> None:
+    def __init__(
+        self, cluster: Cluster, knobs: Knobs, *, volumes: Volumes, records: Records
+    ) -> None:
         self._cluster = cluster
         self._recorder = Recorder(cluster, "controller-manager")
         self._reconcilers: dict[str, Reconciler] = {
@@ -52,6 +58,8 @@ class Controllers:
             "namespace": Namespaces(cluster),
             "quota": Quotas(cluster),
             "claim": volumes,
+            "job": Jobs(cluster, self._recorder, knobs),
+            "record": records,
             "object": Collector(cluster),
         }
         self._waiting: dict[Item, None] = {}
@@ -116,6 +124,12 @@ class Controllers:
         self._later.pop(item, None)
         self._add(item)
 
+    def look_again(self) -> None:
+        """Take up changed settings: recorded pods that wait may have room now."""
+        for pod in self._cluster.store.objects(resources.PODS):
+            if "nodeName" not in pod["spec"]:
+                self._add(("record", namespace_of(pod), name_of(pod)))
+
     def _on_change(self, change: Change) -> None:
         is_gone = change.kind == DELETED
         for item in _items(self._cluster, change.resource, change.obj, is_gone=is_gone):
@@ -140,10 +154,19 @@ def _items(
         yield "quota", namespace, ""
     if is_gone:
         yield "object", "", one["metadata"]["uid"]
+        yield from _owners(one)
         if namespace and _is_ending(cluster, namespace):
             yield "namespace", "", namespace
     elif "ownerReferences" in one["metadata"] or is_terminating(one):
         yield "object", resource.qualified, f"{namespace}/{name}"
+
+
+def _owners(one: Object) -> Iterator[Item]:
+    """Name the owners of a gone object: one that waits for its dependents may go now."""
+    for owner in owners_of(one):
+        resource = resources.BY_KIND.get((owner["apiVersion"], owner["kind"]))
+        if resource is not None:
+            yield "object", resource.qualified, f"{namespace_of(one)}/{owner['name']}"
 
 
 def _is_ending(cluster: Cluster, namespace: str) -> bool:
@@ -167,7 +190,10 @@ def _of_pod(cluster: Cluster, one: Object) -> Iterator[Item]:
     for volume in one["spec"].get("volumes") or ():
         if "persistentVolumeClaim" in volume:
             yield "claim", namespace, volume["persistentVolumeClaim"]["claimName"]
+    yield "record", namespace, name_of(one)
     owner = controller_of(one)
+    if owner is not None and owner["kind"] == "Job":
+        yield "job", namespace, owner["name"]
     if owner is None or owner["kind"] != "ReplicaSet":
         return
     yield "replicaset", namespace, owner["name"]
@@ -177,8 +203,15 @@ def _of_pod(cluster: Cluster, one: Object) -> Iterator[Item]:
         yield "deployment", namespace, above_owner["name"]
 
 
-def _of_claim(_: Cluster, one: Object) -> Iterator[Item]:
+def _of_claim(cluster: Cluster, one: Object) -> Iterator[Item]:
     yield "claim", namespace_of(one), name_of(one)
+    for pod in cluster.store.objects(resources.PODS, namespace_of(one)):
+        if "nodeName" not in pod["spec"]:
+            yield "record", namespace_of(one), name_of(pod)
+
+
+def _of_job(_: Cluster, one: Object) -> Iterator[Item]:
+    yield "job", namespace_of(one), name_of(one)
 
 
 def _of_volume(_: Cluster, one: Object) -> Iterator[Item]:
@@ -198,4 +231,5 @@ _CONCERNED: dict[resources.Resource, Callable[[Cluster, Object], Iterator[Item]]
     resources.CLAIMS: _of_claim,
     resources.VOLUMES: _of_volume,
     resources.NAMESPACES: _of_namespace,
+    resources.JOBS: _of_job,
 }

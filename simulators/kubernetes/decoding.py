@@ -80,8 +80,10 @@ class _Reader:
         return kept
 
     def _check_type(self, value: Any, schema: Schema, path: str, owner: str) -> None:
-        kinds = _types(schema)
-        if kinds and not any(_CHECKS[kind](value) for kind in kinds):
+        kinds = self.schemas.types(schema)
+        if kinds and not (
+            _CHECKS[kinds[0]](value) or any(_CHECKS[kind](value) for kind in kinds[1:])
+        ):
             found = _GO_NAMES.get(type(value), "number")
             wanted = schema.get("format") or kinds[0]
             raise _cannot_unmarshal(f"{found} into Go struct field {owner}.{path} of type {wanted}")
@@ -139,14 +141,6 @@ def _check_kind(resource: Resource, body: Mapping[str, Any]) -> None:
 
 def _cannot_be_handled(resource: Resource) -> str:
     return f'{resource.kind} in version "{resource.version}" cannot be handled as a {resource.kind}'
-
-
-def _types(schema: Schema) -> list[str]:
-    if "oneOf" in schema:
-        return [kind for one in schema["oneOf"] for kind in _types(one)]
-    found = schema.get("type") or []
-    listed = [found] if isinstance(found, str) else found
-    return [kind for kind in listed if kind != "null"]
 
 
 def _struct(schema: Any, owner: str) -> str:

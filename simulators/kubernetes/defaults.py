@@ -113,7 +113,6 @@ def _quality(spec: dict[str, Any]) -> str:
 
 def _template(one: Object) -> dict[str, Any]:
     spec = one.setdefault("spec", {})
-    spec.setdefault("replicas", 1)
     template = spec.get("template")
     if isinstance(template, dict):
         pod_spec(template.setdefault("spec", {}))
@@ -122,12 +121,13 @@ def _template(one: Object) -> dict[str, Any]:
 
 
 def _replica_set(one: Object) -> None:
-    _template(one)
+    _template(one).setdefault("replicas", 1)
     one.setdefault("status", {"replicas": 0})
 
 
 def _deployment(one: Object) -> None:
     spec = _template(one)
+    spec.setdefault("replicas", 1)
     strategy = spec.setdefault("strategy", {})
     strategy.setdefault("type", "RollingUpdate")
     if strategy["type"] == "RollingUpdate":
@@ -200,6 +200,36 @@ def _node(one: Object) -> None:
     one.setdefault("status", {})
 
 
+def _job(one: Object) -> None:
+    """Fill in a Job; its selector and its pods' labels come from its uid."""
+    spec = _template(one)
+    spec.setdefault("parallelism", 1)
+    if "completions" not in spec and spec["parallelism"] == 1:
+        spec["completions"] = 1
+    spec.setdefault("backoffLimit", 6)
+    spec.setdefault("completionMode", "NonIndexed")
+    spec.setdefault("suspend", False)
+    spec.setdefault("podReplacementPolicy", "TerminatingOrFailed")
+    spec.setdefault("manualSelector", False)
+    if not spec["manualSelector"] and "template" in spec:
+        uid = one["metadata"]["uid"]
+        own = {"batch.kubernetes.io/controller-uid": uid}
+        labels = spec["template"]["metadata"].setdefault("labels", {})
+        labels |= {**own, "controller-uid": uid}
+        labels |= {"batch.kubernetes.io/job-name": name_of(one), "job-name": name_of(one)}
+        spec.setdefault("selector", {"matchLabels": own})
+    one.setdefault("status", {})
+
+
+def _role_binding(one: Object) -> None:
+    group = resources.ROLES.group
+    one.setdefault("roleRef", {}).setdefault("apiGroup", group)
+    for subject in one.get("subjects") or ():
+        is_account = subject.get("kind") == "ServiceAccount"
+        if not is_account:
+            subject.setdefault("apiGroup", group)
+
+
 def _add_once(values: list[str], value: str) -> None:
     if value not in values:
         values.append(value)
@@ -218,6 +248,9 @@ _FILLERS: dict[resources.Resource, Callable[[Object], None]] = {
     resources.LIMIT_RANGES: _limit_range,
     resources.QUOTAS: _quota,
     resources.NODES: _node,
+    resources.JOBS: _job,
+    resources.ROLE_BINDINGS: _role_binding,
+    resources.CLUSTER_ROLE_BINDINGS: _role_binding,
 }
 
 
@@ -225,6 +258,6 @@ def templates_of(resource: resources.Resource, one: Object) -> Iterable[tuple[st
     """Return the pod specs inside an object, with their paths."""
     if resource is resources.PODS:
         yield "spec", one.get("spec") or {}
-    elif resource in (resources.DEPLOYMENTS, resources.REPLICA_SETS):
+    elif resource in (resources.DEPLOYMENTS, resources.REPLICA_SETS, resources.JOBS):
         template = (one.get("spec") or {}).get("template") or {}
         yield "spec.template.spec", template.get("spec") or {}

@@ -1,6 +1,5 @@
 """Deployments: one ReplicaSet per version of the template, changed over as the strategy says."""
 
-import copy
 import hashlib
 import math
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from simulators.kubernetes.objects import (
     Object,
     annotations_of,
     condition,
+    copied,
     is_controlled_by,
     is_terminating,
     merged_conditions,
@@ -103,11 +103,11 @@ class Deployments:
 
     def _create_set(self, one: Object, old: list[Object], replicas: int) -> Object:
         revision = str(max((_revision(each) for each in old), default=0) + 1)
-        template = copy.deepcopy(one["spec"]["template"])
+        template = copied(one["spec"]["template"])
         digest = self._hash(one)
         labels = {**template["metadata"].get("labels", {}), HASH: digest}
         template["metadata"]["labels"] = labels
-        selector = copy.deepcopy(one["spec"]["selector"])
+        selector = copied(one["spec"]["selector"])
         selector.setdefault("matchLabels", {})[HASH] = digest
         notes = {key: text for key, text in annotations_of(one).items() if key not in _NOT_COPIED}
         body = {

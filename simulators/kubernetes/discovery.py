@@ -6,15 +6,18 @@ from typing import Any
 
 from simulators.kubernetes import errors
 from simulators.kubernetes.resources import (
-    ALL,
     GROUP_VERSIONS,
+    OFFERED,
     SERVER_MINOR,
     SERVER_VERSION,
-    VERBS,
     Resource,
 )
 
 Document = dict[str, Any]
+_OTHER_KINDS = {
+    "token": ("authentication.k8s.io", "TokenRequest"),
+    "eviction": ("policy", "Eviction"),
+}
 
 
 def version() -> Document:
@@ -67,7 +70,7 @@ def resource_list(group_name: str, number: str) -> Document:
         raise errors.unknown_resource()
     listed = [
         entry
-        for one in ALL
+        for one in OFFERED
         if (one.group, one.version) == (group_name, number)
         for entry in _entries(one)
     ]
@@ -85,7 +88,7 @@ def _entries(one: Resource) -> list[Document]:
         "singularName": one.kind.lower(),
         "namespaced": one.namespaced,
         "kind": one.kind,
-        "verbs": list(VERBS),
+        "verbs": list(one.verbs),
     }
     if one.short:
         entry["shortNames"] = list(one.short)
@@ -108,4 +111,7 @@ def _subresource(one: Resource, name: str) -> Document:
         entry["verbs"] = ["get"]
     elif name == "finalize":
         entry["verbs"] = ["update"]
+    elif name in _OTHER_KINDS:
+        group_name, kind = _OTHER_KINDS[name]
+        entry |= {"group": group_name, "version": "v1", "kind": kind, "verbs": ["create"]}
     return entry

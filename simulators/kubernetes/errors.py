@@ -16,6 +16,13 @@ class ApiError(Exception):
     reason: str
     message: str
     details: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Return what goes beside the Status: when to try again."""
+        seconds = self.details.get("retryAfterSeconds")
+        return {} if seconds is None else {"retry-after": str(seconds)}
 
     def __str__(self) -> str:
         return self.message
@@ -24,7 +31,7 @@ class ApiError(Exception):
         made = {
             "kind": "Status",
             "apiVersion": "v1",
-            "metadata": {},
+            "metadata": self.metadata,
             "status": "Failure",
             "message": self.message,
             "reason": self.reason,
@@ -125,6 +132,13 @@ def not_allowed(message: str) -> ApiError:
 
 def expired(message: str) -> ApiError:
     return ApiError(HTTPStatus.GONE, "Expired", message)
+
+
+def too_large_revision(asked: int, current: int) -> ApiError:
+    message = f"Timeout: Too large resource version: {asked}, current: {current}"
+    cause = {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}
+    details = {"causes": [cause], "retryAfterSeconds": 1}
+    return ApiError(HTTPStatus.GATEWAY_TIMEOUT, "Timeout", message, details)
 
 
 def unauthorized() -> ApiError:

@@ -1,30 +1,25 @@
 """The kubelet: follows the pods and keeps one runner for each that should run here."""
 
 import asyncio
-import contextlib
-import os
-import platform
 import shutil
 from collections.abc import Coroutine
 from typing import Any
 
-from simulators.kubernetes import process, resources
-from simulators.kubernetes.cluster import Cluster
-from simulators.kubernetes.errors import ApiError
+from simulators.kubernetes import nodes, process, resources
 from simulators.kubernetes.objects import (
     Object,
+    annotations_of,
     is_finished,
     is_terminating,
+    labels_of,
     namespace_of,
-    now,
     uid_of,
 )
-from simulators.kubernetes.pod import HOST_IP, NODE_NAME, Node, PodRunner, folder_name
-from simulators.kubernetes.resources import SERVER_VERSION
+from simulators.kubernetes.pod import Node, PodRunner, folder_name
+from simulators.kubernetes.scheduler import LOCAL_NODE
 from simulators.kubernetes.store import DELETED, MODIFIED, Change
 
 LEAVING_GRACE_SECONDS = 1.5  # the whole cluster must be down three seconds after SIGTERM
-_MOST_PODS = 110
 
 
 class Kubelet:
@@ -40,7 +35,7 @@ class Kubelet:
         """Clean up after a former life, then take up every pod that is known."""
         self._sweep()
         self._node.cluster.store.listen(self._on_change)
-        register_node(self._node.cluster)
+        nodes.register(self._node.cluster, self._node.knobs)
         for pod in self._node.cluster.store.objects(resources.PODS):
             self._take_up(pod)
 
@@ -68,7 +63,7 @@ class Kubelet:
         if change.resource is resources.PODS:
             self._follow_pod(change)
         elif change.resource in (resources.SECRETS, resources.CONFIG_MAPS):
-            self._in_namespace(namespace_of(change.obj), "refresh")
+            self._spread(namespace_of(change.obj))
         elif change.resource in (resources.CLAIMS, resources.VOLUMES):
             self._in_namespace(namespace_of(change.obj), "poke")
 
@@ -76,6 +71,26 @@ class Kubelet:
         for runner in self._runners.values():
             if namespace in {"", namespace_of(runner.current())}:
                 runner.refresh() if what == "refresh" else runner.poke()
+
+    def _spread(self, namespace: str) -> None:
+        """Bring changed contents to mounted files, as late as the settings say."""
+        delay = self._node.knobs.now.secret_delay_seconds
+        if delay:
+            self._in_namespace(namespace, "poke")  # who lacks something may look at once
+            loop = asyncio.get_running_loop()
+            loop.call_later(delay, self._in_namespace, namespace, "refresh")
+        else:
+            self._in_namespace(namespace, "refresh")
+
+    def look_again(self) -> None:
+        """Take up changed settings: another capacity may have room for those who wait."""
+        nodes.register(self._node.cluster, self._node.knobs)
+        self._poke_waiting()
+
+    def _poke_waiting(self) -> None:
+        for runner in list(self._runners.values()):
+            if not runner.has_place:
+                runner.poke()
 
     def _follow_pod(self, change: Change) -> None:
         runner = self._runners.get(uid_of(change.obj))
@@ -85,15 +100,19 @@ class Kubelet:
             else:
                 self._spawn(self._remove_folder(change.obj))
             self._in_namespace(namespace_of(change.obj), "poke")
+            self._poke_waiting()
         elif runner is None:
             self._take_up(change.obj)
         elif is_terminating(change.obj):
             runner.stop(change.obj["metadata"]["deletionGracePeriodSeconds"])
         elif change.kind == MODIFIED and change.before is not None:
             runner.restart_changed(change.before, change.obj)
+            if _notes(change.before) != _notes(change.obj):
+                runner.refresh()  # a real kubelet, too, syncs the pod at once
 
     def _take_up(self, pod: Object) -> None:
-        if pod["spec"].get("nodeName", NODE_NAME) != NODE_NAME:
+        elsewhere = pod["spec"].get("nodeName", LOCAL_NODE) != LOCAL_NODE
+        if elsewhere or self._node.is_record(pod):
             return
         runner = PodRunner(self._node, pod, self._runners)
         if is_terminating(pod):
@@ -119,59 +138,5 @@ class Kubelet:
         task.add_done_callback(self._tasks.discard)
 
 
-def register_node(cluster: Cluster) -> None:
-    """Announce this machine as the cluster's only node."""
-    node = cluster.find(resources.NODES, "", NODE_NAME)
-    if node is None:
-        labels = {
-            "kubernetes.io/hostname": NODE_NAME,
-            "kubernetes.io/os": platform.system().lower(),
-            "kubernetes.io/arch": platform.machine(),
-            "node-role.kubernetes.io/control-plane": "",
-        }
-        with contextlib.suppress(ApiError):
-            node = cluster.create(
-                resources.NODES, "", {"metadata": {"name": NODE_NAME, "labels": labels}}
-            )
-    if node is not None:
-        cluster.write_status(resources.NODES, node, _node_status())
-
-
-def _node_status() -> dict[str, Any]:
-    stamp = now()
-    capacity = {"cpu": str(os.cpu_count() or 1), "memory": _memory(), "pods": str(_MOST_PODS)}
-    ready = {
-        "type": "Ready",
-        "status": "True",
-        "reason": "KubeletReady",
-        "message": "kubelet is posting ready status",
-        "lastHeartbeatTime": stamp,
-        "lastTransitionTime": stamp,
-    }
-    return {
-        "capacity": capacity,
-        "allocatable": capacity,
-        "conditions": [ready],
-        "addresses": [
-            {"type": "InternalIP", "address": HOST_IP},
-            {"type": "Hostname", "address": NODE_NAME},
-        ],
-        "daemonEndpoints": {"kubeletEndpoint": {"Port": 0}},
-        "nodeInfo": {
-            "architecture": platform.machine(),
-            "bootID": "",
-            "containerRuntimeVersion": "process://1",
-            "kernelVersion": platform.release(),
-            "kubeProxyVersion": "",
-            "kubeletVersion": f"{SERVER_VERSION}+simulator",
-            "machineID": "",
-            "operatingSystem": platform.system().lower(),
-            "osImage": f"{platform.system()} {platform.release()}",
-            "systemUUID": "",
-        },
-    }
-
-
-def _memory() -> str:
-    pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
-    return f"{pages * size // 1024}Ki"
+def _notes(pod: Object) -> tuple[dict[str, str], dict[str, str]]:
+    return annotations_of(pod), labels_of(pod)

@@ -1,17 +1,16 @@
-"""`kubectl logs`: what a container wrote, now and as it goes on.
-
-Output goes from the process straight to a file, without times: `timestamps` and `since` are
-refused.
-"""
+"""`kubectl logs`: what a container wrote, now and as it goes on."""
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from simulators.kubernetes import errors, resources
 from simulators.kubernetes.cluster import Cluster
 from simulators.kubernetes.container import log_path
+from simulators.kubernetes.log_times import LogTimes
 from simulators.kubernetes.objects import Object, name_of, namespace_of, status_of, uid_of
 from simulators.kubernetes.pod import folder_name
 
@@ -20,15 +19,26 @@ KEPT_BYTES = 1024 * 1024
 _CHUNK_BYTES = 64 * 1024
 _POLL_SECONDS = 0.2
 _TRIM_SECONDS = 30.0
-_NOT_OFFERED = ("timestamps", "sinceSeconds", "sinceTime")
+_TRUE = frozenset({"true", "1"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Wanted:
+    """A part of one log, and how it is to be shown."""
+
+    path: Path
+    start: int
+    limit: int
+    has_times: bool
 
 
 class LogFiles:
     """Finds and reads the log files below the pods' folder."""
 
-    def __init__(self, cluster: Cluster, pods: Path) -> None:
+    def __init__(self, cluster: Cluster, pods: Path, times: LogTimes) -> None:
         self._cluster = cluster
         self._pods = pods
+        self._times = times
 
     def read(self, pod: Object, options: Mapping[str, str]) -> AsyncIterator[bytes]:
         """Return a container's output as the query parameters ask for it.
@@ -36,19 +46,55 @@ class LogFiles:
         Raises:
             ApiError: 400, no such container, it has not started, or an option is not offered.
         """
-        for option in _NOT_OFFERED:
-            if options.get(option) not in {None, "", "false"}:
-                raise errors.bad_request(
-                    f"{option} is not offered by this development cluster: its logs carry no times"
-                )
         status = self._status(pod, options.get("container", ""))
-        is_previous = options.get("previous") in {"true", "1"}
+        is_previous = options.get("previous") in _TRUE
         path = self._path(pod, status, is_previous=is_previous)
-        start = _start(path, options.get("tailLines"))
-        limit = int(options.get("limitBytes") or 0)
-        if options.get("follow") in {"true", "1"} and not is_previous:
-            return self._follow(pod, status, path, start)
-        return _read(path, start, limit)
+        wanted = _Wanted(
+            path=path,
+            start=max(_start(path, options.get("tailLines")), self._since(path, options)),
+            limit=_number("limitBytes", options.get("limitBytes") or "0"),
+            has_times=options.get("timestamps") in _TRUE,
+        )
+        is_followed = options.get("follow") in _TRUE and not is_previous
+        if is_followed:
+            chunks = self._follow(pod, status, path, wanted.start)
+        else:
+            chunks = _read(path, wanted.start)
+        if wanted.has_times:
+            chunks = self._stamped(chunks, wanted)
+        return _limited(chunks, wanted.limit) if wanted.limit else chunks
+
+    def _since(self, path: Path, options: Mapping[str, str]) -> int:
+        """Return the offset that sinceSeconds or sinceTime means."""
+        seconds, stamp = options.get("sinceSeconds"), options.get("sinceTime")
+        if seconds and stamp:
+            raise errors.bad_request(
+                "at most one of `sinceTime` or `sinceSeconds` may be specified"
+            )
+        if seconds:
+            moment = datetime.now(UTC) - timedelta(seconds=_number("sinceSeconds", seconds))
+            return self._times.offset_at(path, moment)
+        if stamp:
+            try:
+                return self._times.offset_at(path, datetime.fromisoformat(stamp))
+            except ValueError as error:
+                raise errors.bad_request(f"sinceTime: {error}") from error
+        return 0
+
+    async def _stamped(self, chunks: AsyncIterator[bytes], wanted: _Wanted) -> AsyncIterator[bytes]:
+        """Put before each line when it was written."""
+        position, rest = wanted.start, b""
+        async for chunk in chunks:
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                position += len(line) + 1
+                yield self._stamp(wanted.path, position) + line + b"\n"
+        if rest:
+            yield self._stamp(wanted.path, position + len(rest)) + rest
+
+    def _stamp(self, path: Path, offset: int) -> bytes:
+        moment = self._times.written_at(path, offset)
+        return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond:06d}000Z ".encode()
 
     def tail(self, pod: Object, lines: int) -> str:
         """Return the last lines of a pod's first container, for the page."""
@@ -68,7 +114,8 @@ class LogFiles:
             await asyncio.sleep(_TRIM_SECONDS)
             for path in list(self._pods.glob("*/logs/*.log")):
                 with contextlib.suppress(OSError):  # its pod went away meanwhile
-                    trim(path)
+                    if removed := trim(path):
+                        self._times.shortened(path, removed)
 
     def _status(self, pod: Object, container: str) -> dict[str, object]:
         specs = [*(pod["spec"].get("initContainers") or ()), *pod["spec"]["containers"]]
@@ -130,37 +177,51 @@ class LogFiles:
         return "running" not in state or current["restartCount"] != status["restartCount"]
 
 
-async def _read(path: Path, start: int, limit: int) -> AsyncIterator[bytes]:
-    left = limit
+async def _read(path: Path, start: int) -> AsyncIterator[bytes]:
     with path.open("rb") as file:
         file.seek(start)
-        while chunk := file.read(min(_CHUNK_BYTES, left) if limit else _CHUNK_BYTES):
+        while chunk := file.read(_CHUNK_BYTES):
             yield chunk
-            left -= len(chunk)
-            if limit and left <= 0:
-                return
 
 
-def trim(path: Path) -> None:
-    """Cut a log that has grown too long to its last part.
+async def _limited(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
+    left = limit
+    async for chunk in chunks:
+        yield chunk[:left]
+        left -= len(chunk)
+        if left <= 0:
+            return
+
+
+def _number(name: str, text: str) -> int:
+    if not text.isdigit():
+        raise errors.bad_request(f'{name}: Invalid value: "{text}": must be a whole number')
+    return int(text)
+
+
+def trim(path: Path) -> int:
+    """Cut a log that has grown too long to its last part; return how many bytes went.
 
     The process appends to the same file; what it writes in this very moment may be lost.
     """
     if path.stat().st_size <= LONGEST_BYTES:
-        return
+        return 0
     with path.open("r+b") as file:
         file.seek(-KEPT_BYTES, 2)
-        kept = file.read().partition(b"\n")[2]
+        tail = file.read()
+        kept = tail.partition(b"\n")[2]
+        removed = file.tell() - len(kept)
         file.seek(0)
         file.write(kept)
         file.truncate()
+    return removed
 
 
 def _start(path: Path, tail_lines: str | None) -> int:
     """Return the offset of the last lines, read backwards so that a large log costs little."""
     if not tail_lines:
         return 0
-    wanted = int(tail_lines)
+    wanted = _number("tailLines", tail_lines)
     size = path.stat().st_size
     if wanted <= 0:
         return size

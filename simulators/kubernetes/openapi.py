@@ -10,8 +10,8 @@ from typing import Any
 import orjson
 
 from simulators.kubernetes import errors
-from simulators.kubernetes.resources import ALL, GROUP_VERSIONS, SERVER_VERSION, Resource
-from simulators.kubernetes.schemas import SCALE, published
+from simulators.kubernetes.resources import GROUP_VERSIONS, OFFERED, SERVER_VERSION, Resource
+from simulators.kubernetes.schemas import SCALE, SCHEMAS_ID, published
 
 _WRITE_PARAMETERS = ("dryRun", "fieldManager", "fieldValidation", "force")
 
@@ -19,7 +19,7 @@ _WRITE_PARAMETERS = ("dryRun", "fieldManager", "fieldValidation", "force")
 def index() -> dict[str, Any]:
     paths = {
         _address(group, version): {
-            "serverRelativeURL": f"/openapi/v3/{_address(group, version)}?hash={SERVER_VERSION}"
+            "serverRelativeURL": f"/openapi/v3/{_address(group, version)}?hash={SCHEMAS_ID}"
         }
         for group, version in GROUP_VERSIONS
     }
@@ -35,7 +35,7 @@ def document(folder: Path, address: str) -> bytes:
     known = {_address(group, version): (group, version) for group, version in GROUP_VERSIONS}
     if address not in known:
         raise errors.unknown_resource()
-    kept = folder / f"openapi-{SERVER_VERSION}-{address.replace('/', '-')}.json"
+    kept = folder / f"openapi-{SCHEMAS_ID}-{address.replace('/', '-')}.json"
     if not kept.exists():
         fresh = kept.with_suffix(".new")
         fresh.write_bytes(orjson.dumps(_made(*known[address])))
@@ -48,7 +48,7 @@ def _address(group: str, version: str) -> str:
 
 
 def _made(group: str, version: str) -> dict[str, Any]:
-    kinds = [one for one in ALL if (one.group, one.version) == (group, version)]
+    kinds = [one for one in OFFERED if (one.group, one.version) == (group, version)]
     roots = [*(one.definition for one in kinds), SCALE]
     schemas = {name: _in_v3_form(one) for name, one in published(roots).items()}
     return {

@@ -12,8 +12,8 @@ from typing import Any
 from simulators.kubernetes.errors import ApiError
 from simulators.kubernetes.objects import Object, now
 from simulators.kubernetes.schemas import Schema, Schemas
+from simulators.kubernetes.trees import Path, as_paths, as_tree
 
-Path = tuple[str, ...]
 _NEVER_OWNED = {"apiVersion", "kind"}
 _METADATA_OWNED = {"labels", "annotations", "finalizers", "ownerReferences"}
 _DEFAULTED_KEYS = {"protocol": "TCP"}  # ports are keyed by a field that may be left out
@@ -78,22 +78,6 @@ def _item_key(one: Mapping[str, Any], keys: Iterable[str]) -> str:
     return f"k:{json.dumps(present, separators=(',', ':'), sort_keys=True)}"
 
 
-def as_tree(paths: Iterable[Path]) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    for path in sorted(paths):
-        inside = tree
-        for step in path:
-            inside = inside.setdefault(step, {})
-    return tree
-
-
-def as_paths(tree: Mapping[str, Any], before: Path = ()) -> set[Path]:
-    found: set[Path] = set()
-    for step, inside in tree.items():
-        found |= as_paths(inside, (*before, step)) if inside else {(*before, step)}
-    return found
-
-
 def record_update(
     schemas: Schemas, schema: Schema, old: Object | None, new: Object, manager: Manager
 ) -> Object:
@@ -105,7 +89,7 @@ def record_update(
     if not changed and not gone:
         return new
     entries = []
-    mine: set[Path] = set()
+    mine: frozenset[Path] = frozenset()
     for entry in (old or new)["metadata"].get("managedFields") or []:
         paths = as_paths(entry["fieldsV1"]) - gone
         if manager.is_entry(entry):
@@ -118,7 +102,10 @@ def record_update(
 
 
 def _entry(
-    one: Object, manager: Manager, paths: set[Path], before: dict[str, Any] | None = None
+    one: Object,
+    manager: Manager,
+    paths: frozenset[Path] | set[Path],
+    before: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Describe what the manager owns; the time stays with the fields: a repeat is no change."""
     made = {
@@ -170,8 +157,9 @@ def _sorted(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(entries, key=lambda one: (one["operation"], one["manager"], one["time"]))
 
 
-def _owners(live: Object, manager: Manager) -> tuple[list[dict[str, Any]], set[Path]]:
-    others, mine = [], set()
+def _owners(live: Object, manager: Manager) -> tuple[list[dict[str, Any]], frozenset[Path]]:
+    others: list[dict[str, Any]] = []
+    mine: frozenset[Path] = frozenset()
     for entry in live["metadata"].get("managedFields") or []:
         if manager.is_entry(entry):
             mine = as_paths(entry["fieldsV1"])

@@ -9,6 +9,7 @@ from simulators.kubernetes.objects import Object, is_ready, name_of, status_of
 from simulators.kubernetes.selectors import in_order
 
 LOG_LINES = 8
+MOST_NAMESPACES = 50
 _REFRESH_SECONDS = 5
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --dim: #888; --good: #2a7d4f; --bad: #b3432f; }
@@ -28,9 +29,14 @@ pre { font-size: .8rem; margin: .25rem 0 1rem; padding: .6rem .8rem; overflow-x:
 
 def page(cluster: Cluster, logs: LogFiles, kubeconfig: str) -> str:
     namespaces = in_order(cluster.store.objects(resources.NAMESPACES))
-    inhabited = [_namespace(cluster, logs, one) for one in namespaces]
-    empty = [name_of(one) for one, text in zip(namespaces, inhabited, strict=True) if not text]
-    body = "".join(inhabited) or "<p>No pods yet. They appear here as soon as a box is made.</p>"
+    store = cluster.store
+    inhabited = [one for one in namespaces if store.objects(resources.PODS, name_of(one))]
+    shown = [_namespace(cluster, logs, one) for one in inhabited[:MOST_NAMESPACES]]
+    with_pods = {name_of(one) for one in inhabited}
+    empty = [name_of(one) for one in namespaces if name_of(one) not in with_pods][:MOST_NAMESPACES]
+    body = "".join(shown) or "<p>No pods yet. They appear here as soon as a box is made.</p>"
+    if more := len(inhabited) - len(shown):
+        body += f"<p>And {more} more namespaces with pods.</p>"
     others = f"<p>Without pods: {html.escape(', '.join(empty))}</p>" if empty else ""
     command = html.escape(f"kubectl --kubeconfig {kubeconfig} get pods -A")
     return (

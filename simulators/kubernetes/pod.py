@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,9 @@ from simulators.kubernetes.container import Container
 from simulators.kubernetes.errors import ApiError
 from simulators.kubernetes.folders import Owner, passage, private_folder
 from simulators.kubernetes.images import Images
+from simulators.kubernetes.knobs import Knobs
+from simulators.kubernetes.log_times import LogTimes
+from simulators.kubernetes.memory import MemoryWatch
 from simulators.kubernetes.mounts import Mounts, Unmountable
 from simulators.kubernetes.objects import (
     Object,
@@ -29,8 +32,8 @@ from simulators.kubernetes.objects import (
 from simulators.kubernetes.probes import Place
 from simulators.kubernetes.process import Lifeline
 from simulators.kubernetes.recorder import Recorder
+from simulators.kubernetes.scheduler import LOCAL_NODE, Scheduler, unschedulable
 
-NODE_NAME = "local"
 HOST_IP = addresses.LOOPBACK
 MOUNT_RETRY_SECONDS = 2.0
 
@@ -44,9 +47,18 @@ class Node:
     images: Images
     lifeline: Lifeline
     addresses: addresses.Addresses
+    knobs: Knobs
+    scheduler: Scheduler
+    is_record: Callable[[Object], bool]
+    memory: MemoryWatch
+    times: LogTimes
     pods: Path
     volumes: Path
     owner: Owner | None
+
+
+class Unschedulable(Exception):  # noqa: N818 - a state to wait in, named as the condition's reason
+    """The node has no room for the pod, or is not for it."""
 
 
 class PodRunner:
@@ -58,6 +70,8 @@ class PodRunner:
         self._others = others
         self.uid = uid_of(pod)
         self.images, self.recorder, self.lifeline = node.images, node.recorder, node.lifeline
+        self.knobs, self.memory, self.times = node.knobs, node.memory, node.times
+        self._unschedulable = ""
         self.stopping = asyncio.Event()
         self._poke = asyncio.Event()
         self.is_leaving = False
@@ -172,7 +186,8 @@ class PodRunner:
                 self._schedule()
                 self._take_place()
                 self._folders = self._mounts().prepare(self.current())
-            except (Unmountable, OSError) as problem:
+            except (Unschedulable, Unmountable, OSError) as problem:
+                self._unschedulable = str(problem) if isinstance(problem, Unschedulable) else ""
                 self._report_unmountable(str(problem))
                 await self.pause(MOUNT_RETRY_SECONDS, until_poked=True)
             else:
@@ -203,13 +218,16 @@ class PodRunner:
     def _schedule(self) -> None:
         if "nodeName" in self.current()["spec"]:
             return
+        if refusal := self._node.scheduler.refusal(self._pod, LOCAL_NODE):
+            raise Unschedulable(refusal)
+        self._unschedulable = ""
         self._node.cluster.edit(
             resources.PODS,
             self._pod,
-            lambda pod: {**pod, "spec": {**pod["spec"], "nodeName": NODE_NAME}},
+            lambda pod: {**pod, "spec": {**pod["spec"], "nodeName": LOCAL_NODE}},
         )
         whole = f"{namespace_of(self._pod)}/{name_of(self._pod)}"
-        message = f"Successfully assigned {whole} to {NODE_NAME}"
+        message = f"Successfully assigned {whole} to {LOCAL_NODE}"
         self.recorder.normal(self.current(), "Scheduled", message)
 
     def _take_place(self) -> None:
@@ -278,6 +296,8 @@ class PodRunner:
             "startTime": self._started_at,
             "containerStatuses": [one.status() for one in self._mains],
         }
+        if self._unschedulable:
+            return {**old, "phase": "Pending", "conditions": new["conditions"]}
         if address:
             new |= {"podIP": address, "podIPs": [{"ip": address}]}
         if self._inits:
@@ -310,6 +330,8 @@ class PodRunner:
             ("ContainersReady", is_ready, not_ready),
             ("PodScheduled", "nodeName" in pod["spec"], {}),
         )
+        if self._unschedulable:
+            return [unschedulable(self._unschedulable)]
         return [
             {"type": kind, "status": "True" if holds else "False", **more}
             for kind, holds, more in known

@@ -51,6 +51,11 @@ class Process:
     started_at: float = field(default_factory=time.monotonic)
 
     @property
+    def session(self) -> int:
+        """The session that the container's processes belong to; its guardian leads it."""
+        return self._guardian.pid
+
+    @property
     def is_running(self) -> bool:
         return self._guardian.returncode is None
 

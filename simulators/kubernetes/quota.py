@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
-from simulators.kubernetes import quantities, resources
+from simulators.kubernetes import quantities, resources, scopes
 from simulators.kubernetes.errors import forbidden
 from simulators.kubernetes.objects import Object, is_finished, name_of, namespace_of
 from simulators.kubernetes.store import Store
@@ -29,10 +29,33 @@ def usage(resource: resources.Resource, one: Object) -> dict[str, Decimal]:
     if resource in _COUNTED:
         used[_COUNTED[resource]] = Decimal(1)
     if resource is resources.CLAIMS:
-        used["requests.storage"] = quantities.parse(one["spec"]["resources"]["requests"]["storage"])
+        used |= _storage(one["spec"])
+    if resource is resources.SERVICES:
+        used |= _outward(one["spec"])
     if resource is resources.PODS:
         used |= _compute(one["spec"])
     return used
+
+
+def _storage(spec: Mapping[str, Any]) -> dict[str, Decimal]:
+    """Return what a claim counts for, in all and in its storage class."""
+    size = quantities.parse(spec["resources"]["requests"]["storage"])
+    used = {"requests.storage": size}
+    if name := spec.get("storageClassName"):
+        prefix = f"{name}.storageclass.storage.k8s.io"
+        used |= {f"{prefix}/requests.storage": size, f"{prefix}/persistentvolumeclaims": Decimal(1)}
+    return used
+
+
+def _outward(spec: Mapping[str, Any]) -> dict[str, Decimal]:
+    ports = Decimal(len(spec.get("ports") or ()))
+    kind = spec.get("type")
+    if kind == "NodePort":
+        return {"services.nodeports": ports}
+    if kind != "LoadBalancer":
+        return {}
+    has_ports = spec.get("allocateLoadBalancerNodePorts", True)
+    return {"services.loadbalancers": Decimal(1), "services.nodeports": ports * has_ports}
 
 
 def _compute(spec: Mapping[str, Any]) -> dict[str, Decimal]:
@@ -47,43 +70,58 @@ def _compute(spec: Mapping[str, Any]) -> dict[str, Decimal]:
     return used
 
 
+def requests_of(spec: Mapping[str, Any]) -> dict[str, Decimal]:
+    """Return what a pod asks a node for, by plain names such as `cpu`."""
+    used = _compute(spec)
+    return {name: used[name] for name in _COMPUTE if name in used}
+
+
 def _wanted(containers: Iterable[Mapping[str, Any]], field: str) -> list[Mapping[str, Any]]:
     return [(one.get("resources") or {}).get(field) or {} for one in containers]
 
 
-def used_in(store: Store, namespace: str) -> dict[str, Decimal]:
+def used_in(store: Store, namespace: str, quota: Object | None = None) -> dict[str, Decimal]:
+    """Add up a namespace; with a quota, only what its scopes take in."""
     used: dict[str, Decimal] = {}
     for resource in MEASURED:
         for one in store.objects(resource, namespace):
-            for name, amount in usage(resource, one).items():
-                used[name] = used.get(name, Decimal(0)) + amount
+            if quota is None or scopes.takes(quota, resource, one):
+                for name, amount in usage(resource, one).items():
+                    used[name] = used.get(name, Decimal(0)) + amount
     return used
 
 
-def enforce(store: Store, resource: resources.Resource, one: Object) -> None:
-    """Refuse what would exceed a quota of the object's namespace.
-
-    Quotas with scopes are kept but not enforced.
+def enforce(
+    store: Store, resource: resources.Resource, one: Object, *, before: Object | None = None
+) -> None:
+    """Refuse what would exceed a quota of the object's namespace; a change counts by its growth.
 
     Raises:
         ApiError: 403, exceeded, or a limited resource is not stated.
     """
     if not resource.namespaced or resource is resources.EVENTS:
         return
-    quotas = [
-        each
-        for each in store.objects(resources.QUOTAS, namespace_of(one))
-        if not each["spec"].get("scopes") and not each["spec"].get("scopeSelector")
-    ]
+    quotas = store.objects(resources.QUOTAS, namespace_of(one))
     if not quotas:
         return
-    asked = usage(resource, one)
-    used = used_in(store, namespace_of(one))
+    asked = _growth(resource, one, before)
     for each in sorted(quotas, key=name_of):
+        if not asked or not scopes.takes(each, resource, one):
+            continue
         hard = {name: quantities.parse(most) for name, most in each["spec"].get("hard", {}).items()}
         if resource is resources.PODS:
             _refuse_unstated(one, each, hard)
+        used = used_in(store, namespace_of(one), each)
         _refuse_excess(resource, one, each, (asked, used, hard))
+
+
+def _growth(resource: resources.Resource, one: Object, before: Object | None) -> dict[str, Decimal]:
+    asked = usage(resource, one)
+    if before is None:
+        return asked
+    was = usage(resource, before)
+    grown = {name: amount - was.get(name, Decimal(0)) for name, amount in asked.items()}
+    return {name: amount for name, amount in grown.items() if amount > 0}
 
 
 def _refuse_unstated(pod: Object, quota: Object, hard: Mapping[str, Decimal]) -> None:
@@ -167,6 +205,22 @@ def check_limit_ranges(store: Store, pod: Object) -> None:
         raise forbidden(resources.PODS, name_of(pod), listed)
 
 
+def check_claim(store: Store, claim: Object) -> None:
+    """Refuse a claim that is larger or smaller than its namespace's limits.
+
+    Raises:
+        ApiError: 403.
+    """
+    wanted = (claim["spec"].get("resources") or {}).get("requests") or {}
+    problems: list[str] = []
+    for limit in _limits(store, namespace_of(claim), "PersistentVolumeClaim"):
+        stated = {"limits": wanted, "requests": wanted}
+        problems.extend(_outside(limit, stated, "PersistentVolumeClaim"))
+    if problems:
+        shown = ", ".join(problems).replace("but limit is", "but request is")
+        raise forbidden(resources.CLAIMS, name_of(claim), shown)
+
+
 def _outside(limit: Mapping[str, Any], wanted: Mapping[str, Any], kind: str) -> list[str]:
     problems = []
     for bound, field, word in (("max", "limit", "maximum"), ("min", "request", "minimum")):
@@ -181,6 +235,20 @@ def _outside(limit: Mapping[str, Any], wanted: Mapping[str, Any], kind: str) -> 
             if (amount > edge) if bound == "max" else (amount < edge):
                 shown = quantities.write(amount, name)
                 problems.append(f"{begin}, but {field} is {shown}")
+    return [*problems, *_unbalanced(limit, wanted, kind)]
+
+
+def _unbalanced(limit: Mapping[str, Any], wanted: Mapping[str, Any], kind: str) -> list[str]:
+    problems = []
+    for name, value in (limit.get("maxLimitRequestRatio") or {}).items():
+        pair = [
+            quantities.parse((wanted.get(one) or {}).get(name, 0)) for one in ("limits", "requests")
+        ]
+        begin = f"{name} max limit to request ratio per {kind} is {value}"
+        if not all(pair):
+            problems.append(f"{begin}, but no request is specified or request is 0")
+        elif pair[0] / pair[1] > quantities.parse(value):
+            problems.append(f"{begin}, but provided ratio is {float(pair[0] / pair[1]):f}")
     return problems
 
 

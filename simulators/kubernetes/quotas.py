@@ -14,12 +14,9 @@ class Quotas:
         self._cluster = cluster
 
     async def reconcile(self, namespace: str, _: str) -> float | None:
-        quotas = self._cluster.store.objects(resources.QUOTAS, namespace)
-        if quotas:
-            used = quota.used_in(self._cluster.store, namespace)
-            for each in quotas:
-                status = _status(each, used)
-                self._cluster.write_status(resources.QUOTAS, each, status)
+        for each in self._cluster.store.objects(resources.QUOTAS, namespace):
+            used = quota.used_in(self._cluster.store, namespace, each)
+            self._cluster.write_status(resources.QUOTAS, each, _status(each, used))
         return None
 
 

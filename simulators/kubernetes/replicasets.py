@@ -1,6 +1,5 @@
 """ReplicaSets: keep the wanted number of pods, and say how many there are."""
 
-import copy
 from typing import Any
 
 from simulators.kubernetes import resources, selectors
@@ -9,6 +8,7 @@ from simulators.kubernetes.errors import ApiError
 from simulators.kubernetes.objects import (
     Object,
     condition,
+    copied,
     is_controlled_by,
     is_finished,
     is_ready,
@@ -65,7 +65,7 @@ class ReplicaSets:
         return None
 
     def _create(self, owner: Object) -> None:
-        template = copy.deepcopy(owner["spec"]["template"])
+        template = copied(owner["spec"]["template"])
         metadata = {
             key: template["metadata"][key]
             for key in ("labels", "annotations", "finalizers")

@@ -9,9 +9,12 @@ import orjson
 import yaml
 from starlette.requests import Request
 
-from simulators.kubernetes import errors
+from simulators.kubernetes import errors, protobuf, selectors
+from simulators.kubernetes.cluster import Deletion
+from simulators.kubernetes.objects import Object, name_of
 from simulators.kubernetes.ownership import Manager
-from simulators.kubernetes.resources import BY_ADDRESS, Resource
+from simulators.kubernetes.resources import BY_ADDRESS, BY_QUALIFIED, Resource
+from simulators.kubernetes.selectors import Test
 
 BODY_BYTES = 3 * 1024 * 1024  # the real server's limit
 JSON = "application/json"
@@ -40,6 +43,7 @@ class Target:
     namespace: str
     name: str
     subresource: str
+    shown: Resource  # the kind by its address; another than what is kept for events.k8s.io
 
 
 def target(path: str) -> Target:
@@ -59,7 +63,10 @@ def target(path: str) -> Target:
     name, subresource = ([*rest[1:], "", ""])[0], "/".join(rest[2:])
     if name and resource.namespaced and not namespace:
         raise errors.unknown_resource()
-    return Target(resource=resource, namespace=namespace, name=name, subresource=subresource)
+    stored = BY_QUALIFIED[resource.stored_as] if resource.stored_as else resource
+    return Target(
+        resource=stored, namespace=namespace, name=name, subresource=subresource, shown=resource
+    )
 
 
 def _group_version(parts: list[str]) -> tuple[str, str, list[str]]:
@@ -86,11 +93,8 @@ async def body(request: Request) -> Any:
         message = f"Request entity too large: limit is {BODY_BYTES}"
         raise errors.ApiError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "RequestEntityTooLarge", message)
     kind = content_type(request)
-    if kind == PROTOBUF:
-        raise errors.unsupported_media_type(
-            "protobuf bodies are not spoken by this development cluster; send application/json"
-            " (with kubectl: 'kubectl create -f' or 'kubectl apply -f' with a manifest)"
-        )
+    if kind == PROTOBUF or protobuf.is_protobuf(raw):
+        return protobuf.decode(raw)
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -185,3 +189,61 @@ def dry_run(request: Request, options: Any = None) -> bool:
             f'dryRun: Unsupported value: "{asked[0]}": supported values: "All"'
         )
     return "All" in asked
+
+
+def number(request: Request, name: str) -> int:
+    """Return a whole number from the query, 0 where there is none.
+
+    Raises:
+        ApiError: 400, it is something else.
+    """
+    text = request.query_params.get(name) or "0"
+    if not text.isdigit():
+        raise errors.bad_request(f'{name}: Invalid value: "{text}"')
+    return int(text)
+
+
+def selected(request: Request, target: Target) -> Test:
+    """Return the test that the request's selectors (and name, for a watch of one) make."""
+    query = request.query_params
+    labels = selectors.by_labels(query.get("labelSelector"))
+    fields = selectors.by_fields(target.resource, query.get("fieldSelector"))
+    name = target.name
+    return lambda one: labels(one) and fields(one) and (not name or name_of(one) == name)
+
+
+def check_names(target: Target, given: Object) -> None:
+    """Let the body name what the address names, or nothing.
+
+    Raises:
+        ApiError: 400.
+    """
+    metadata = given["metadata"]
+    name = metadata.setdefault("name", target.name)
+    if name != target.name:
+        raise errors.bad_request(
+            f"the name of the object ({name}) does not match the name on the URL ({target.name})"
+        )
+    if metadata.get("namespace", target.namespace) != target.namespace:
+        raise errors.bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request"
+        )
+    if target.namespace:
+        metadata["namespace"] = target.namespace
+
+
+async def deletion(request: Request, options: Any = None) -> Deletion:
+    """Read how to delete, from the body and the query."""
+    options = await body(request) if options is None else options
+    options = options if isinstance(options, dict) else {}
+    query = request.query_params
+    grace = options.get("gracePeriodSeconds", query.get("gracePeriodSeconds"))
+    wanted = options.get("preconditions") or {}
+    asked = options.get("propagationPolicy") or query.get("propagationPolicy") or ""
+    return Deletion(
+        grace_seconds=None if grace is None else int(grace),
+        propagation="Orphan" if options.get("orphanDependents") else asked,
+        uid=wanted.get("uid") or "",
+        revision=wanted.get("resourceVersion") or "",
+        dry_run=dry_run(request, options),
+    )

@@ -19,6 +19,8 @@ class Resource:
     subresources: tuple[str, ...] = ()
     in_all: bool = False
     version: str = "v1"
+    verbs: tuple[str, ...] = VERBS
+    stored_as: str = ""  # the qualified name of the kind under which its objects are kept
 
     @property
     def api_version(self) -> str:
@@ -68,13 +70,13 @@ NAMESPACES = _core("namespaces", "Namespace", "ns", sub=("status", "finalize"), 
 NODES = _core("nodes", "Node", "no", sub=_STATUS, namespaced=False)
 SECRETS = _core("secrets", "Secret")
 CONFIG_MAPS = _core("configmaps", "ConfigMap", "cm")
-PODS = _core("pods", "Pod", "po", sub=("status", "log"), in_all=True)
+PODS = _core("pods", "Pod", "po", sub=("status", "log", "eviction"), in_all=True)
 SERVICES = _core("services", "Service", "svc", sub=_STATUS, in_all=True)
 VOLUMES = _core("persistentvolumes", "PersistentVolume", "pv", sub=_STATUS, namespaced=False)
 CLAIMS = _core("persistentvolumeclaims", "PersistentVolumeClaim", "pvc", sub=_STATUS)
 QUOTAS = _core("resourcequotas", "ResourceQuota", "quota", sub=_STATUS)
 LIMIT_RANGES = _core("limitranges", "LimitRange", "limits")
-SERVICE_ACCOUNTS = _core("serviceaccounts", "ServiceAccount", "sa")
+SERVICE_ACCOUNTS = _core("serviceaccounts", "ServiceAccount", "sa", sub=("token",))
 EVENTS = _core("events", "Event", "ev")
 DEPLOYMENTS = Resource(
     group="apps",
@@ -95,6 +97,18 @@ REPLICA_SETS = Resource(
 NETWORK_POLICIES = Resource(
     group="networking.k8s.io", plural="networkpolicies", kind="NetworkPolicy", short=("netpol",)
 )
+JOBS = Resource(group="batch", plural="jobs", kind="Job", subresources=_STATUS, in_all=True)
+_RBAC = "rbac.authorization.k8s.io"
+ROLES = Resource(group=_RBAC, plural="roles", kind="Role")
+CLUSTER_ROLES = Resource(group=_RBAC, plural="clusterroles", kind="ClusterRole", namespaced=False)
+ROLE_BINDINGS = Resource(group=_RBAC, plural="rolebindings", kind="RoleBinding")
+CLUSTER_ROLE_BINDINGS = Resource(
+    group=_RBAC, plural="clusterrolebindings", kind="ClusterRoleBinding", namespaced=False
+)
+# The same events in the newer form: kept once, shown in two groups.
+NEWER_EVENTS = Resource(
+    group="events.k8s.io", plural="events", kind="Event", short=("ev",), stored_as="events"
+)
 
 ALL = (
     NAMESPACES,
@@ -111,9 +125,39 @@ ALL = (
     EVENTS,
     DEPLOYMENTS,
     REPLICA_SETS,
+    JOBS,
     NETWORK_POLICIES,
+    ROLES,
+    CLUSTER_ROLES,
+    ROLE_BINDINGS,
+    CLUSTER_ROLE_BINDINGS,
 )
-GROUP_VERSIONS = tuple(sorted({(one.group, one.version) for one in ALL}))
-BY_ADDRESS = {(one.group, one.version, one.plural): one for one in ALL}
+
+
+def _asked(group: str, plural: str, kind: str, *, namespaced: bool = False) -> Resource:
+    """Describe a kind that is a question: it is created, answered, and not kept."""
+    whole = f"{group}.k8s.io"
+    return Resource(group=whole, plural=plural, kind=kind, namespaced=namespaced, verbs=("create",))
+
+
+ACCESS_REVIEWS = _asked("authorization", "subjectaccessreviews", "SubjectAccessReview")
+LOCAL_ACCESS_REVIEWS = _asked(
+    "authorization", "localsubjectaccessreviews", "LocalSubjectAccessReview", namespaced=True
+)
+OWN_ACCESS_REVIEWS = _asked("authorization", "selfsubjectaccessreviews", "SelfSubjectAccessReview")
+OWN_RULES_REVIEWS = _asked("authorization", "selfsubjectrulesreviews", "SelfSubjectRulesReview")
+OWN_REVIEWS = _asked("authentication", "selfsubjectreviews", "SelfSubjectReview")
+TOKEN_REVIEWS = _asked("authentication", "tokenreviews", "TokenReview")
+QUESTIONS = (
+    ACCESS_REVIEWS,
+    LOCAL_ACCESS_REVIEWS,
+    OWN_ACCESS_REVIEWS,
+    OWN_RULES_REVIEWS,
+    OWN_REVIEWS,
+    TOKEN_REVIEWS,
+)
+OFFERED = (*ALL, NEWER_EVENTS, *QUESTIONS)
+GROUP_VERSIONS = tuple(sorted({(one.group, one.version) for one in OFFERED}))
+BY_ADDRESS = {(one.group, one.version, one.plural): one for one in OFFERED}
 BY_QUALIFIED = {one.qualified: one for one in ALL}
 BY_KIND = {(one.api_version, one.kind): one for one in ALL}

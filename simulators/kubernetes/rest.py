@@ -1,33 +1,34 @@
 """The verbs of the API: what each request does to the cluster and what it is answered."""
 
-import base64
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Protocol
 
-import orjson
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from simulators.kubernetes import (
     errors,
+    event_forms,
     merge,
     ownership,
     requests,
     resources,
-    scale,
     selectors,
     tables,
 )
-from simulators.kubernetes.cluster import Cluster, Deletion, Write
+from simulators.kubernetes.access import Access, Act
+from simulators.kubernetes.answers import answer, listed, present, shaped, success
+from simulators.kubernetes.cluster import Cluster, Write
 from simulators.kubernetes.decoding import Decoded, decode
+from simulators.kubernetes.faults import Faults, verb_of
+from simulators.kubernetes.identity import User
 from simulators.kubernetes.objects import Object, name_of, namespace_of, uid_of
+from simulators.kubernetes.paging import Pages
 from simulators.kubernetes.requests import Target
 from simulators.kubernetes.watch import LONGEST_SECONDS, Watch, stream
 
-_PLAIN_SUBRESOURCES = ("", "status", "finalize")
 # Deleting one of these answers with the object, of all others with a Status (as the real server).
 _RETURNED_WHEN_DELETED = (
     resources.PODS,
@@ -38,6 +39,20 @@ _RETURNED_WHEN_DELETED = (
     resources.SERVICE_ACCOUNTS,
 )
 _INTERACTIVE = ("exec", "attach", "portforward", "proxy")
+_NOT_ALLOWED = "the server does not allow this method on the requested resource"
+Handler = Callable[[Request, Target], Awaitable[Response]]
+
+
+class Parts(Protocol):
+    """The subresources that are not simply a part of the object."""
+
+    def find(self, target: Target) -> Handler | None: ...
+
+
+class Questioned(Protocol):
+    """What answers the kinds that are questions."""
+
+    def answer(self, user: User, target: Target, body: Any) -> dict[str, Any]: ...
 
 
 class Logs(Protocol):
@@ -46,27 +61,32 @@ class Logs(Protocol):
     def read(self, pod: Object, options: Mapping[str, str]) -> AsyncIterator[bytes]: ...
 
 
-def answer(content: Any, code: int = HTTPStatus.OK, warnings: list[str] | None = None) -> Response:
-    made = Response(orjson.dumps(content), code, media_type="application/json")
-    for warning in warnings or ():
-        made.headers.append("warning", f"299 - {json.dumps(warning)}")
-    return made
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Rest:
     """Handles every request below `/api` and `/apis` that means objects."""
 
     cluster: Cluster
-    logs: Logs
+    parts: Parts
+    access: Access
+    questions: Questioned
+    faults: Faults
+    pages: Pages = field(default_factory=Pages)
 
-    async def handle(self, request: Request) -> Response:
+    async def handle(self, request: Request, user: User) -> Response:
         """Answer one request.
 
         Raises:
             ApiError: whatever is refused.
         """
         target = requests.target(request.url.path)
+        is_watch = requests.flag(request, "watch")
+        verb = verb_of(request.method, target, is_watch=is_watch)
+        self.access.check(user, act_of(verb, target))
+        request.scope["cluster.user"] = user
+        handler = self._handler(request, target)
+        return await self.faults.around(verb, target, lambda: handler(request, target))
+
+    def _handler(self, request: Request, target: Target) -> Handler:
         if target.subresource in _INTERACTIVE and target.resource is resources.PODS:
             raise errors.not_allowed(
                 f"pods/{target.subresource} is not offered by this development cluster: its pods"
@@ -74,59 +94,60 @@ class Rest:
             )
         if target.subresource not in ("", *target.resource.subresources):
             raise errors.unknown_resource()
-        if target.subresource == "log":
-            return self._log(request, target)
-        if target.subresource == "scale":
-            return await self._scale(request, target)
-        return await self._verb(request, target)(request, target)
+        return self.parts.find(target) or self._verb(request, target)
 
-    def _verb(
-        self, request: Request, target: Target
-    ) -> Callable[[Request, Target], Awaitable[Response]]:
-        verbs = {"GET": self._get, "PUT": self._put, "PATCH": self._patch, "DELETE": self._delete}
+    def _verb(self, request: Request, target: Target) -> Handler:
+        verbs: dict[str, Handler] = {
+            "GET": self._get,
+            "PUT": self._put,
+            "PATCH": self._patch,
+            "DELETE": self._delete,
+        }
         if not target.name:
             verbs = {"GET": self._list, "POST": self._create, "DELETE": self._delete_collection}
+        if target.resource in resources.QUESTIONS:
+            verbs = {"POST": self._ask} if not target.name else {}
         found = verbs.get(request.method)
         lacks_namespace = target.resource.namespaced and not target.namespace
         if found is None or (lacks_namespace and request.method != "GET"):
-            raise errors.not_allowed(
-                "the server does not allow this method on the requested resource"
-            )
+            raise errors.not_allowed(_NOT_ALLOWED)
         return found
 
+    async def _ask(self, request: Request, target: Target) -> Response:
+        user: User = request.scope["cluster.user"]
+        body = await requests.body(request)
+        return answer(self.questions.answer(user, target, body), HTTPStatus.CREATED)
+
     async def _get(self, request: Request, target: Target) -> Response:
+        if requests.flag(request, "watch"):
+            return await self._list(request, target)
         one = self.cluster.get(target.resource, target.namespace, target.name)
-        return _present(request, target, one)
+        return present(request, target, one)
 
     async def _list(self, request: Request, target: Target) -> Response:
         if requests.flag(request, "watch"):
             return self._watch(request, target)
-        test = _test(request, target)
-        found = [
-            one
-            for one in self.cluster.store.objects(target.resource, target.namespace)
-            if test(one)
-        ]
-        ordered = selectors.in_order(found)
-        metadata: dict[str, Any] = {"resourceVersion": str(self.cluster.store.revision)}
-        page, metadata = _page(request, ordered, metadata)
-        form = requests.form(request)
-        if form.kind == "Table":
-            return answer(tables.table(target.resource, page, metadata, form.include))
-        items = [tables.partial(one) for one in page] if form.kind == "Metadata" else page
-        kind = {"kind": f"{target.resource.kind}List", "apiVersion": target.resource.api_version}
-        if form.kind == "Metadata":
-            kind = {"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1"}
-        return answer({**kind, "metadata": metadata, "items": items})
+        store = self.cluster.store
+        asked = requests.number(request, "resourceVersion")
+        if asked > store.revision:
+            raise errors.too_large_revision(asked, store.revision)
+        token, limit = request.query_params.get("continue", ""), requests.number(request, "limit")
+        ordered: list[Object] = []
+        if not self.pages.knows(token):
+            test = requests.selected(request, target)
+            found = [one for one in store.objects(target.resource, target.namespace) if test(one)]
+            ordered = selectors.in_order(found)
+        page, metadata = self.pages.cut(ordered, store.revision, limit=limit, token=token)
+        return listed(request, target, page, metadata)
 
     def _watch(self, request: Request, target: Target) -> Response:
         form, query = requests.form(request), request.query_params
 
-        def present(one: Object) -> Any:
+        def shown(one: Object) -> Any:
             if form.kind == "Table":
                 metadata = {"resourceVersion": one["metadata"]["resourceVersion"]}
                 return tables.table(target.resource, [one], metadata, form.include)
-            return tables.partial(one) if form.kind == "Metadata" else one
+            return tables.partial(one) if form.kind == "Metadata" else shaped(target, one)
 
         revision = query.get("resourceVersion", "")
         if revision and not revision.isdigit():
@@ -134,10 +155,10 @@ class Rest:
         wanted = Watch(
             resource=target.resource,
             namespace=target.namespace,
-            test=_test(request, target),
-            present=present,
+            test=requests.selected(request, target),
+            present=shown,
             revision=revision,
-            timeout_seconds=_number(request, "timeoutSeconds") or LONGEST_SECONDS,
+            timeout_seconds=requests.number(request, "timeoutSeconds") or LONGEST_SECONDS,
             bookmarks=requests.flag(request, "allowWatchBookmarks"),
             initial_events=requests.flag(request, "sendInitialEvents"),
         )
@@ -145,27 +166,20 @@ class Rest:
         return StreamingResponse(lines, media_type="application/json")
 
     async def _create(self, request: Request, target: Target) -> Response:
-        body = await requests.body(request)
-        decoded = self._decoded(request, target.resource, body)
+        decoded = self._decoded(request, target, await requests.body(request))
         asked = decoded.body["metadata"].get("namespace") or target.namespace
         if target.namespace and asked != target.namespace:
             raise errors.bad_request(
                 "the namespace of the provided object does not match the namespace sent on the"
                 " request"
             )
-        write = self._write(request, "", decoded, is_apply=False)
+        self._check_grant(request, target, decoded.body)
+        write = self._write(request, target, decoded, is_apply=False)
         made = self.cluster.create(target.resource, target.namespace, decoded.body, write)
-        return _present(request, target, made, HTTPStatus.CREATED, self._warnings(request, decoded))
+        return present(request, target, made, HTTPStatus.CREATED, write.warnings)
 
     async def _put(self, request: Request, target: Target) -> Response:
-        body = await requests.body(request)
-        decoded = self._decoded(request, target.resource, body)
-        _check_names(target, decoded.body)
-        write = self._write(request, target.subresource, decoded, is_apply=False)
-        made = self.cluster.replace(
-            target.resource, decoded.body, write, subresource=target.subresource
-        )
-        return _present(request, target, made, warnings=self._warnings(request, decoded))
+        return self._replace(request, target, await requests.body(request))
 
     async def _patch(self, request: Request, target: Target) -> Response:
         kind = requests.content_type(request)
@@ -179,14 +193,18 @@ class Rest:
         if kind == requests.APPLY_PATCH:
             return self._apply(request, target, patch)
         old = self.cluster.get(target.resource, target.namespace, target.name)
-        patched = self._patched(kind, target.resource, old, patch)
-        decoded = self._decoded(request, target.resource, patched)
-        _check_names(target, decoded.body)
-        write = self._write(request, target.subresource, decoded, is_apply=False)
+        old = shaped(target, old)
+        return self._replace(request, target, self._patched(kind, target.shown, old, patch))
+
+    def _replace(self, request: Request, target: Target, body: Any) -> Response:
+        decoded = self._decoded(request, target, body)
+        requests.check_names(target, decoded.body)
+        self._check_grant(request, target, decoded.body)
+        write = self._write(request, target, decoded, is_apply=False)
         made = self.cluster.replace(
             target.resource, decoded.body, write, subresource=target.subresource
         )
-        return _present(request, target, made, warnings=self._warnings(request, decoded))
+        return present(request, target, made, warnings=write.warnings)
 
     def _patched(self, kind: str, resource: resources.Resource, old: Object, patch: Any) -> Any:
         if kind == requests.JSON_PATCH:
@@ -200,12 +218,13 @@ class Rest:
 
     def _apply(self, request: Request, target: Target, patch: Any) -> Response:
         resource = target.resource
-        decoded = self._decoded(request, resource, patch)
+        decoded = self._decoded(request, target, patch)
         wanted = decoded.body
         if wanted["metadata"].get("managedFields"):
             raise errors.bad_request("metadata.managedFields must be nil")
-        _check_names(target, wanted)
-        write = self._write(request, target.subresource, decoded, is_apply=True)
+        requests.check_names(target, wanted)
+        self._check_grant(request, target, wanted)
+        write = self._write(request, target, decoded, is_apply=True)
         live = self.cluster.find(resource, target.namespace, target.name)
         if live is None and target.subresource:
             raise errors.not_found(resource, target.name)
@@ -215,169 +234,69 @@ class Rest:
             raise errors.bad_request("an apply needs a manager")
         revision = wanted["metadata"].pop("resourceVersion", None)
         merged = ownership.apply(schemas, schema, live, wanted, write.manager)
-        warnings = self._warnings(request, decoded)
         if live is None:
+            self.access.check(request.scope["cluster.user"], act_of("create", target))
             made = self.cluster.create(resource, target.namespace, merged, write)
-            return _present(request, target, made, HTTPStatus.CREATED, warnings)
+            return present(request, target, made, HTTPStatus.CREATED, write.warnings)
         merged = {**merged, "metadata": {**merged["metadata"]}}
         merged["metadata"]["resourceVersion"] = revision or live["metadata"]["resourceVersion"]
         made = self.cluster.replace(resource, merged, write, subresource=target.subresource)
-        return _present(request, target, made, warnings=warnings)
+        return present(request, target, made, warnings=write.warnings)
 
     async def _delete(self, request: Request, target: Target) -> Response:
-        how = await _deletion(request)
+        how = await requests.deletion(request)
         one, gone = self.cluster.delete(target.resource, target.namespace, target.name, how)
         if not gone or target.resource in _RETURNED_WHEN_DELETED:
-            return _present(request, target, one)
+            return present(request, target, one)
         details = {**errors.about(target.resource, target.name), "uid": uid_of(one)}
-        return answer(_success(details))
+        return answer(success(details))
 
     async def _delete_collection(self, request: Request, target: Target) -> Response:
-        how = await _deletion(request)
-        test = _test(request, target)
+        how = await requests.deletion(request)
+        test = requests.selected(request, target)
         found = self.cluster.store.objects(target.resource, target.namespace)
         deleted = [
             self.cluster.delete(target.resource, namespace_of(one), name_of(one), how)[0]
             for one in selectors.in_order(found)
             if test(one)
         ]
-        kind = {"kind": f"{target.resource.kind}List", "apiVersion": target.resource.api_version}
         metadata = {"resourceVersion": str(self.cluster.store.revision)}
-        return answer({**kind, "metadata": metadata, "items": deleted})
+        return listed(request, target, deleted, metadata)
 
-    async def _scale(self, request: Request, target: Target) -> Response:
-        one = self.cluster.get(target.resource, target.namespace, target.name)
-        if request.method == "GET":
-            return answer(scale.scale_of(one))
-        body = await requests.body(request)
-        if request.method == "PATCH":
-            kind = requests.content_type(request)
-            if kind == requests.JSON_PATCH:
-                body = merge.json_patch(scale.scale_of(one), body)
-            else:
-                body = merge.merge_patch(scale.scale_of(one), body)
-        elif request.method != "PUT":
-            raise errors.not_allowed("the server does not allow this method on a scale")
-        wanted = scale.scaled(target.resource, one, body)
-        manager = requests.manager(request, "scale", is_apply=False)
-        write = Write(manager=manager, dry_run=requests.dry_run(request))
-        return answer(scale.scale_of(self.cluster.replace(target.resource, wanted, write)))
+    def _check_grant(self, request: Request, target: Target, body: Object) -> None:
+        user: User = request.scope["cluster.user"]
+        if not user.is_master and ("roleRef" in body or "rules" in body):
+            self.access.check_grant(user, target.resource, target.namespace, body)
 
-    def _log(self, request: Request, target: Target) -> Response:
-        if request.method != "GET":
-            raise errors.not_allowed("the server does not allow this method on pods/log")
-        pod = self.cluster.get(target.resource, target.namespace, target.name)
-        text = self.logs.read(pod, dict(request.query_params))
-        return StreamingResponse(text, media_type="text/plain")
-
-    def _decoded(self, request: Request, resource: resources.Resource, body: Any) -> Decoded:
+    def _decoded(self, request: Request, target: Target, body: Any) -> Decoded:
         strict = request.query_params.get("fieldValidation") == "Strict"
-        return decode(self.cluster.schemas, resource, body, strict=strict)
-
-    def _warnings(self, request: Request, decoded: Decoded) -> list[str]:
-        wanted = request.query_params.get("fieldValidation", "Warn") == "Warn"
-        return decoded.warnings() if wanted else []
+        decoded = decode(self.cluster.schemas, target.shown, body, strict=strict)
+        if target.shown is resources.NEWER_EVENTS:
+            decoded.body = event_forms.older(decoded.body)
+        return decoded
 
     def _write(
-        self, request: Request, subresource: str, decoded: Decoded, *, is_apply: bool
+        self, request: Request, target: Target, decoded: Decoded, *, is_apply: bool
     ) -> Write:
+        is_warned = request.query_params.get("fieldValidation", "Warn") == "Warn"
         return Write(
-            manager=requests.manager(request, subresource, is_apply=is_apply),
+            manager=requests.manager(request, target.subresource, is_apply=is_apply),
             dry_run=requests.dry_run(request),
             applied=is_apply,
             missing=tuple(decoded.missing),
+            warnings=decoded.warnings() if is_warned else [],
         )
 
 
-def _present(
-    request: Request,
-    target: Target,
-    one: Object,
-    code: int = HTTPStatus.OK,
-    warnings: list[str] | None = None,
-) -> Response:
-    form = requests.form(request)
-    if form.kind == "Table":
-        metadata = {"resourceVersion": one["metadata"].get("resourceVersion", "")}
-        return answer(tables.table(target.resource, [one], metadata, form.include), code, warnings)
-    return answer(tables.partial(one) if form.kind == "Metadata" else one, code, warnings)
-
-
-def _test(request: Request, target: Target) -> selectors.Test:
-    query = request.query_params
-    labels = selectors.by_labels(query.get("labelSelector"))
-    fields = selectors.by_fields(target.resource, query.get("fieldSelector"))
-    is_named = target.name
-    return lambda one: labels(one) and fields(one) and (not is_named or name_of(one) == is_named)
-
-
-def _number(request: Request, name: str) -> int:
-    text = request.query_params.get(name) or "0"
-    if not text.isdigit():
-        raise errors.bad_request(f'{name}: Invalid value: "{text}"')
-    return int(text)
-
-
-def _page(
-    request: Request, ordered: list[Object], metadata: dict[str, Any]
-) -> tuple[list[Object], dict[str, Any]]:
-    """Cut out the page that `limit` and `continue` ask for."""
-    token = request.query_params.get("continue")
-    if token:
-        after = _position(token)
-        ordered = [one for one in ordered if (namespace_of(one), name_of(one)) > after]
-    limit = _number(request, "limit")
-    if not limit or len(ordered) <= limit:
-        return ordered, metadata
-    last = ordered[limit - 1]
-    position = orjson.dumps([namespace_of(last), name_of(last)])
-    more = {
-        "continue": base64.urlsafe_b64encode(position).decode(),
-        "remainingItemCount": len(ordered) - limit,
-    }
-    return ordered[:limit], metadata | more
-
-
-def _position(token: str) -> tuple[str, str]:
-    try:
-        namespace, name = orjson.loads(base64.urlsafe_b64decode(token))
-    except (ValueError, TypeError) as error:
-        raise errors.bad_request("continue key is not valid") from error
-    return namespace, name
-
-
-def _check_names(target: Target, body: Object) -> None:
-    metadata = body["metadata"]
-    name = metadata.setdefault("name", target.name)
-    if name != target.name:
-        raise errors.bad_request(
-            f"the name of the object ({name}) does not match the name on the URL ({target.name})"
-        )
-    if metadata.get("namespace", target.namespace) != target.namespace:
-        raise errors.bad_request(
-            "the namespace of the provided object does not match the namespace sent on the request"
-        )
-    if target.namespace:
-        metadata["namespace"] = target.namespace
-
-
-async def _deletion(request: Request) -> Deletion:
-    options = await requests.body(request)
-    options = options if isinstance(options, dict) else {}
-    query = request.query_params
-    grace = options.get("gracePeriodSeconds", query.get("gracePeriodSeconds"))
-    wanted = options.get("preconditions") or {}
-    how = Deletion(
-        grace_seconds=None if grace is None else int(grace),
-        propagation=options.get("propagationPolicy") or query.get("propagationPolicy") or "",
-        uid=wanted.get("uid") or "",
-        revision=wanted.get("resourceVersion") or "",
-        dry_run=requests.dry_run(request, options),
+def act_of(verb: str, target: Target) -> Act:
+    part = f"/{target.subresource}" if target.subresource else ""
+    namespace = target.namespace
+    if target.resource is resources.NAMESPACES:
+        namespace = target.name  # a role inside a namespace may speak of the namespace itself
+    return Act(
+        verb=verb,
+        group=target.shown.group,
+        resource=target.shown.plural + part,
+        namespace=namespace,
+        name=target.name,
     )
-    orphan = options.get("orphanDependents")
-    return replace(how, propagation="Orphan") if orphan else how
-
-
-def _success(details: dict[str, Any]) -> dict[str, Any]:
-    status = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
-    return {**status, "details": details}

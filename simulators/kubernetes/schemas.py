@@ -6,16 +6,26 @@ costs 15 MB and half a second. The cut is kept in the state folder.
 
 import importlib.util
 import re
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from simulators.kubernetes.resources import ALL, SERVER_VERSION
+from simulators.kubernetes.resources import OFFERED, SERVER_VERSION
 
 Schema = dict[str, Any]
 SCALE = "io.k8s.api.autoscaling.v1.Scale"
+ROOTS = (
+    *(one.definition for one in OFFERED),
+    SCALE,
+    "io.k8s.api.authentication.v1.TokenRequest",
+    "io.k8s.api.policy.v1.Eviction",
+)
+# Names the cut that is kept in the state folder: other kinds are another cut.
+SCHEMAS_ID = f"{SERVER_VERSION}-{zlib.crc32(' '.join(ROOTS).encode()):08x}"
+_NOTHING: Schema = {}
 _REFERENCE = re.compile(rb'"#/\$defs/([^"]+)"')
 
 
@@ -23,14 +33,16 @@ class Schemas:
     """Definitions by name, without their descriptions."""
 
     def __init__(self, folder: Path) -> None:
-        cached = folder / f"schemas-{SERVER_VERSION}.json"
+        cached = folder / f"schemas-{SCHEMAS_ID}.json"
         if not cached.exists():
-            roots = [*(one.definition for one in ALL), SCALE]
-            cut = {name: _without_prose(one) for name, one in published(roots).items()}
+            cut = {name: _without_prose(one) for name, one in published(ROOTS).items()}
             fresh = cached.with_suffix(".new")
             fresh.write_bytes(orjson.dumps(cut))
             fresh.replace(cached)
         self._definitions: dict[str, Schema] = orjson.loads(cached.read_bytes())
+        # by identity: the definitions live as long as this object, and so do these
+        self._merged: dict[int, Schema] = {}
+        self._types: dict[int, tuple[str, ...]] = {}
 
     def definition(self, name: str) -> Schema:
         return self._definitions[name]
@@ -38,11 +50,22 @@ class Schemas:
     def resolved(self, schema: Schema | None) -> Schema:
         """Follow a reference; its siblings (merge keys, list types) stay visible."""
         if not schema:
-            return {}
+            return _NOTHING
         reference = schema.get("$ref")
         if reference is None:
             return schema
-        return {**self._definitions[reference.rpartition("/")[2]], **schema}
+        known = self._merged.get(id(schema))
+        if known is None:
+            known = {**self._definitions[reference.rpartition("/")[2]], **schema}
+            self._merged[id(schema)] = known
+        return known
+
+    def types(self, schema: Schema) -> tuple[str, ...]:
+        """Return the JSON types that a schema allows, null aside."""
+        known = self._types.get(id(schema))
+        if known is None:
+            known = self._types[id(schema)] = _types(schema)
+        return known
 
     def member(self, schema: Schema, key: str) -> Schema:
         """Return the schema of an object's field, or of a map's values."""
@@ -54,6 +77,14 @@ class Schemas:
 
     def items(self, schema: Schema) -> Schema:
         return self.resolved(schema.get("items"))
+
+
+def _types(schema: Schema) -> tuple[str, ...]:
+    if "oneOf" in schema:
+        return tuple(kind for one in schema["oneOf"] for kind in _types(one))
+    found = schema.get("type") or []
+    listed = [found] if isinstance(found, str) else found
+    return tuple(kind for kind in listed if kind != "null")
 
 
 def published(roots: Iterable[str]) -> dict[str, Schema]:

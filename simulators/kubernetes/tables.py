@@ -68,7 +68,11 @@ def age(stamp: str | None) -> str:
     """Say how long ago, in kubectl's short form."""
     if not stamp:
         return "<unknown>"
-    seconds = max(0, int(seconds_since(stamp)))
+    return _short(seconds_since(stamp))
+
+
+def _short(span: float) -> str:
+    seconds = max(0, int(span))
     if seconds < 2 * _MINUTE:
         return f"{seconds}s"
     if seconds < 10 * _MINUTE:
@@ -281,6 +285,36 @@ def _limit_range(one: Object) -> list[Any]:
     return [name_of(one), one["metadata"]["creationTimestamp"]]
 
 
+def _job(one: Object) -> list[Any]:
+    status, spec = status_of(one), one["spec"]
+    word = "Running"
+    for kind, shown in (("Complete", "Complete"), ("Failed", "Failed"), ("Suspended", "Suspended")):
+        if is_true(one, kind):
+            word = shown
+            break
+    began, ended = status.get("startTime"), status.get("completionTime")
+    took = age(began) if began else ""
+    if began and ended:
+        took = _short(seconds_since(began) - seconds_since(ended))
+    wanted = spec.get("completions", f"1 of {spec['parallelism']}")
+    done = f"{status.get('succeeded', 0)}/{wanted}"
+    return [name_of(one), word, done, took, _age(one), *_templates(one)]
+
+
+def _role(one: Object) -> list[Any]:
+    return [name_of(one), one["metadata"]["creationTimestamp"]]
+
+
+def _binding(one: Object) -> list[Any]:
+    reference = one["roleRef"]
+    named: dict[str, list[str]] = {"User": [], "Group": [], "ServiceAccount": []}
+    for subject in one.get("subjects") or ():
+        place = f"{subject['namespace']}/" if subject.get("namespace") else ""
+        named.setdefault(subject["kind"], []).append(place + subject["name"])
+    listed = [", ".join(names) for names in named.values()]
+    return [name_of(one), f"{reference['kind']}/{reference['name']}", _age(one), *listed]
+
+
 def _plain(one: Object) -> list[Any]:
     return [name_of(one), _age(one)]
 
@@ -288,6 +322,7 @@ def _plain(one: Object) -> list[Any]:
 _Columns = tuple[tuple[str, ...], Callable[[Object], list[Any]]]
 _PLAIN: _Columns = (("Name", "Age"), _plain)
 _TEMPLATE_TITLES = ("(Containers)", "(Images)", "(Selector)")
+_SUBJECT_TITLES = ("(Users)", "(Groups)", "(ServiceAccounts)")
 _CLAIM_TITLES = ("Status", "Volume", "Capacity", "Access Modes", "StorageClass")
 _POD_WIDE = ("(IP)", "(Node)", "(Nominated Node)", "(Readiness Gates)")
 _NODE_WIDE = ("(Internal-IP)", "(OS-Image)", "(Kernel-Version)", "(Container-Runtime)")
@@ -331,4 +366,12 @@ _COLUMNS: dict[Resource, _Columns] = {
     ),
     resources.SERVICE_ACCOUNTS: (("Name", "Secrets", "Age"), _account),
     resources.LIMIT_RANGES: (("Name", "Created At"), _limit_range),
+    resources.JOBS: (
+        ("Name", "Status", "Completions", "Duration", "Age", *_TEMPLATE_TITLES),
+        _job,
+    ),
+    resources.ROLES: (("Name", "Created At"), _role),
+    resources.CLUSTER_ROLES: (("Name", "Created At"), _role),
+    resources.ROLE_BINDINGS: (("Name", "Role", "Age", *_SUBJECT_TITLES), _binding),
+    resources.CLUSTER_ROLE_BINDINGS: (("Name", "Role", "Age", *_SUBJECT_TITLES), _binding),
 }

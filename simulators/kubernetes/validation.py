@@ -35,6 +35,14 @@ _SUBDOMAIN_HINT = (
 )
 _STANDARD_FINALIZERS = {"orphan", "foregroundDeletion"}
 _NAMED_BY_LABEL = (resources.NAMESPACES, resources.SERVICES)
+_SUBJECTS = ("ServiceAccount", "User", "Group")
+_ROLES = (
+    resources.ROLES,
+    resources.CLUSTER_ROLES,
+    resources.ROLE_BINDINGS,
+    resources.CLUSTER_ROLE_BINDINGS,
+)
+_PATH_SEGMENT = re.compile(r"(?!\.{1,2}$)[^/%]+")  # what a role may be called, colons included
 _ACCESS_MODES = ("ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod")
 
 
@@ -78,6 +86,9 @@ def _metadata(resource: resources.Resource, one: Object) -> Iterator[Cause]:
     is_label = resource in _NAMED_BY_LABEL
     if not name:
         yield required("metadata.name", "name or generateName is required")
+    elif resource in _ROLES:
+        if not _PATH_SEGMENT.fullmatch(name):
+            yield wrong("metadata.name", name, "may not contain '/' or '%'")
     elif not (_LABEL if is_label else _SUBDOMAIN).fullmatch(name):
         yield wrong("metadata.name", name, _LABEL_HINT if is_label else _SUBDOMAIN_HINT)
     yield from _notes(metadata)
@@ -114,6 +125,63 @@ def _workload(one: Object) -> Iterator[Cause]:
         yield wrong("spec.template.metadata.labels", str(labels), hint)
     if (policy := (template.get("spec") or {}).get("restartPolicy")) != "Always":
         yield unsupported("spec.template.spec.restartPolicy", policy, ["Always"])
+
+
+def _job(one: Object) -> Iterator[Cause]:
+    spec = one["spec"]
+    for field in ("parallelism", "completions", "backoffLimit", "ttlSecondsAfterFinished"):
+        if spec.get(field, 0) < 0:
+            hint = "must be greater than or equal to 0"
+            yield wrong(f"spec.{field}", spec[field], hint)
+    if spec["completionMode"] != "NonIndexed":
+        hint = "this development cluster runs NonIndexed jobs only"
+        yield wrong("spec.completionMode", spec["completionMode"], hint)
+    policy = ((spec.get("template") or {}).get("spec") or {}).get("restartPolicy")
+    if policy not in {"Never", "OnFailure"}:
+        yield unsupported("spec.template.spec.restartPolicy", policy, ["OnFailure", "Never"])
+
+
+def _role(one: Object) -> Iterator[Cause]:
+    for index, rule in enumerate(one.get("rules") or ()):
+        here = f"rules[{index}]"
+        if not rule.get("verbs"):
+            yield required(f"{here}.verbs", "verbs must contain at least one value")
+        if rule.get("nonResourceURLs"):
+            continue
+        if not rule.get("apiGroups"):
+            hint = "resource rules must supply at least one api group"
+            yield required(f"{here}.apiGroups", hint)
+        if not rule.get("resources"):
+            hint = "resource rules must supply at least one resource"
+            yield required(f"{here}.resources", hint)
+
+
+def _binding(one: Object) -> Iterator[Cause]:
+    reference = one.get("roleRef") or {}
+    if not reference.get("name"):
+        yield required("roleRef.name")
+    kinds = ["Role", "ClusterRole"] if one["kind"] == "RoleBinding" else ["ClusterRole"]
+    if reference.get("kind") not in kinds:
+        yield unsupported("roleRef.kind", reference.get("kind", ""), kinds)
+    for index, subject in enumerate(one.get("subjects") or ()):
+        here = f"subjects[{index}]"
+        if subject.get("kind") not in _SUBJECTS:
+            yield unsupported(f"{here}.kind", subject.get("kind", ""), _SUBJECTS)
+        if not subject.get("name"):
+            yield required(f"{here}.name")
+        lacks_namespace = subject.get("kind") == "ServiceAccount" and not subject.get("namespace")
+        if lacks_namespace and one["kind"] == "ClusterRoleBinding":
+            yield required(f"{here}.namespace")
+
+
+def _binding_change(old: Object, new: Object) -> Iterator[Cause]:
+    if old["roleRef"] != new["roleRef"]:
+        yield wrong("roleRef", str(new["roleRef"]), "cannot change roleRef")
+
+
+def _job_change(old: Object, new: Object) -> Iterator[Cause]:
+    for field in ("selector", "template", "completions", "completionMode"):
+        yield from _immutable(f"spec.{field}", old["spec"], new["spec"], field)
 
 
 def _deployment(one: Object) -> Iterator[Cause]:
@@ -277,6 +345,11 @@ _KINDS: dict[resources.Resource, Callable[[Object], Iterator[Cause]]] = {
     resources.LIMIT_RANGES: _limit_range,
     resources.CLAIMS: _claim,
     resources.SERVICES: _service,
+    resources.JOBS: _job,
+    resources.ROLES: _role,
+    resources.CLUSTER_ROLES: _role,
+    resources.ROLE_BINDINGS: _binding,
+    resources.CLUSTER_ROLE_BINDINGS: _binding,
 }
 _CHANGES: dict[resources.Resource, Callable[[Object, Object], Iterator[Cause]]] = {
     resources.DEPLOYMENTS: _workload_change,
@@ -286,4 +359,7 @@ _CHANGES: dict[resources.Resource, Callable[[Object, Object], Iterator[Cause]]] 
     resources.PODS: _pod_change,
     resources.CLAIMS: _claim_change,
     resources.SERVICES: _service_change,
+    resources.JOBS: _job_change,
+    resources.ROLE_BINDINGS: _binding_change,
+    resources.CLUSTER_ROLE_BINDINGS: _binding_change,
 }

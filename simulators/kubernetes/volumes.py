@@ -21,6 +21,7 @@ from simulators.kubernetes.objects import (
     uid_of,
     without_finalizer,
 )
+from simulators.kubernetes.store import DELETED, Change
 
 PROVISIONER = "simulators.kubernetes/folder"
 _PROVISIONED_BY = "pv.kubernetes.io/provisioned-by"
@@ -33,6 +34,26 @@ class Volumes:
         self._cluster = cluster
         self._folder = folder
         self._owner = owner
+        self._claimed: dict[tuple[str, str], set[str]] = {}  # volumes by claim, for thousands
+        for volume in cluster.store.objects(resources.VOLUMES):
+            self._note(volume)
+        cluster.store.listen(self._on_change)
+
+    def _on_change(self, change: Change) -> None:
+        if change.resource is not resources.VOLUMES:
+            return
+        if change.kind == DELETED:
+            place = _place(change.obj)
+            self._claimed.get(place, set()).discard(name_of(change.obj))
+            if not self._claimed.get(place):
+                self._claimed.pop(place, None)
+        else:
+            self._note(change.obj)
+
+    def _note(self, volume: Object) -> None:
+        place = _place(volume)
+        if all(place):
+            self._claimed.setdefault(place, set()).add(name_of(volume))
 
     async def reconcile(self, namespace: str, name: str) -> float | None:
         claim = self._cluster.find(resources.CLAIMS, namespace, name)
@@ -126,10 +147,11 @@ class Volumes:
 
     async def _reclaim(self, namespace: str, name: str) -> None:
         """Delete or release the volumes whose claim is gone, folder first."""
-        for volume in self._cluster.store.objects(resources.VOLUMES):
-            reference = volume["spec"].get("claimRef") or {}
-            if (reference.get("namespace"), reference.get("name")) != (namespace, name):
+        for known in list(self._claimed.get((namespace, name), ())):
+            volume = self._cluster.find(resources.VOLUMES, "", known)
+            if volume is None or _place(volume) != (namespace, name):
                 continue
+            reference = volume["spec"]["claimRef"]
             claim = self._cluster.find(resources.CLAIMS, namespace, name)
             if claim is not None and uid_of(claim) == reference.get("uid", uid_of(claim)):
                 continue
@@ -146,6 +168,12 @@ class Volumes:
         await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
         with contextlib.suppress(OSError):
             path.parent.rmdir()  # the namespace's folder, when this was its last volume
+
+
+def _place(volume: Object) -> tuple[str, str]:
+    """Return namespace and name of the claim that a volume is for, if there is one."""
+    reference = volume["spec"].get("claimRef") or {}
+    return reference.get("namespace", ""), reference.get("name", "")
 
 
 def _reference(claim: Object) -> dict[str, Any]:

@@ -42,7 +42,8 @@ async def stream(store: Store, watch: Watch) -> AsyncIterator[bytes]:
     else:
         cursor = int(watch.revision)
     marked_at = time.monotonic()
-    while not store.is_closing:
+    cuts = store.cuts
+    while not store.is_closing and store.cuts == cuts:
         bell = store.bell(watch.resource)
         try:
             lines = _new_lines(store, watch, cursor)

@@ -9,9 +9,10 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from simulators import Options
-from simulators.stripe import board, control, pages, schedule
+from simulators.stripe import board, control, faults, pages, schedule
 from simulators.stripe.api import Api, Call
 from simulators.stripe.clock import Clock
 from simulators.stripe.courier import Courier
@@ -32,10 +33,12 @@ def build(chosen: Options, key: str) -> Starlette:
     @contextlib.asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncGenerator[None]:
         courier = Courier(world)
-        world.wake = courier.wake
+        traveller = schedule.Traveller(world)
+        world.wake, world.hurry = courier.wake, traveller.hurry
         tasks = [
             asyncio.create_task(courier.run(), name="webhook delivery"),
             asyncio.create_task(schedule.keep_time(world), name="the clock"),
+            asyncio.create_task(traveller.run(), name="the test clocks"),
         ]
         for task in tasks:
             task.add_done_callback(_ended)
@@ -50,7 +53,7 @@ def build(chosen: Options, key: str) -> Starlette:
 
     return Starlette(
         routes=[
-            Route("/v1/{path:path}", _api(Api(world, key)), methods=EVERY_METHOD),
+            Route("/v1/{path:path}", _api(world, Api(world, key)), methods=EVERY_METHOD),
             *control.Buttons(world).routes(),
             *pages.routes(world),
             *board.routes(world),
@@ -61,11 +64,11 @@ def build(chosen: Options, key: str) -> Starlette:
 
 
 def _ended(task: asyncio.Task[None]) -> None:
-    """Say aloud that time or deliveries stand still; neither task ends while all is well."""
+    """Say aloud that time or deliveries stand still; no task ends while all is well."""
     log.critical("%s ended", task.get_name(), exc_info=task.exception())
 
 
-def _api(api: Api) -> Callable[[Request], Awaitable[Response]]:
+def _api(world: World, api: Api) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
         body = (await request.body()).decode("utf-8", "replace")
         call = Call(
@@ -74,15 +77,36 @@ def _api(api: Api) -> Callable[[Request], Awaitable[Response]]:
             fields="&".join(part for part in (request.url.query, body) if part),
             headers=dict(request.headers),
         )
-        answered = api.handle(call)
-        return Response(
-            answered.body,
-            status_code=answered.status,
-            headers=answered.headers,
-            media_type="application/json",
-        )
+        fault = faults.take(world, call.method, call.path)
+        if fault is None:
+            return _response(api, call, None)
+        if fault.seconds:
+            await asyncio.sleep(fault.seconds)
+        if not fault.hangs_up:
+            return _response(api, call, fault)
+        if fault.happens_after:
+            api.handle(call)
+        return _NoAnswer()
 
     return answer
+
+
+def _response(api: Api, call: Call, fault: faults.Fault | None) -> Response:
+    answered = api.handle(call, fault)
+    return Response(
+        answered.body,
+        status_code=answered.status,
+        headers=answered.headers,
+        media_type="application/json",
+    )
+
+
+class _NoAnswer(Response):
+    """Promises a body and leaves before it comes, so that the caller never learns what happened."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        headers = [(b"content-length", b"2"), (b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
 
 
 async def _broken(_request: Request, _error: Exception) -> JSONResponse:

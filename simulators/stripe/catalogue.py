@@ -24,7 +24,7 @@ def create_product(world: World, params: Params) -> Json:
         "id": identifier,
         "object": "product",
         "active": params.get("active", True),
-        "created": world.now(),
+        "created": world.wall(),
         "default_price": None,
         "images": params.get("images") or [],
         "livemode": False,
@@ -35,7 +35,7 @@ def create_product(world: World, params: Params) -> Json:
         "shippable": None,
         "tax_code": None,
         "type": "service",
-        "updated": world.now(),
+        "updated": world.wall(),
         **{name: params.get(name) for name in PRODUCT_TEXTS},
     }
     return events.created(world, "product.created", product)
@@ -53,13 +53,13 @@ def update_product(world: World, params: Params, identifier: str) -> Json:
     after = {**before, **given, "metadata": merge_metadata(before["metadata"], params)}
     after["images"] = after["images"] or []
     if after != before:
-        after["updated"] = world.now()
+        after["updated"] = world.wall()
     return events.changed(world, "product.updated", before, after)
 
 
 def delete_product(world: World, _params: Params, identifier: str) -> Json:
     product = _product(world, identifier)
-    if any(price["product"] == identifier for price in world.store.every("price")):
+    if next(iter(world.store.every("price", parent=identifier)), None):
         raise invalid(
             "This product cannot be deleted because it has one or more user-created prices."
         )
@@ -87,7 +87,7 @@ def create_price(world: World, params: Params) -> Json:
         "object": "price",
         "active": params.get("active", True),
         "billing_scheme": "per_unit",
-        "created": world.now(),
+        "created": world.wall(),
         "currency": check_currency(params["currency"]),
         "custom_unit_amount": None,
         "livemode": False,
@@ -131,7 +131,9 @@ def list_prices(world: World, params: Params) -> Json:
             and within(price["created"], params.get("created"))
         )
 
-    return answer("/v1/prices", params, world.store.every("price"), wanted)
+    return answer(
+        "/v1/prices", params, world.store.every("price", parent=params.get("product")), wanted
+    )
 
 
 def usable_price(world: World, identifier: str, param: str) -> Json:
@@ -146,6 +148,18 @@ def usable_price(world: World, identifier: str, param: str) -> Json:
         raise invalid(
             f"Price `{identifier}` is not available to be purchased because its product is not"
             " active.",
+            param,
+        )
+    return price
+
+
+def recurring_price(world: World, identifier: str, param: str) -> Json:
+    """Return a price that may be subscribed to now."""
+    price = usable_price(world, identifier, param)
+    if price["type"] != "recurring":
+        raise invalid(
+            "The price specified is set to `type=one_time` but this field only accepts prices with"
+            " `type=recurring`.",
             param,
         )
     return price

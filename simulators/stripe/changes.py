@@ -1,16 +1,30 @@
-"""Changing a subscription's prices: what it will be, what that costs, and paying for it."""
+"""Changing a subscription's prices or dates: what it will be, what that costs, paying for it."""
 
 from dataclasses import dataclass, field
 
-from simulators.stripe import catalogue, events, invoicing, lifecycle
-from simulators.stripe.errors import StripeError, invalid, missing_reference, required, unsupported
-from simulators.stripe.lifecycle import items_of, product_name, with_items
-from simulators.stripe.lines import Line, as_invoice_item, for_period, remaining, unused
+from simulators.stripe import discounts, events, invoicing, lifecycle, shapes, starting
+from simulators.stripe.cards import Presence
+from simulators.stripe.catalogue import recurring_price
+from simulators.stripe.errors import StripeError, invalid, missing_reference, required
+from simulators.stripe.lines import (
+    Line,
+    as_invoice_item,
+    as_line_item,
+    billed_by,
+    for_period,
+    for_trial,
+    remaining,
+    unused,
+)
+from simulators.stripe.shapes import items_of, product_name, with_items
 from simulators.stripe.store import Json
 from simulators.stripe.world import Params, World
 
 ITEM_PARAMS = "items.id items.price items.quantity items.deleted"
-CHANGE_PARAMS = f"{ITEM_PARAMS} proration_behavior proration_date billing_cycle_anchor.type"
+CHANGE_PARAMS = (
+    f"{ITEM_PARAMS} proration_behavior proration_date billing_cycle_anchor.type trial_end"
+)
+NO_PERIOD: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +35,7 @@ class Change:
     prorates: str
     resets_anchor: bool
     at: int
+    trial_end: int | str | None = None
 
 
 @dataclass(kw_only=True)
@@ -33,11 +48,13 @@ class Outcome:
 
 
 def read(world: World, params: Params) -> Change:
+    anchor = params.get("billing_cycle_anchor") or {}
     return Change(
         items=params.get("items") or [],
         prorates=params.get("proration_behavior", "create_prorations"),
-        resets_anchor=(params.get("billing_cycle_anchor") or {}).get("type") == "now",
+        resets_anchor=anchor.get("type") == "now",
         at=params.get("proration_date", world.now()),
+        trial_end=params.get("trial_end"),
     )
 
 
@@ -45,14 +62,19 @@ def plan(world: World, before: Json, change: Change) -> Outcome:
     """Work out the change; nothing is stored."""
     old = items_of(before)
     new = _chosen(world, before, change)
-    lifecycle.check_same_rhythm([item["price"] for item in new])
-    _check_date(change, old)
+    shapes.check_same_rhythm([item["price"] for item in new])
+    if change.at != world.now():
+        _check_date(change, old)
+    trial_end = starting.check_trial_end(world.now(), change.trial_end)
+    if trial_end:
+        return _into_trial(world, before, change, with_items(before, new), trial_end)
     old_rhythm, new_rhythm = (one[0]["price"]["recurring"] for one in (old, new))
-    if change.resets_anchor or old_rhythm != new_rhythm:
-        return _from_now_on(world, before, change, new)
+    ends_trial = change.trial_end == "now" and before["status"] == "trialing"
+    if change.resets_anchor or ends_trial or old_rhythm != new_rhythm:
+        return _from_now_on(world, before, change, with_items(before, new))
     outcome = Outcome(after=with_items(before, new))
-    if change.prorates != "none":
-        outcome.lines = _rest_of_period(world, old, new, change.at)
+    if change.prorates != "none" and before["status"] != "trialing":
+        _rest_of_period(world, before, outcome, change.at)
         outcome.bills_now = change.prorates == "always_invoice" and bool(outcome.lines)
     return outcome
 
@@ -65,33 +87,51 @@ def apply(world: World, before: Json, outcome: Outcome, behavior: str) -> Json:
             has changed then.
     """
     if not outcome.bills_now:
-        now = world.now()
         for line in outcome.lines:
-            waiting = as_invoice_item(line, before["customer"], now)
-            events.created(world, "invoiceitem.created", waiting)
+            wait_for_next_invoice(world, line, before)
         return events.changed(world, lifecycle.UPDATED, before, outcome.after)
-    if behavior == "default_incomplete":
-        raise unsupported("payment_behavior=default_incomplete on updates", "payment_behavior")
-    moments = (world.now(), world.now())
-    invoice = invoicing.finalize(
-        world,
-        invoicing.draft(
-            world, outcome.after, outcome.lines, reason="subscription_update", period=moments
-        ),
-    )
+    bill = invoicing.bill(world, outcome.after, outcome.lines, "subscription_update")
+    invoice = invoicing.draft(world, bill)
     after = {**outcome.after, "latest_invoice": invoice["id"]}
+    after["_billed"] = {**(after.get("_billed") or {}), **billed_by(invoice)}
+    invoice = invoicing.finalize(world, invoice)
+    before = world.store.get(before["id"]) or before  # discounts may have been used up
+    after["discounts"] = before["discounts"]
+    if behavior == "default_incomplete" and invoice["status"] == "open":
+        return events.changed(world, lifecycle.UPDATED, before, {**after, "status": "past_due"})
     method = lifecycle.method_of(world, after)
-    invoice, refusal = invoicing.collect(world, invoice, method, on_session=False)
+    invoice, refusal = invoicing.collect(world, invoice, method, Presence.OFF)
     if refusal is None:
-        after["status"] = "active"
+        after["status"] = lifecycle.status_when_paid(world, after)
         return events.changed(world, lifecycle.UPDATED, before, after)
     return _refused(world, before, after, invoice, (refusal, behavior))
+
+
+def wait_for_next_invoice(world: World, line: Line, subscription: Json) -> None:
+    """Keep a line until the subscription's next invoice collects it."""
+    waiting = as_invoice_item(line, subscription, world.now())
+    events.created(world, "invoiceitem.created", waiting)
+
+
+def give_back_rest(world: World, subscription: Json, at: int) -> list[Line]:
+    """Return the lines that credit what is left of the current period."""
+    billed = subscription.get("_billed") or {}
+    lines = [
+        unused(
+            item,
+            product_name(world, item),
+            billed.get(item["id"], starting.period_cost(subscription, item)),
+            at,
+        )
+        for item in items_of(subscription)
+    ]
+    return [line for line in lines if line.amount]
 
 
 def check_pending_params(params: Params) -> None:
     """Stripe takes only what changes the price together with `pending_if_incomplete`."""
     allowed = {"items", "proration_behavior", "proration_date", "billing_cycle_anchor"}
-    allowed |= {"payment_behavior", "expand", "off_session"}
+    allowed |= {"payment_behavior", "expand", "off_session", "trial_end"}
     for name in params.keys() - allowed:
         raise invalid(
             f"You cannot pass `{name}` together with `payment_behavior=pending_if_incomplete`."
@@ -117,7 +157,8 @@ def _refused(
 
 def _wait(world: World, before: Json, after: Json, invoice: Json) -> Json:
     """Leave all as it was until the invoice is paid, at most 23 hours."""
-    anchor = after["billing_cycle_anchor"]
+    anchor, trial_end = after["billing_cycle_anchor"], after["trial_end"]
+    names = ("items", "billing_cycle_anchor", "trial_end", "trial_start", "_billed")
     waiting = {
         **before,
         "latest_invoice": invoice["id"],
@@ -125,52 +166,83 @@ def _wait(world: World, before: Json, after: Json, invoice: Json) -> Json:
             "billing_cycle_anchor": anchor if anchor != before["billing_cycle_anchor"] else None,
             "expires_at": world.now() + lifecycle.INCOMPLETE_SECONDS,
             "subscription_items": items_of(after),
-            "trial_end": None,
+            "trial_end": trial_end if trial_end != before["trial_end"] else None,
             "trial_from_plan": None,
         },
         "_pending": {
             "invoice": invoice["id"],
-            "after": {"items": after["items"], "billing_cycle_anchor": anchor},
+            "after": {name: after[name] for name in names} | {"status": "active"},
         },
     }
     return events.changed(world, lifecycle.UPDATED, before, waiting)
 
 
-def _from_now_on(world: World, before: Json, change: Change, new: list[Json]) -> Outcome:
+def _from_now_on(world: World, before: Json, change: Change, changed: Json) -> Outcome:
     """Begin a whole new period now; the rest of the old one is given back unless told not to."""
     now = world.now()
-    renewed = [
-        {
-            **item,
-            "current_period_start": now,
-            "current_period_end": lifecycle.end_of_period(item["price"], now, now),
-        }
-        for item in new
-    ]
-    back = [
-        unused(item, product_name(world, item), change.at)
-        for item in items_of(before)
-        if change.prorates != "none"
-    ]
-    ahead = [
-        for_period(item, product_name(world, item), now, item["current_period_end"])
-        for item in renewed
-    ]
-    after = {**with_items(before, renewed), "billing_cycle_anchor": now}
+    after = {**changed, "billing_cycle_anchor": now, "billing_cycle_anchor_config": None}
+    after.pop("_share", None)
+    end = shapes.next_end(after, items_of(after)[0]["price"], now)
+    after = shapes.with_period(after, now, end)
+    if before["status"] == "trialing":
+        after |= {"status": "active", "trial_end": now}
+    back = give_back_rest(world, before, change.at) if change.prorates != "none" else []
+    ahead = lifecycle.period_lines(world, after)
     return Outcome(after=after, lines=[*back, *ahead], bills_now=True)
 
 
-def _rest_of_period(world: World, old: list[Json], new: list[Json], at: int) -> list[Line]:
-    kept = {(one["id"], one["price"]["id"], one["quantity"]) for one in old}
-    kept &= {(one["id"], one["price"]["id"], one["quantity"]) for one in new}
+def _into_trial(
+    world: World, before: Json, change: Change, changed: Json, trial_end: int
+) -> Outcome:
+    """Give time for nothing: until then nothing is billed, and from then on it is billed anew."""
+    now = world.now()
+    is_in_trial = before["status"] == "trialing"
+    began = shapes.period_of(before)[0] if is_in_trial else now
+    after = {
+        **shapes.with_period(changed, began, trial_end),
+        "billing_cycle_anchor": trial_end,
+        "billing_cycle_anchor_config": None,
+        "status": "trialing",
+        "trial_end": trial_end,
+        "trial_start": before["trial_start"] if is_in_trial else now,
+    }
+    after.pop("_share", None)
+    after.pop("_is_warned", None)
+    if is_in_trial:
+        return Outcome(after=after)
+    back = give_back_rest(world, before, change.at) if change.prorates != "none" else []
+    free = [for_trial(item, product_name(world, item)) for item in items_of(after)]
+    return Outcome(after=after, lines=[*back, *free], bills_now=True)
 
-    def differs(item: Json) -> bool:
-        return (item["id"], item["price"]["id"], item["quantity"]) not in kept
 
-    return [
-        *(unused(one, product_name(world, one), at) for one in old if differs(one)),
-        *(remaining(one, product_name(world, one), at) for one in new if differs(one)),
+def _rest_of_period(world: World, before: Json, outcome: Outcome, at: int) -> None:
+    """Credit what was billed for items that change, and charge the rest of what they become."""
+    old, new = items_of(before), items_of(outcome.after)
+    marks = [
+        {(one["id"], one["price"]["id"], one["quantity"]) for one in each} for each in (old, new)
     ]
+    kept = marks[0] & marks[1]
+    leaving = [one for one in old if (one["id"], one["price"]["id"], one["quantity"]) not in kept]
+    coming = [one for one in new if (one["id"], one["price"]["id"], one["quantity"]) not in kept]
+    outcome.lines = give_back_rest(world, with_items(before, leaving), at)
+    prices = _net_prices(world, outcome.after, coming)
+    outcome.lines += [
+        remaining(one, product_name(world, one), prices[one["id"]], at) for one in coming
+    ]
+    outcome.after["_billed"] = {**(before.get("_billed") or {}), **prices}
+
+
+def _net_prices(world: World, subscription: Json, items: list[Json]) -> dict[str, int]:
+    """Return what each item costs in the whole current period, after discounts."""
+    lines: list[Json] = []
+    for item in items:
+        line = as_line_item(for_period(item, "", *NO_PERIOD), "", {})
+        lines.append({**line, "amount": starting.period_cost(subscription, item)})
+    discounts.apply(lines, discounts.in_force(world, subscription["discounts"], world.now()))
+    return {
+        item["id"]: line["amount"] - sum(one["amount"] for one in line["discount_amounts"])
+        for item, line in zip(items, lines, strict=True)
+    }
 
 
 def _chosen(world: World, before: Json, change: Change) -> list[Json]:
@@ -196,33 +268,21 @@ def _added(world: World, before: Json, wish: Json, where: str) -> Json:
     if "price" not in wish:
         raise required(f"{where}[price]")
     price = recurring_price(world, wish["price"], f"{where}[price]")
-    current = items_of(before)
-    if any(item["price"]["id"] == price["id"] for item in current):
+    if any(item["price"]["id"] == price["id"] for item in items_of(before)):
         raise invalid(
             f"Cannot add multiple subscription items with the same plan: {price['id']}.",
             f"{where}[price]",
         )
-    period = (current[0]["current_period_start"], current[0]["current_period_end"])
-    return lifecycle.new_item(before["id"], price, wish.get("quantity", 1), period)
+    quantity = wish.get("quantity", 1)
+    return shapes.item(before["id"], price, quantity, shapes.period_of(before))
 
 
 def _altered(world: World, item: Json, wish: Json, where: str) -> Json:
     altered = {**item, "quantity": wish.get("quantity", item["quantity"])}
     if "price" in wish:
         price = recurring_price(world, wish["price"], f"{where}[price]")
-        altered |= {"price": price, "plan": lifecycle.plan(price)}
+        altered |= {"price": price, "plan": shapes.plan(price)}
     return altered
-
-
-def recurring_price(world: World, identifier: str, param: str) -> Json:
-    price = catalogue.usable_price(world, identifier, param)
-    if price["type"] != "recurring":
-        raise invalid(
-            "The price specified is set to `type=one_time` but this field only accepts prices with"
-            " `type=recurring`.",
-            param,
-        )
-    return price
 
 
 def _check_date(change: Change, items: list[Json]) -> None:

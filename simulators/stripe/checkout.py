@@ -2,17 +2,31 @@
 
 from urllib.parse import urlsplit
 
-from simulators.stripe import changes, customers, events, lifecycle, payments
-from simulators.stripe.cards import Card
+from simulators.stripe import (
+    catalogue,
+    clocks,
+    customers,
+    discounts,
+    events,
+    invoicing,
+    lifecycle,
+    methods,
+    shapes,
+    starting,
+)
+from simulators.stripe.cards import Presence
 from simulators.stripe.clock import DAY, HOUR
-from simulators.stripe.errors import invalid, required, unsupported
+from simulators.stripe.errors import below, invalid, required, unsupported
 from simulators.stripe.paging import LIST_PARAMS, answer, answer_short, listing, within
+from simulators.stripe.starting import Start
 from simulators.stripe.store import Json, new_id
 from simulators.stripe.world import Operation, Params, World, merge_metadata
 
 SHORTEST_SECONDS = HOUR // 2  # Stripe: 30 minutes to 24 hours
 LONGEST_SECONDS = DAY
 PLACEHOLDER = "{CHECKOUT_SESSION_ID}"
+DATA = "subscription_data"
+Given = list[tuple[Json, Json | None]]  # coupons, each with the promotion code it came by
 
 
 def create(world: World, params: Params) -> Json:
@@ -24,17 +38,21 @@ def create(world: World, params: Params) -> Json:
         _check_url(params, name)
     customer = _customer(world, params)
     items = _line_items(world, params)
+    if params.get("discounts") and params.get("allow_promotion_codes"):
+        raise invalid(
+            "You may only specify one of these parameters: allow_promotion_codes, discounts."
+        )
+    subtotal = sum(item["amount_subtotal"] for item in items)
+    chosen = discounts.read(world, params.get("discounts"), customer, subtotal)
     identifier = new_id("cs_test", 58)
     session: Json = {
         "id": identifier,
         "object": "checkout.session",
         **_blanks(),
         "allow_promotion_codes": params.get("allow_promotion_codes"),
-        "amount_subtotal": sum(item["amount_total"] for item in items),
-        "amount_total": sum(item["amount_total"] for item in items),
         "cancel_url": params.get("cancel_url"),
         "client_reference_id": params.get("client_reference_id"),
-        "created": world.now(),
+        "created": world.wall(),
         "currency": items[0]["currency"],
         "customer": customer["id"] if customer else None,
         "customer_creation": None if customer else "always",
@@ -43,11 +61,14 @@ def create(world: World, params: Params) -> Json:
         "expires_at": _expiry(world, params),
         "locale": params.get("locale"),
         "metadata": merge_metadata({}, params),
+        "payment_method_collection": params.get("payment_method_collection", "always"),
         "success_url": params["success_url"],
         "url": f"{world.public_url}/c/pay/{identifier}",
         "_line_items": items,
-        "_subscription_data": params.get("subscription_data") or {},
+        "_subscription_data": params.get(DATA) or {},
     }
+    starting.read_timing(world, session["_subscription_data"], items[0]["price"])
+    session |= with_discounts(world, session, chosen)
     return world.store.put(session)
 
 
@@ -104,29 +125,69 @@ def line_items(session: Json) -> Json:
     return listing(url, session["_line_items"])
 
 
-def pay(world: World, session: Json, card: Card, *, email: str, name: str) -> Json:
-    """Complete an open session with a card, as the customer's click does.
+def with_discounts(world: World, session: Json, chosen: Given) -> Json:
+    """Return the fields of a session that depend on discounts: what is due today, and what not."""
+    bill = _bill(world, session, chosen)
+    invoice = invoicing.compose(world, bill, new_id("upcoming_in"))
+    off = [
+        {
+            "coupon": coupon["id"] if promotion is None else None,
+            "promotion_code": promotion["id"] if promotion else None,
+        }
+        for coupon, promotion in chosen
+    ]
+    amounts = {line["id"]: line for line in session["_line_items"]}
+    for item, line in zip(amounts.values(), invoice["lines"]["data"], strict=True):
+        taken = sum(one["amount"] for one in line["discount_amounts"])
+        item |= {
+            "amount_subtotal": line["amount"],
+            "amount_discount": taken,
+            "amount_total": line["amount"] - taken,
+        }
+    taken = sum(one["amount"] for one in invoice["total_discount_amounts"])
+    return {
+        "amount_subtotal": invoice["subtotal"],
+        "amount_total": invoice["total"],
+        "discounts": off,
+        "total_details": {"amount_discount": taken, "amount_shipping": 0, "amount_tax": 0},
+        "_line_items": list(amounts.values()),
+        "_chosen": [
+            [coupon["id"], promotion["id"] if promotion else None] for coupon, promotion in chosen
+        ],
+    }
+
+
+def chosen_discounts(world: World, session: Json) -> Given:
+    """Return the coupons that a session has been given so far."""
+    return [
+        (world.store.get(coupon) or {}, world.store.get(promotion) if promotion else None)
+        for coupon, promotion in session.get("_chosen") or ()
+    ]
+
+
+def wants_card(session: Json) -> bool:
+    """Whether a card is asked for although nothing is due today."""
+    return session["amount_total"] > 0 or session["payment_method_collection"] == "always"
+
+
+def pay(world: World, session: Json, method: Json | None, *, email: str, name: str | None) -> Json:
+    """Complete an open session, as the customer's click does; `method` is a card not yet theirs.
+
+    Whoever had to prove to be the card's owner has done so by now.
 
     Raises:
         StripeError: the card was refused; nothing is kept and the session stays open.
     """
     customer = world.store.get(session["customer"] or "", "customer")
     if customer is None or customer.get("deleted"):
-        customer = customers.create(world, {"email": email, "name": name})
-    elif customer["email"] is None:
-        customer = customers.update(world, {"email": email}, customer["id"])
-    method = payments.new_method(world, card, email=email, name=name)
-    method = payments.attach(world, method, customer["id"])
-    data = session["_subscription_data"]
-    wish = lifecycle.Start(
-        customer=customer["id"],
-        chosen=[(item["price"], item["quantity"]) for item in session["_line_items"]],
-        method=method,
-        on_session=True,
-        metadata=merge_metadata({}, data),
-        description=data.get("description"),
-    )
-    subscription, refusal = lifecycle.start(world, wish)
+        customer = customers.create(world, {"email": email, **({"name": name} if name else {})})
+    with clocks.time_of(world, clocks.of(world, customer)):
+        if customer["email"] is None:
+            customer = customers.update(world, {"email": email}, customer["id"])
+        if method:
+            method = methods.attach(world, method, customer["id"])
+        wish = _wish(world, session, customer, chosen_discounts(world, session), method)
+        subscription, refusal = lifecycle.start(world, wish)
     if refusal:
         raise refusal
     complete = {
@@ -134,7 +195,7 @@ def pay(world: World, session: Json, card: Card, *, email: str, name: str) -> Js
         "customer": customer["id"],
         "customer_details": {**session["customer_details"], "email": email, "name": name},
         "invoice": subscription["latest_invoice"],
-        "payment_status": "paid",
+        "payment_status": "paid" if session["amount_total"] > 0 else "no_payment_required",
         "status": "complete",
         "subscription": subscription["id"],
         "url": None,
@@ -146,6 +207,44 @@ def pay(world: World, session: Json, card: Card, *, email: str, name: str) -> Js
 
 def return_address(session: Json) -> str:
     return session["success_url"].replace(PLACEHOLDER, session["id"])
+
+
+def trial_end(world: World, session: Json) -> int | None:
+    """Return when the first payment is due, if the session begins with a trial."""
+    price = session["_line_items"][0]["price"]
+    return starting.read_timing(world, session["_subscription_data"], price).trial_end
+
+
+def _wish(world: World, session: Json, customer: Json, chosen: Given, method: Json | None) -> Start:
+    data = session["_subscription_data"]
+    price = session["_line_items"][0]["price"]
+    fields: Json = {
+        "metadata": merge_metadata({}, data),
+        "description": data.get("description"),
+    }
+    if "trial_settings" in data:
+        fields["trial_settings"] = data["trial_settings"]
+    return Start(
+        customer=customer,
+        chosen=[(item["price"], item["quantity"]) for item in session["_line_items"]],
+        timing=starting.read_timing(world, data, price),
+        method=method,
+        presence=Presence.AUTHENTICATED,
+        prorates=data.get("proration_behavior") != "none",
+        discounts=chosen,
+        session=session["id"],
+        fields=fields,
+    )
+
+
+def _bill(world: World, session: Json, chosen: Given) -> invoicing.Bill:
+    """Return the bill of the subscription that paying would begin."""
+    nobody: Json = {"id": session["customer"] or "", "test_clock": None}
+    wish = _wish(world, session, nobody, chosen, None)
+    subscription, lines = starting.prepare(world, wish)
+    imagined = [discounts.shape(world, *one, customer=None, subscription=None) for one in chosen]
+    subscription["discounts"] = imagined
+    return invoicing.bill(world, subscription, lines, "upcoming")
 
 
 def _check_url(params: Params, name: str) -> None:
@@ -174,13 +273,13 @@ def _line_items(world: World, params: Params) -> list[Json]:
         where = f"line_items[{at}]"
         if "price" not in wish:
             raise required(f"{where}[price]")
-        price = changes.recurring_price(world, wish["price"], f"{where}[price]")
+        price = catalogue.recurring_price(world, wish["price"], f"{where}[price]")
         if "quantity" not in wish:
             raise required(f"{where}[quantity]")
         if wish["quantity"] < 1:
-            raise invalid("This value must be greater than or equal to 1.", f"{where}[quantity]")
+            raise below(1, f"{where}[quantity]")
         items.append(_line_item(world, price, wish["quantity"]))
-    lifecycle.check_same_rhythm([item["price"] for item in items])
+    shapes.check_same_rhythm([item["price"] for item in items])
     return items
 
 
@@ -203,14 +302,14 @@ def _line_item(world: World, price: Json, quantity: int) -> Json:
 
 
 def _expiry(world: World, params: Params) -> int:
-    wanted = params.get("expires_at", world.now() + LONGEST_SECONDS)
-    if wanted < world.now() + SHORTEST_SECONDS:
+    wanted = params.get("expires_at", world.wall() + LONGEST_SECONDS)
+    if wanted < world.wall() + SHORTEST_SECONDS:
         raise invalid(
             "The `expires_at` timestamp must be at least 30 minutes from Checkout Session"
             " creation.",
             "expires_at",
         )
-    if wanted > world.now() + LONGEST_SECONDS:
+    if wanted > world.wall() + LONGEST_SECONDS:
         raise invalid(
             "The `expires_at` timestamp must be less than 24 hours from Checkout Session creation.",
             "expires_at",
@@ -248,10 +347,8 @@ def _blanks() -> Json:
         "custom_text": dict.fromkeys(
             ("after_submit", "shipping_address", "submit", "terms_of_service_acceptance")
         ),
-        "discounts": [],
         "livemode": False,
         "mode": "subscription",
-        "payment_method_collection": "always",
         "payment_method_options": {"card": {"request_three_d_secure": "automatic"}},
         "payment_method_types": ["card"],
         "payment_status": "unpaid",
@@ -259,7 +356,6 @@ def _blanks() -> Json:
         "redirect_on_completion": "always",
         "shipping_options": [],
         "status": "open",
-        "total_details": {"amount_discount": 0, "amount_shipping": 0, "amount_tax": 0},
         "ui_mode": "hosted_page",
     }
 
@@ -270,8 +366,10 @@ OPERATIONS = (
         path="/v1/checkout/sessions",
         run=create,
         supports="mode success_url cancel_url client_reference_id customer customer_email"
-        " line_items.price line_items.quantity metadata subscription_data.metadata"
-        " subscription_data.description expires_at allow_promotion_codes locale ui_mode expand",
+        " line_items.price line_items.quantity metadata expires_at locale ui_mode expand"
+        f" allow_promotion_codes {discounts.WISHES} payment_method_collection"
+        f" {DATA}.metadata {DATA}.description "
+        + " ".join(f"{DATA}.{name}" for name in starting.TIMING_PARAMS.split()),
         required="mode",
     ),
     Operation(

@@ -1,6 +1,9 @@
-"""The one clock of the simulator, real time plus an offset, and Stripe's calendar arithmetic."""
+"""The global clock of the simulator: real time plus an offset that only grows.
 
-import calendar
+A customer may live on a test clock of their own; while something happens to them, the time is
+frozen at that clock's moment (`clocks`).
+"""
+
 import math
 import time
 from collections.abc import Generator
@@ -12,7 +15,6 @@ from simulators.stripe.store import Store
 OFFSET = "clock_offset_seconds"
 HOUR = 3600
 DAY = 24 * HOUR
-MONTHS = {"month": 1, "year": 12}
 
 
 class Clock:
@@ -22,12 +24,21 @@ class Clock:
         self._store = store
         self._offset: int = store.setting(OFFSET, 0)
         self._held: int | None = None
+        self._frozen: int | None = None
 
     @property
     def offset_seconds(self) -> int:
         return self._offset
 
     def now(self) -> int:
+        """Return the time of whoever is being dealt with."""
+        return self._frozen if self._frozen is not None else self.wall()
+
+    def wall(self) -> int:
+        """Return the global time, which Stripe writes on events and payments even of test clocks.
+
+        https://github.com/stripe/stripe-python/issues/1183
+        """
         return self._held if self._held is not None else int(time.time() + self._offset)
 
     def move_to(self, moment: int) -> None:
@@ -39,35 +50,21 @@ class Clock:
 
     @contextmanager
     def held_at(self, moment: int) -> Generator[None]:
-        """Let what happens inside happen at exactly this moment."""
+        """Let what happens inside happen at exactly this global moment."""
         self._held = moment
         try:
             yield
         finally:
             self._held = None
 
-
-def period_end(anchor: int, after: int, interval: str, count: int) -> int:
-    """Return the first billing date later than `after`.
-
-    Months are counted from the anchor, as Stripe does: 31 January, 28 February, 31 March.
-    """
-    if interval not in MONTHS:
-        length = count * (7 * DAY if interval == "week" else DAY)
-        return anchor + ((after - anchor) // length + 1) * length
-    months = count * MONTHS[interval]
-    start, reached = (datetime.fromtimestamp(moment, UTC) for moment in (anchor, after))
-    between = (reached.year - start.year) * 12 + reached.month - start.month
-    turns = max(0, between // months - 1)
-    while _add_months(start, turns * months).timestamp() <= after:
-        turns += 1
-    return int(_add_months(start, turns * months).timestamp())
-
-
-def _add_months(start: datetime, months: int) -> datetime:
-    year, month = divmod(start.year * 12 + start.month - 1 + months, 12)
-    last_day = calendar.monthrange(year, month + 1)[1]
-    return start.replace(year=year, month=month + 1, day=min(start.day, last_day))
+    @contextmanager
+    def frozen_at(self, moment: int | None) -> Generator[None]:
+        """Let what happens inside happen at a test clock's moment; None changes nothing."""
+        before, self._frozen = self._frozen, moment
+        try:
+            yield
+        finally:
+            self._frozen = before
 
 
 def day(moment: int) -> str:

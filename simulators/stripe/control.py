@@ -1,4 +1,4 @@
-"""Buttons that Stripe does not have: the clock, the webhooks' manners, delivering again."""
+"""Buttons that Stripe does not have: the clock, the webhooks' manners, faults, disputes."""
 
 import json
 from typing import Any
@@ -7,7 +7,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from simulators.stripe import courier, events, lifecycle, schedule
+from simulators.stripe import courier, disputes, events, faults, lifecycle, methods, schedule
+from simulators.stripe.errors import StripeError
 from simulators.stripe.store import Json
 from simulators.stripe.world import World
 
@@ -23,7 +24,7 @@ class Refused(Exception):  # noqa: N818 - a button was pressed wrongly, nothing 
 
 def clock_state(world: World) -> Json:
     return {
-        "now": world.now(),
+        "now": world.wall(),
         "offset_seconds": world.clock.offset_seconds,
         "next_due_at": schedule.next_due_at(world),
     }
@@ -34,7 +35,7 @@ async def advance(world: World, seconds: Any) -> Json:
         raise Refused("seconds must be a whole number")
     if not 0 <= seconds <= LONGEST_ADVANCE_SECONDS:
         raise Refused(f"seconds must be between 0 and {LONGEST_ADVANCE_SECONDS}")
-    steps = await schedule.advance(world, world.now() + seconds)
+    steps = await schedule.advance(world, world.wall() + seconds)
     return {**clock_state(world), "steps": steps}
 
 
@@ -53,6 +54,58 @@ def set_switches(world: World, given: Json) -> Json:
     world.store.set_setting(courier.SWITCHES, chosen)
     world.wake()
     return chosen
+
+
+def settings(world: World) -> Json:
+    """Return the account's choices, which at Stripe are made on its dashboard."""
+    return {
+        lifecycle.AFTER_LAST_RETRY: world.store.setting(lifecycle.AFTER_LAST_RETRY, CHOICES[0]),
+        methods.CARD_UPDATER: world.store.setting(methods.CARD_UPDATER, default=False),
+    }
+
+
+def set_settings(world: World, given: Json) -> Json:
+    """Change the account's choices; what is not mentioned stays."""
+    for name, value in given.items():
+        if name == lifecycle.AFTER_LAST_RETRY:
+            if value not in CHOICES:
+                raise Refused(f"{name} is one of {', '.join(CHOICES)}")
+        elif name != methods.CARD_UPDATER or not isinstance(value, bool):
+            raise Refused(f"there is no setting {name} with such a value")
+    for name, value in given.items():
+        world.store.set_setting(name, value)
+    return settings(world)
+
+
+def arm(world: World, given: Json) -> Json:
+    try:
+        faults.arm(world, given)
+    except (faults.FaultError, TypeError) as error:
+        raise Refused(str(error)) from error
+    return fault_state(world)
+
+
+def fault_state(world: World) -> Json:
+    shown = ("id", "kind", "times", "method", "path", "seconds")
+    waiting = [{name: getattr(one, name) for name in shown} for one in faults.armed(world)]
+    return {"faults": waiting, "kinds": faults.KINDS}
+
+
+def act(world: World, what: str, identifier: str) -> Json:
+    """Do what a cardholder or a bank does: dispute or warn of a charge, decide a dispute."""
+    kind = disputes.KIND if what in {disputes.WON, disputes.LOST} else "charge"
+    subject = world.store.get(identifier, kind)
+    if subject is None:
+        raise Refused(f"there is no {kind} {identifier}")
+    try:
+        with world.store.transaction():
+            if what == "dispute":
+                return disputes.open_dispute(world, subject)
+            if what == "warning":
+                return disputes.warn(world, subject)
+            return disputes.close(world, subject, what)
+    except StripeError as error:
+        raise Refused(error.message) from error
 
 
 def redeliver(world: World, identifier: str) -> Json:
@@ -75,6 +128,9 @@ def deliveries(world: World, limit: int = SHOWN_DELIVERIES) -> list[Json]:
     return [dict(row) for row in rows]
 
 
+ACTIONS = ("dispute", "warning", disputes.WON, disputes.LOST)
+
+
 class Buttons:
     """The JSON endpoints; the guard in front asks for the token."""
 
@@ -84,13 +140,16 @@ class Buttons:
     def routes(self) -> list[Route]:
         both = ["GET", "POST"]
         again = "/_control/events/{identifier}/redeliver"
+        act_on = "/_control/{what}/{identifier}"
         return [
             Route("/_control/clock", self._clock),
             Route("/_control/clock/advance", self._advance, methods=["POST"]),
             Route("/_control/delivery", self._delivery, methods=both),
             Route("/_control/settings", self._settings, methods=both),
+            Route("/_control/faults", self._faults, methods=[*both, "DELETE"]),
             Route("/_control/deliveries", self._deliveries),
             Route(again, self._redeliver, methods=["POST"]),
+            Route(act_on, self._act, methods=["POST"]),
         ]
 
     async def _clock(self, _request: Request) -> JSONResponse:
@@ -106,18 +165,27 @@ class Buttons:
 
     async def _settings(self, request: Request) -> JSONResponse:
         if request.method == "POST":
-            choice = (await _body(request)).get(lifecycle.AFTER_LAST_RETRY)
-            if choice not in CHOICES:
-                raise Refused(f"{lifecycle.AFTER_LAST_RETRY} is one of {', '.join(CHOICES)}")
-            self._world.store.set_setting(lifecycle.AFTER_LAST_RETRY, choice)
-        chosen = self._world.store.setting(lifecycle.AFTER_LAST_RETRY, CHOICES[0])
-        return JSONResponse({lifecycle.AFTER_LAST_RETRY: chosen})
+            set_settings(self._world, await _body(request))
+        return JSONResponse(settings(self._world))
+
+    async def _faults(self, request: Request) -> JSONResponse:
+        if request.method == "POST":
+            arm(self._world, await _body(request))
+        elif request.method == "DELETE":
+            faults.disarm(self._world)
+        return JSONResponse(fault_state(self._world))
 
     async def _deliveries(self, _request: Request) -> JSONResponse:
         return JSONResponse({"deliveries": deliveries(self._world)})
 
     async def _redeliver(self, request: Request) -> JSONResponse:
         return JSONResponse(redeliver(self._world, request.path_params["identifier"]))
+
+    async def _act(self, request: Request) -> JSONResponse:
+        what = request.path_params["what"]
+        if what not in ACTIONS:
+            raise Refused(f"there is no button {what}; there are {', '.join(ACTIONS)}")
+        return JSONResponse(act(self._world, what, request.path_params["identifier"]))
 
 
 async def refused(_request: Request, error: Exception) -> JSONResponse:

@@ -26,7 +26,8 @@ RETRY_SECONDS = (1, 2, 5, 15, 60, 300, 900, 3600)
 MOST_ATTEMPTS = 80  # with an hour between the later ones that is Stripe's three days
 SHUFFLE_SECONDS = 0.3  # how long events are gathered before they are mixed
 ANSWER_SECONDS = 10
-AT_ONCE = 8
+AT_ONCE = 16
+LOOKED_AT = 4 * AT_ONCE  # of what waits; the others wait until these are gone
 IDLE_SECONDS = 60.0
 
 
@@ -90,7 +91,8 @@ class Courier:
 
     def _waiting(self) -> list[Row]:
         rows = self._world.store.sql.execute(
-            "SELECT * FROM deliveries WHERE state = 'pending' ORDER BY due, id LIMIT 200"
+            "SELECT * FROM deliveries WHERE state = 'pending' ORDER BY due, id LIMIT ?",
+            (LOOKED_AT,),
         ).fetchall()
         return [row for row in rows if row["id"] not in self._carrying]
 

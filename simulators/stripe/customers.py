@@ -2,8 +2,8 @@
 
 import secrets
 
-from simulators.stripe import events, lifecycle
-from simulators.stripe.errors import invalid
+from simulators.stripe import balances, clocks, events, methods
+from simulators.stripe.errors import invalid, missing
 from simulators.stripe.paging import LIST_PARAMS, answer, within
 from simulators.stripe.store import Json, new_id
 from simulators.stripe.world import Operation, Params, World, merge_metadata
@@ -13,10 +13,18 @@ CHANGES = (
     "email name description phone address metadata preferred_locales balance"
     " invoice_settings.default_payment_method expand"
 )
+USUAL_CURRENCY = "usd"  # of a balance that is set before anything was ever billed
 ADDRESS = ("city", "country", "line1", "line2", "postal_code", "state")
 
 
 def create(world: World, params: Params) -> Json:
+    """Make a customer, on a test clock where one is named; a card can come along."""
+    clock = clocks.attached(world, params)
+    with clocks.time_of(world, clock):
+        return _create(world, params, clock["id"] if clock else None)
+
+
+def _create(world: World, params: Params, clock: str | None) -> Json:
     customer: Json = {
         "id": new_id("cus", 14),
         "object": "customer",
@@ -39,10 +47,23 @@ def create(world: World, params: Params) -> Json:
         "preferred_locales": [],
         "shipping": None,
         "tax_exempt": "none",
-        "test_clock": None,
+        "test_clock": clock,
         **dict.fromkeys(TEXTS),
     }
-    return events.created(world, "customer.created", _with(world, customer, params))
+    settings = params.get("invoice_settings") or {}
+    card = params.get("payment_method")
+    if settings.get("default_payment_method") and card != settings["default_payment_method"]:
+        raise invalid(
+            "A new customer's default payment method must also be passed as `payment_method`.",
+            "invoice_settings[default_payment_method]",
+        )
+    if card:
+        customer = events.created(world, "customer.created", customer)
+        method = methods.attach_operation(world, {"customer": customer["id"]}, card)
+        chosen = {**settings, "default_payment_method": method["id"]} if settings else settings
+        return update(world, {**params, "invoice_settings": chosen}, customer["id"])
+    made = events.created(world, "customer.created", _with(world, customer, params))
+    return _with_balance(world, made, params, "initial")
 
 
 def retrieve(world: World, _params: Params, identifier: str) -> Json:
@@ -50,25 +71,22 @@ def retrieve(world: World, _params: Params, identifier: str) -> Json:
 
 
 def update(world: World, params: Params, identifier: str) -> Json:
-    before = world.refer("customer", identifier, "id")
-    return events.changed(world, "customer.updated", before, _with(world, before, params))
+    before = _need(world, identifier)
+    after = events.changed(world, "customer.updated", before, _with(world, before, params))
+    return _with_balance(world, after, params, "adjustment")
 
 
 def delete(world: World, _params: Params, identifier: str) -> Json:
     """Forget a customer for good; their subscriptions end at once."""
-    customer = world.refer("customer", identifier, "id")
-    for subscription in list(lifecycle.of_customer(world, identifier)):
-        lifecycle.end(world, subscription)
-    gone = {"id": identifier, "object": "customer", "deleted": True}
-    world.store.put(gone)
-    events.record(world, "customer.deleted", customer)
-    return gone
+    clocks.forget(world, _need(world, identifier))
+    return {"id": identifier, "object": "customer", "deleted": True}
 
 
 def list_customers(world: World, params: Params) -> Json:
     def wanted(customer: Json) -> bool:
         return (
             not customer.get("deleted")
+            and params.get("test_clock") == customer["test_clock"]
             and params.get("email") in {None, customer["email"]}
             and within(customer["created"], params.get("created"))
         )
@@ -78,7 +96,7 @@ def list_customers(world: World, params: Params) -> Json:
 
 def _with(world: World, customer: Json, params: Params) -> Json:
     changed = {**customer, "metadata": merge_metadata(customer["metadata"], params)}
-    changed |= {key: params[key] for key in (*TEXTS, "balance") if key in params}
+    changed |= {key: params[key] for key in TEXTS if key in params}
     if params.get("address"):
         changed["address"] = {key: params["address"].get(key) for key in ADDRESS}
     if "preferred_locales" in params:
@@ -97,6 +115,22 @@ def _with(world: World, customer: Json, params: Params) -> Json:
     return changed
 
 
+def _with_balance(world: World, customer: Json, params: Params, kind: str) -> Json:
+    """Set a balance, with the transaction that explains it."""
+    change = params.get("balance", customer["balance"]) - customer["balance"]
+    if change:
+        currency = customer["currency"] or USUAL_CURRENCY
+        balances.change(world, customer, change, kind=kind, currency=currency)
+    return world.need("customer", customer["id"])
+
+
+def _need(world: World, identifier: str) -> Json:
+    customer = world.need("customer", identifier)
+    if customer.get("deleted"):
+        raise missing("customer", identifier)
+    return customer
+
+
 def _check_owner(world: World, method: str, customer: str) -> None:
     param = "invoice_settings[default_payment_method]"
     if world.refer("payment_method", method, param)["customer"] != customer:
@@ -109,12 +143,17 @@ def _check_owner(world: World, method: str, customer: str) -> None:
 
 
 OPERATIONS = (
-    Operation(method="POST", path="/v1/customers", run=create, supports=CHANGES),
+    Operation(
+        method="POST",
+        path="/v1/customers",
+        run=create,
+        supports=f"{CHANGES} payment_method test_clock",
+    ),
     Operation(
         method="GET",
         path="/v1/customers",
         run=list_customers,
-        supports=f"{LIST_PARAMS} email created",
+        supports=f"{LIST_PARAMS} email created test_clock",
     ),
     Operation(method="GET", path="/v1/customers/{}", run=retrieve, supports="expand"),
     Operation(method="POST", path="/v1/customers/{}", run=update, supports=CHANGES),

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+PASSING = frozenset({409, 429, 500})
 DOCS = "https://stripe.com/docs/error-codes/"
 
 
@@ -27,6 +28,11 @@ class StripeError(Exception):
         self.kind = kind
         self.keeps_changes = keeps_changes
         self.details = {name: value for name, value in details.items() if value is not None}
+
+    @property
+    def is_passing(self) -> bool:
+        """Whether the same request may well succeed a little later."""
+        return self.status in PASSING
 
     def body(self) -> dict[str, Any]:
         error: dict[str, Any] = {"message": self.message, "type": self.kind, **self.details}
@@ -57,6 +63,10 @@ def invalid(message: str, param: str | None = None, code: str | None = None) -> 
 def unsupported(what: str, param: str | None = None) -> StripeError:
     """Return the answer for what Stripe takes and this simulator does not do."""
     return StripeError(f"This simulator of Stripe does not support {what}.", param=param)
+
+
+def below(least: int, param: str) -> StripeError:
+    return invalid(f"This value must be greater than or equal to {least}.", param)
 
 
 def unknown_url(method: str, path: str) -> StripeError:

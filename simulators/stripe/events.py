@@ -4,16 +4,19 @@ import time
 from typing import Any
 
 from simulators.stripe import API_VERSION
+from simulators.stripe.clock import DAY
+from simulators.stripe.errors import missing
 from simulators.stripe.paging import LIST_PARAMS, answer, within
-from simulators.stripe.store import Json, new_id, public
+from simulators.stripe.store import Json, as_shown, new_id
 from simulators.stripe.world import Operation, Params, World
 
+KEPT_SECONDS = 30 * DAY  # Stripe's list of events reaches no further back
 DELIVERY_SUCCESS = {True: {"delivered"}, False: {"pending", "failed", "dropped"}}
 
 
 def record(world: World, kind: str, subject: Json, previous: Json | None = None) -> Json:
     """Remember that something happened, and queue it for every endpoint that listens to it."""
-    data: Json = {"object": public(subject)}
+    data: Json = {"object": as_shown(subject)}
     if previous is not None:
         data["previous_attributes"] = previous
     event: Json = {
@@ -21,7 +24,7 @@ def record(world: World, kind: str, subject: Json, previous: Json | None = None)
         "object": "event",
         "account": None,
         "api_version": API_VERSION,
-        "created": world.now(),
+        "created": world.wall(),
         "data": data,
         "livemode": False,
         "pending_webhooks": 0,
@@ -39,7 +42,7 @@ def record(world: World, kind: str, subject: Json, previous: Json | None = None)
 def changed(world: World, kind: str, before: Json, after: Json) -> Json:
     """Store an object that changed; the event says what it was, and no change is no event."""
     world.store.put(after)
-    previous = _difference(public(before), public(after))
+    previous = _difference(as_shown(before), as_shown(after))
     if previous:
         record(world, kind, after, previous)
     return after
@@ -61,7 +64,14 @@ def queue(world: World, event: Json, endpoint: str) -> None:
 
 
 def retrieve(world: World, _params: Params, identifier: str) -> Json:
-    return with_pending(world, world.need("event", identifier))
+    event = world.need("event", identifier)
+    if not _is_kept(world, event):
+        raise missing("event", identifier)
+    return with_pending(world, event)
+
+
+def _is_kept(world: World, event: Json) -> bool:
+    return event["created"] >= world.wall() - KEPT_SECONDS
 
 
 def with_pending(world: World, event: Json) -> Json:
@@ -78,7 +88,8 @@ def list_events(world: World, params: Params) -> Json:
 
     def wanted(event: Json) -> bool:
         return (
-            (not kinds or any(matches(pattern, event["type"]) for pattern in kinds))
+            _is_kept(world, event)
+            and (not kinds or any(matches(pattern, event["type"]) for pattern in kinds))
             and within(event["created"], params.get("created"))
             and _delivered_as(world, event, params.get("delivery_success"))
         )

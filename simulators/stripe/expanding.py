@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
-from simulators.stripe import checkout, invoicing, lifecycle
+from simulators.stripe import checkout, coupons, invoicing, lifecycle
 from simulators.stripe.errors import StripeError
 from simulators.stripe.paging import listing
 from simulators.stripe.store import Json
 from simulators.stripe.world import World
 
 DEEPEST = 4
+NEVER = frozenset({"id", "object"})
 
 
 def expand(world: World, answer: Json, paths: list[str]) -> Json:
@@ -40,21 +41,36 @@ def _expand(world: World, subject: Any, keys: list[str]) -> None:
     include = INCLUDABLE.get((subject.get("object", ""), key))
     if include and key not in subject:
         subject[key] = include(world, subject)
-    value = subject.get(key, key)  # an unknown key is looked up like an id, and not found
+    if key in NEVER or key not in subject:
+        raise _unexpandable(key)
+    subject[key] = _opened(world, subject[key], key)
+    _expand(world, subject[key], rest)
+
+
+def _opened(world: World, value: Any, key: str) -> Any:
+    """Return a value with its id, or its ids, replaced by what they name."""
     if isinstance(value, str):
-        value = subject[key] = _named(world, value, key)
-    _expand(world, value, rest)
+        return _named(world, value, key)
+    if isinstance(value, list):
+        return [_named(world, one, key) if isinstance(one, str) else one for one in value]
+    if not isinstance(value, dict | None):
+        raise _unexpandable(key)
+    return value
 
 
 def _named(world: World, identifier: str, key: str) -> Json:
     found = world.store.get(identifier)
     if found is None:
-        raise StripeError(
-            f"This property cannot be expanded ({key}). You may want to try expanding"
-            f" 'data.{key}' instead.",
-            param="expand",
-        )
+        raise _unexpandable(key)
     return found
+
+
+def _unexpandable(key: str) -> StripeError:
+    return StripeError(
+        f"This property cannot be expanded ({key}). You may want to try expanding 'data.{key}'"
+        " instead.",
+        param="expand",
+    )
 
 
 def _payments(world: World, invoice: Json) -> Json:
@@ -68,13 +84,20 @@ def _subscriptions(world: World, customer: Json) -> Json:
 
 
 def _refunds(world: World, charge: Json) -> Json:
-    made = [one for one in world.store.every("refund") if one["charge"] == charge["id"]]
+    made = list(world.store.every("refund", parent=charge["id"]))
     return listing(f"/v1/charges/{charge['id']}/refunds", made)
 
 
-INCLUDABLE: dict[tuple[str, str], Callable[[World, Json], Json]] = {
+def _confirmation_secret(world: World, invoice: Json) -> Json | None:
+    intent = invoicing.intent_of(world, invoice)
+    return {"type": "payment_intent", "client_secret": intent["client_secret"]} if intent else None
+
+
+INCLUDABLE: dict[tuple[str, str], Callable[[World, Json], Json | None]] = {
     ("checkout.session", "line_items"): lambda _world, session: checkout.line_items(session),
     ("invoice", "payments"): _payments,
     ("customer", "subscriptions"): _subscriptions,
     ("charge", "refunds"): _refunds,
+    ("coupon", "applies_to"): lambda _world, coupon: coupons.applies_to(coupon),
+    ("invoice", "confirmation_secret"): _confirmation_secret,
 }

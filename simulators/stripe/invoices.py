@@ -1,28 +1,64 @@
 """The invoice part of the API; `invoicing` holds what an invoice is."""
 
-from simulators.stripe import changes, invoicing, lifecycle
+from simulators.stripe import (
+    changes,
+    discounts,
+    events,
+    invoicing,
+    lifecycle,
+    methods,
+    payments,
+    shapes,
+    starting,
+    subscriptions,
+)
+from simulators.stripe.cards import Presence
 from simulators.stripe.errors import StripeError, invalid, required
 from simulators.stripe.lines import Line, for_period
 from simulators.stripe.paging import LIST_PARAMS, answer, answer_short, within
+from simulators.stripe.shapes import items_of
 from simulators.stripe.store import Json, new_id
-from simulators.stripe.world import Operation, Params, World
+from simulators.stripe.world import Operation, Params, World, merge_metadata
 
 DETAILS = "subscription_details"
+COLLECTABLE = frozenset({"open", "uncollectible"})
 
 
 def retrieve(world: World, _params: Params, identifier: str) -> Json:
     return world.need("invoice", identifier)
 
 
+def update(world: World, params: Params, identifier: str) -> Json:
+    before = world.need("invoice", identifier)
+    after = {**before, "metadata": merge_metadata(before["metadata"], params)}
+    customer = before["customer"]
+    method = methods.of_customer(world, params, "default_payment_method", customer)
+    if method:
+        after["default_payment_method"] = method["id"]
+    for name in ("description", "auto_advance"):
+        if name in params:
+            after[name] = params[name]
+    if "auto_advance" in params and before["status"] not in {"draft", "open"}:
+        raise invalid("This invoice can no longer be advanced.", "auto_advance")
+    if params.get("auto_advance") and before["status"] == "draft":
+        after["automatically_finalizes_at"] = world.now() + invoicing.DRAFT_SECONDS
+    elif params.get("auto_advance") is False:
+        after |= {"automatically_finalizes_at": None, "next_payment_attempt": None}
+    return events.changed(world, invoicing.UPDATED, before, after)
+
+
 def list_invoices(world: World, params: Params) -> Json:
     def wanted(invoice: Json) -> bool:
         return (
-            params.get("subscription") in {None, invoicing.subscription_of(invoice)}
-            and params.get("status") in {None, invoice["status"]}
+            params.get("status") in {None, invoice["status"]}
+            and params.get("customer") in {None, invoice["customer"]}
+            and ("subscription" in params or subscriptions.is_on_clock(invoice, params))
             and within(invoice["created"], params.get("created"))
         )
 
-    everything = world.store.every("invoice", params.get("customer"))
+    subscription = params.get("subscription")
+    customer = None if subscription else params.get("customer")
+    everything = world.store.every("invoice", customer, parent=subscription)
     return answer("/v1/invoices", params, everything, wanted)
 
 
@@ -32,13 +68,11 @@ def list_lines(world: World, params: Params, identifier: str) -> Json:
 
 
 def list_payments(world: World, params: Params) -> Json:
-    def wanted(payment: Json) -> bool:
-        return params.get("invoice") in {None, payment["invoice"]} and params.get("status") in {
-            None,
-            payment["status"],
-        }
-
-    return answer("/v1/invoice_payments", params, world.store.every("invoice_payment"), wanted)
+    status = params.get("status")
+    shelf = world.store.every("invoice_payment", parent=params.get("invoice"))
+    return answer(
+        "/v1/invoice_payments", params, shelf, lambda payment: status in {None, payment["status"]}
+    )
 
 
 def list_items(world: World, params: Params) -> Json:
@@ -64,33 +98,55 @@ def pay(world: World, params: Params, identifier: str) -> Json:
         raise invalid("Invoice is already paid", None, "invoice_already_paid")
     if invoice["status"] == "draft":
         invoice = invoicing.finalize(world, invoice)
-    if invoice["status"] not in {"open", "paid"}:
-        raise invalid(
-            f"Invoice is {invoice['status']} and cannot be paid", None, "invoice_not_open"
-        )
+    if invoice["status"] == "void":
+        raise invalid("Invoice is void and cannot be paid", None, "invoice_not_open")
+    if params.get("paid_out_of_band"):
+        invoice = invoicing.settle_elsewhere(world, invoice)
+        lifecycle.settle(world, invoice, None)
+        return world.need("invoice", identifier)
     subscription = world.store.get(invoicing.subscription_of(invoice)) or {}
-    if "payment_method" in params:
-        method = world.refer("payment_method", params["payment_method"], "payment_method")
-    else:
-        method = lifecycle.method_of(world, subscription)
-    refusal = settle_now(world, invoice, method, on_session=False)
+    customer = invoice["customer"]
+    method = methods.of_customer(world, params, "payment_method", customer)
+    method = method or lifecycle.method_of(world, subscription, invoice)
+    presence = Presence.OFF if params.get("off_session", True) else Presence.ON
+    refusal = settle_now(world, invoice, method, presence)
     if refusal:
         raise refusal
     return world.need("invoice", identifier)
 
 
 def settle_now(
-    world: World, invoice: Json, method: Json | None, *, on_session: bool
+    world: World, invoice: Json, method: Json | None, presence: Presence
 ) -> StripeError | None:
     """Try to collect an open invoice and let its subscription know how it went."""
-    invoice, refusal = invoicing.collect(world, invoice, method, on_session=on_session)
-    lifecycle.settle(world, invoice, refusal)
+    invoice, refusal = invoicing.collect(world, invoice, method, presence)
+    lifecycle.settle(world, invoice, refusal, method)
     return refusal
+
+
+def confirm(world: World, params: Params, identifier: str) -> Json:
+    """Try a payment intent again, with another card or with the customer present."""
+    intent = world.need("payment_intent", identifier)
+    payments.check_confirmable(intent)
+    chosen = methods.of_customer(world, params, "payment_method", intent["customer"])
+    chosen = chosen or world.store.get(intent["payment_method"] or "")
+    if chosen is None:
+        raise invalid(
+            "You cannot confirm this PaymentIntent because it's missing a payment method.",
+            None,
+            "payment_intent_unexpected_state",
+        )
+    presence = Presence.OFF if params.get("off_session") in {True, "recurring"} else Presence.ON
+    invoice = world.need("invoice", intent["_invoice"])
+    refusal = settle_now(world, invoice, chosen, presence)
+    if refusal and refusal.details.get("code") != payments.NEEDS_ACTION:
+        raise refusal
+    return world.need("payment_intent", identifier)
 
 
 def void(world: World, _params: Params, identifier: str) -> Json:
     invoice = world.need("invoice", identifier)
-    if invoice["status"] != "open":
+    if invoice["status"] not in COLLECTABLE:
         raise invalid("You can only pass in open invoices. This invoice isn't open.")
     voided = invoicing.void(world, invoice)
     subscription = world.store.get(invoicing.subscription_of(invoice)) or {}
@@ -99,53 +155,103 @@ def void(world: World, _params: Params, identifier: str) -> Json:
     return voided
 
 
+def mark_uncollectible(world: World, _params: Params, identifier: str) -> Json:
+    invoice = world.need("invoice", identifier)
+    if invoice["status"] != "open":
+        raise invalid("You can only pass in open invoices. This invoice isn't open.")
+    return invoicing.write_off(world, invoice)
+
+
 def finalize(world: World, _params: Params, identifier: str) -> Json:
     invoice = world.need("invoice", identifier)
     if invoice["status"] != "draft":
         raise invalid(
             "This invoice is already finalized, you can't re-finalize a non-draft invoice."
         )
-    return invoicing.finalize(world, invoice)
+    opened = invoicing.finalize(world, invoice)
+    if opened["status"] == "open" and opened["auto_advance"]:
+        after = {**opened, "next_payment_attempt": world.now() + invoicing.DRAFT_SECONDS}
+        return events.changed(world, invoicing.UPDATED, opened, after)
+    lifecycle.settle(world, opened, None)
+    return opened
 
 
 def create_preview(world: World, params: Params) -> Json:
     """Show the invoice that a change would make, or else the next one; nothing is stored."""
     if "subscription" not in params:
-        raise required("subscription")
+        return _preview_of_start(world, params)
     before = world.refer("subscription", params["subscription"], "subscription")
-    if before["status"] in lifecycle.ENDED:
-        raise invalid("No upcoming invoices for customer: the subscription is canceled.")
+    if params.get("customer") not in {None, before["customer"]}:
+        raise invalid("The subscription does not belong to this customer.", "subscription")
+    if before["status"] in lifecycle.ENDED or before["cancel_at_period_end"]:
+        raise invalid(
+            f"No upcoming invoices for customer: {before['customer']}",
+            None,
+            "invoice_upcoming_none",
+        )
+    given = before["discounts"]
+    if "discounts" in params:
+        given = _imagined_discounts(world, params, before)
+        before = {**before, "discounts": given}
     change = changes.read(world, params.get(DETAILS) or {})
     outcome = changes.plan(world, before, change)
     identifier = new_id("upcoming_in")
     if outcome.bills_now:
-        moments = (world.now(), world.now())
-        return invoicing.compose(
-            world,
-            outcome.after,
-            outcome.lines,
-            identifier=identifier,
-            reason="subscription_update",
-            period=moments,
-        )
-    items = lifecycle.items_of(outcome.after)
-    start = items[0]["current_period_end"]
-    renewal = [_renewal(world, outcome.after, item) for item in items]
-    period = (items[0]["current_period_start"], start)
-    return invoicing.compose(
-        world,
-        outcome.after,
-        [*outcome.lines, *renewal],
-        identifier=identifier,
+        bill = invoicing.bill(world, outcome.after, outcome.lines, "subscription_update")
+        return invoicing.compose(world, bill, identifier)
+    return invoicing.compose(world, _renewal(world, outcome, given), identifier)
+
+
+def _renewal(world: World, outcome: changes.Outcome, given: list[str | Json]) -> invoicing.Bill:
+    """Return the bill of the next period's turn."""
+    after = outcome.after
+    began, start = shapes.period_of(after)
+    end = shapes.next_end(after, items_of(after)[0]["price"], start)
+    ahead: list[Line] = [
+        for_period(item, shapes.product_name(world, item), start, end) for item in items_of(after)
+    ]
+    return invoicing.Bill(
+        subscription=after,
+        lines=[*outcome.lines, *ahead],
         reason="upcoming",
-        period=period,
+        period=(began, start),
+        at=start,
+        discounts=given,
     )
 
 
-def _renewal(world: World, subscription: Json, item: Json) -> Line:
-    start = item["current_period_end"]
-    end = lifecycle.end_of_period(item["price"], subscription["billing_cycle_anchor"], start)
-    return for_period(item, lifecycle.product_name(world, item), start, end)
+def _preview_of_start(world: World, params: Params) -> Json:
+    """Show the first invoice of a subscription that a customer could begin now."""
+    details = params.get(DETAILS) or {}
+    if "customer" not in params:
+        raise required("subscription")
+    if not details.get("items"):
+        raise invalid(
+            f"No upcoming invoices for customer: {params['customer']}",
+            None,
+            "invoice_upcoming_none",
+        )
+    names = ("items", "trial_end", "proration_behavior")
+    wanted = {name: details[name] for name in names if name in details}
+    wanted |= {name: params[name] for name in ("customer", "discounts") if name in params}
+    wish = subscriptions.read_start(world, wanted)
+    subscription, lines = starting.prepare(world, wish)
+    subscription["discounts"] = [
+        discounts.shape(world, *one, customer=None, subscription=None) for one in wish.discounts
+    ]
+    bill = invoicing.bill(world, subscription, lines, "upcoming")
+    return invoicing.compose(world, bill, new_id("upcoming_in"))
+
+
+def _imagined_discounts(world: World, params: Params, before: Json) -> list[str | Json]:
+    wishes = params["discounts"] or []
+    customer = world.store.get(before["customer"])
+    amount = sum(one["price"]["unit_amount"] * one["quantity"] for one in items_of(before))
+    kept = discounts.kept(world, wishes, before["discounts"])
+    fresh = [wish for wish in wishes if "discount" not in wish]
+    chosen = discounts.read(world, fresh, customer, amount)
+    owner = {"customer": before["customer"], "subscription": before["id"]}
+    return [*kept, *(discounts.shape(world, *one, **owner) for one in chosen)]
 
 
 OPERATIONS = (
@@ -156,6 +262,12 @@ OPERATIONS = (
         supports=f"{LIST_PARAMS} customer subscription status created",
     ),
     Operation(method="GET", path="/v1/invoices/{}", run=retrieve, supports="expand"),
+    Operation(
+        method="POST",
+        path="/v1/invoices/{}",
+        run=update,
+        supports="metadata description auto_advance default_payment_method expand",
+    ),
     Operation(method="GET", path="/v1/invoices/{}/lines", run=list_lines, supports=LIST_PARAMS),
     Operation(
         method="GET",
@@ -173,15 +285,27 @@ OPERATIONS = (
         method="POST",
         path="/v1/invoices/create_preview",
         run=create_preview,
-        supports="expand subscription "
+        supports=f"expand subscription customer {discounts.WISHES} discounts.discount "
         + " ".join(f"{DETAILS}.{name}" for name in changes.CHANGE_PARAMS.split()),
     ),
     Operation(
         method="POST",
         path="/v1/invoices/{}/pay",
         run=pay,
-        supports="payment_method off_session expand",
+        supports="payment_method off_session paid_out_of_band expand",
     ),
     Operation(method="POST", path="/v1/invoices/{}/void", run=void, supports="expand"),
+    Operation(
+        method="POST",
+        path="/v1/invoices/{}/mark_uncollectible",
+        run=mark_uncollectible,
+        supports="expand",
+    ),
     Operation(method="POST", path="/v1/invoices/{}/finalize", run=finalize, supports="expand"),
+    Operation(
+        method="POST",
+        path="/v1/payment_intents/{}/confirm",
+        run=confirm,
+        supports="payment_method off_session return_url expand",
+    ),
 )

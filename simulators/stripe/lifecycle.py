@@ -1,109 +1,130 @@
 """A subscription's life: started, paid, renewed, refused, ended."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
-from simulators.stripe import events, invoicing
-from simulators.stripe.clock import HOUR, period_end
-from simulators.stripe.errors import StripeError, unsupported
-from simulators.stripe.lines import for_period
-from simulators.stripe.paging import listing
-from simulators.stripe.store import Json, new_id
+from simulators.stripe import discounts, events, invoicing, shapes, starting
+from simulators.stripe.cards import Presence
+from simulators.stripe.clock import DAY, HOUR
+from simulators.stripe.errors import StripeError, invalid
+from simulators.stripe.lines import billed_by, for_period
+from simulators.stripe.shapes import items_of
+from simulators.stripe.starting import Start
+from simulators.stripe.store import Json
 from simulators.stripe.world import World
 
 INCOMPLETE_SECONDS = 23 * HOUR  # how long Stripe waits for a first payment or a pending update
+TRIAL_WARNING_SECONDS = 3 * DAY
 AFTER_LAST_RETRY = "after_last_retry"  # the account's choice: cancel, unpaid or past_due
 ENDED = frozenset({"canceled", "incomplete_expired"})
 UPDATED = "customer.subscription.updated"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Start:
-    """What somebody subscribes to: prices with quantities, and how the first invoice is paid."""
-
-    customer: str
-    chosen: list[tuple[Json, int]]
-    method: Json | None = None
-    on_session: bool = False
-    behavior: str = "allow_incomplete"
-    metadata: Json = field(default_factory=dict)
-    description: str | None = None
+TRIAL_WILL_END = "customer.subscription.trial_will_end"
 
 
 def start(world: World, wish: Start) -> tuple[Json, StripeError | None]:
     """Make the subscription and try to have its first invoice paid; return why that failed."""
-    subscription = _new(world, wish)
-    events.created(world, "customer.subscription.created", subscription)
-    now = world.now()
-    lines = [
-        for_period(item, product_name(world, item), now, item["current_period_end"])
-        for item in items_of(subscription)
-    ]
-    invoice = invoicing.finalize(
+    subscription, lines = starting.prepare(world, wish)
+    _settle_on_currency(world, wish.customer, subscription["currency"])
+    subscription["discounts"] = discounts.give(
         world,
-        invoicing.draft(
-            world, subscription, lines, reason="subscription_create", period=(now, now)
-        ),
+        wish.discounts,
+        customer=wish.customer["id"],
+        subscription=subscription["id"],
+        session=wish.session,
     )
-    subscription["latest_invoice"] = invoice["id"]
+    events.created(world, "customer.subscription.created", subscription)
+    _warn_of_short_trial(world, subscription)
+    bill = invoicing.bill(world, subscription, lines, "subscription_create")
+    invoice = invoicing.draft(world, bill)
+    subscription |= {"_billed": billed_by(invoice), "latest_invoice": invoice["id"]}
     world.store.put(subscription)
-    refusal = None
+    invoice = invoicing.finalize(world, invoice)
+    refusal, method = None, wish.method or method_of(world, subscription)
     if wish.behavior != "default_incomplete":
-        method = wish.method or method_of(world, subscription)
-        invoice, refusal = invoicing.collect(world, invoice, method, on_session=wish.on_session)
-    return settle(world, invoice, refusal), refusal
+        invoice, refusal = invoicing.collect(world, invoice, method, wish.presence)
+    return settle(world, invoice, refusal, method), refusal
 
 
-def settle(world: World, invoice: Json, refusal: StripeError | None) -> Json:
+def settle(
+    world: World, invoice: Json, refusal: StripeError | None, method: Json | None = None
+) -> Json:
     """Bring the subscription in line with what just happened to one of its invoices."""
     before = world.store.get(invoicing.subscription_of(invoice)) or {}
     if before["status"] in ENDED:
         return before
     is_latest = before["latest_invoice"] == invoice["id"]
-    if is_latest:
-        _mark_delinquent(world, before["customer"], is_delinquent=refusal is not None)
+    is_paid = invoice["status"] == "paid"
+    if is_latest and (is_paid or refusal):
+        _mark_delinquent(world, before["customer"], is_delinquent=not is_paid)
     pending = before.get("_pending")
     if pending and pending["invoice"] == invoice["id"]:
-        return _apply_pending(world, before) if invoice["status"] == "paid" else before
-    status = before["status"]
-    if is_latest and invoice["status"] == "paid":
-        status = "active"
-    elif is_latest and refusal and status == "active":
-        status = "past_due"
-    return events.changed(world, UPDATED, before, {**before, "status": status})
+        return _apply_pending(world, before) if is_paid else before
+    after = dict(before)
+    if is_latest and is_paid:
+        after["status"] = status_when_paid(world, before)
+        _keep_method(after, method)
+    elif is_latest and refusal and before["status"] == "active":
+        after["status"] = "past_due"
+    return events.changed(world, UPDATED, before, after)
+
+
+def status_when_paid(world: World, subscription: Json) -> str:
+    is_in_trial = subscription["trial_end"] is not None and subscription["trial_end"] > world.now()
+    return "trialing" if is_in_trial else "active"
 
 
 def turn(world: World, subscription: Json) -> Json:
     """Begin the next period: new dates now, its invoice as a draft, or the end if so decided."""
-    if subscription["cancel_at_period_end"]:
-        return end(world, subscription)
-    now = world.now()
-    items = [_next_period(subscription, item) for item in items_of(subscription)]
-    after = with_items(subscription, items)
-    lines = [
-        for_period(one, product_name(world, one), now, one["current_period_end"]) for one in items
-    ]
-    is_unpaid = subscription["status"] == "unpaid"
-    invoice = invoicing.draft(
-        world,
-        after,
-        lines,
+    is_trial_over = subscription["status"] == "trialing"
+    if is_trial_over and method_of(world, subscription) is None:
+        choice = subscription["trial_settings"]["end_behavior"]["missing_payment_method"]
+        if choice == "cancel":
+            return end(world, subscription, reason=None)
+        if choice == "pause":
+            return _pause(world, subscription)
+    began, now = shapes.period_of(subscription)
+    price = items_of(subscription)[0]["price"]
+    after = shapes.with_period(subscription, now, shapes.next_end(subscription, price, now))
+    after.pop("_share", None)
+    given = discounts.in_force(world, subscription["discounts"], now)
+    after["discounts"] = [one["id"] for one in given]
+    if is_trial_over:
+        after["status"] = "active"
+    bill = invoicing.Bill(
+        subscription=after,
+        lines=period_lines(world, after),
         reason="subscription_cycle",
-        period=(items_of(subscription)[0]["current_period_start"], now),
-        finalizes_at=None if is_unpaid else now + invoicing.DRAFT_SECONDS,
+        period=(began, now),
+        at=now,
+        discounts=list(after["discounts"]),
     )
-    after["latest_invoice"] = invoice["id"]
+    is_unpaid = subscription["status"] == "unpaid"
+    finalizes_at = None if is_unpaid else now + invoicing.DRAFT_SECONDS
+    invoice = invoicing.draft(world, bill, finalizes_at)
+    after |= {"latest_invoice": invoice["id"], "_billed": billed_by(invoice)}
     return events.changed(world, UPDATED, subscription, after)
+
+
+def period_lines(world: World, subscription: Json) -> list:
+    """Return the lines that a whole period costs, the one that the subscription is in."""
+    start_at, end_at = shapes.period_of(subscription)
+    return [
+        for_period(item, shapes.product_name(world, item), start_at, end_at)
+        for item in items_of(subscription)
+    ]
 
 
 def advance_invoice(world: World, invoice: Json) -> None:
     """Do what time does to an invoice: finalise a draft, try to collect an open one."""
-    if invoice["status"] == "draft":
-        invoice = invoicing.finalize(world, invoice)
     subscription = world.store.get(invoicing.subscription_of(invoice)) or {}
-    method = method_of(world, subscription)
-    invoice, refusal = invoicing.collect(world, invoice, method, on_session=False)
-    settle(world, invoice, refusal)
+    if invoice["status"] == "draft":
+        paused = subscription["pause_collection"]
+        if paused:
+            _hold_back(world, invoice, paused["behavior"])
+            return
+        invoice = invoicing.finalize(world, invoice)
+    method = method_of(world, subscription, invoice)
+    invoice, refusal = invoicing.collect(world, invoice, method, Presence.OFF)
+    settle(world, invoice, refusal, method)
     if refusal:
         retry_later(world, invoice)
 
@@ -137,11 +158,16 @@ def expire(world: World, subscription: Json) -> None:
         invoicing.void(world, invoice)
 
 
+def warn_of_trial_end(world: World, subscription: Json) -> None:
+    world.store.put({**subscription, "_is_warned": True})
+    events.record(world, TRIAL_WILL_END, subscription)
+
+
 def end(
     world: World,
     subscription: Json,
     *,
-    reason: str = "cancellation_requested",
+    reason: str | None = "cancellation_requested",
     details: Json | None = None,
 ) -> Json:
     """End it now. Open invoices stay open, but nobody collects them any more."""
@@ -163,17 +189,9 @@ def end(
             invoicing.void(world, invoice)
         elif invoice["status"] in {"draft", "open"}:
             invoicing.stop(world, invoice)
+    discounts.take_away(world, subscription["discounts"])
     events.record(world, "customer.subscription.deleted", ended)
     return ended
-
-
-def items_of(subscription: Json) -> list[Json]:
-    return subscription["items"]["data"]
-
-
-def with_items(subscription: Json, items: list[Json]) -> Json:
-    url = subscription["items"]["url"]
-    return {**subscription, "items": listing(url, items)}
 
 
 def of_customer(world: World, customer: str) -> Iterator[Json]:
@@ -183,74 +201,70 @@ def of_customer(world: World, customer: str) -> Iterator[Json]:
             yield one
 
 
-def method_of(world: World, subscription: Json) -> Json | None:
-    """Return the card that its invoices are taken from."""
+def method_of(world: World, subscription: Json, invoice: Json | None = None) -> Json | None:
+    """Return the card that an invoice of the subscription is taken from."""
     customer = world.store.get(subscription["customer"]) or {}
     settings = customer.get("invoice_settings") or {}
-    chosen = subscription["default_payment_method"] or settings.get("default_payment_method")
+    chosen = (
+        (invoice or {}).get("default_payment_method")
+        or subscription["default_payment_method"]
+        or settings.get("default_payment_method")
+    )
     return world.store.get(chosen) if chosen else None
 
 
-def new_item(subscription: str, price: Json, quantity: int, period: tuple[int, int]) -> Json:
-    return {
-        "id": new_id("si", 14),
-        "object": "subscription_item",
-        "billing_thresholds": None,
-        "created": period[0],
-        "current_period_start": period[0],
-        "current_period_end": period[1],
-        "discounts": [],
-        "metadata": {},
-        "plan": plan(price),
-        "price": price,
-        "quantity": quantity,
-        "subscription": subscription,
-        "tax_rates": [],
+def _warn_of_short_trial(world: World, subscription: Json) -> None:
+    """Warn at once of a trial that is over before the usual warning would come."""
+    trial_end = subscription["trial_end"]
+    if trial_end and trial_end - world.now() <= TRIAL_WARNING_SECONDS:
+        subscription["_is_warned"] = True
+        events.record(world, TRIAL_WILL_END, subscription)
+
+
+def _settle_on_currency(world: World, customer: Json, currency: str) -> None:
+    known = world.store.get(customer["id"]) or customer
+    if known["currency"] not in {None, currency}:
+        raise invalid(
+            "You cannot combine currencies on a single customer. This customer has an active"
+            f" subscription or balance with currency {known['currency']}.",
+            "currency",
+        )
+    events.changed(world, "customer.updated", known, {**known, "currency": currency})
+
+
+def _hold_back(world: World, invoice: Json, behavior: str) -> None:
+    """Do with a draft what a pause of the collection wants."""
+    if behavior == "keep_as_draft":
+        invoicing.stop(world, invoice)
+        return
+    opened = invoicing.finalize(world, invoice)
+    if opened["status"] == "open":
+        (invoicing.void if behavior == "void" else invoicing.write_off)(world, opened)
+
+
+def _pause(world: World, subscription: Json) -> Json:
+    """Stop a subscription whose trial ended without a card, until it is resumed."""
+    paused = {
+        **subscription,
+        "status": "paused",
+        "status_details": {
+            "paused": {
+                "subscription": {"type": "trial_end_without_payment_method"},
+                "transitioned_at": world.now(),
+                "type": "subscription",
+            }
+        },
     }
+    events.changed(world, UPDATED, subscription, paused)
+    events.record(world, "customer.subscription.paused", paused)
+    return paused
 
 
-def plan(price: Json) -> Json:
-    """Return the price in the shape that Stripe used before prices, which items still carry."""
-    same = ("active", "billing_scheme", "created", "currency", "livemode", "metadata", "nickname")
-    recurring = price["recurring"]
-    return {
-        **{key: price[key] for key in (*same, "product", "tiers_mode")},
-        "id": price["id"],
-        "object": "plan",
-        "amount": price["unit_amount"],
-        "amount_decimal": price["unit_amount_decimal"],
-        "interval": recurring["interval"],
-        "interval_count": recurring["interval_count"],
-        "meter": None,
-        "transform_usage": None,
-        "trial_period_days": None,
-        "usage_type": recurring["usage_type"],
-    }
-
-
-def end_of_period(price: Json, anchor: int, after: int) -> int:
-    recurring = price["recurring"]
-    return period_end(anchor, after, recurring["interval"], recurring["interval_count"])
-
-
-def product_name(world: World, item: Json) -> str:
-    return (world.store.get(item["price"]["product"]) or {}).get("name", "")
-
-
-def check_same_rhythm(prices: list[Json]) -> None:
-    """All prices of a subscription have one interval and one currency here."""
-    rhythms = {
-        (one["recurring"]["interval"], one["recurring"]["interval_count"], one["currency"])
-        for one in prices
-    }
-    if len(rhythms) > 1:
-        raise unsupported("subscriptions with different intervals or currencies", "items")
-
-
-def _next_period(subscription: Json, item: Json) -> Json:
-    start_at = item["current_period_end"]
-    end_at = end_of_period(item["price"], subscription["billing_cycle_anchor"], start_at)
-    return {**item, "current_period_start": start_at, "current_period_end": end_at}
+def _keep_method(subscription: Json, method: Json | None) -> None:
+    """Remember the card that paid, where the subscription was made with that wish."""
+    wish = subscription["payment_settings"]["save_default_payment_method"]
+    if method and wish == "on_subscription" and not subscription["default_payment_method"]:
+        subscription["default_payment_method"] = method["id"]
 
 
 def _apply_pending(world: World, before: Json) -> Json:
@@ -266,56 +280,3 @@ def _mark_delinquent(world: World, identifier: str, *, is_delinquent: bool) -> N
     if not customer.get("deleted"):
         after = {**customer, "delinquent": is_delinquent}
         events.changed(world, "customer.updated", customer, after)
-
-
-NOTHING = (
-    "application application_fee_percent billing_cycle_anchor_config billing_thresholds cancel_at"
-    " canceled_at customer_account days_until_due default_source ended_at latest_invoice"
-    " next_pending_invoice_item_invoice on_behalf_of pause_collection pending_invoice_item_interval"
-    " pending_setup_intent pending_update schedule test_clock transfer_data trial_end trial_start"
-)
-
-
-def _new(world: World, wish: Start) -> Json:
-    now = world.now()
-    identifier = new_id("sub")
-    check_same_rhythm([price for price, _ in wish.chosen])
-    items = [
-        new_item(identifier, price, quantity, (now, end_of_period(price, now, now)))
-        for price, quantity in wish.chosen
-    ]
-    return {
-        "id": identifier,
-        "object": "subscription",
-        **dict.fromkeys(NOTHING.split()),
-        "automatic_tax": {"disabled_reason": None, "enabled": False, "liability": None},
-        "billing_cycle_anchor": now,
-        "billing_mode": {
-            "flexible": {"proration_discounts": "included"},
-            "type": "flexible",
-            "updated_at": None,
-        },
-        "billing_schedules": [],
-        "cancel_at_period_end": False,
-        "cancellation_details": {"comment": None, "feedback": None, "reason": None},
-        "collection_method": "charge_automatically",
-        "created": now,
-        "currency": wish.chosen[0][0]["currency"],
-        "customer": wish.customer,
-        "default_payment_method": wish.method["id"] if wish.method else None,
-        "default_tax_rates": [],
-        "description": wish.description,
-        "discounts": [],
-        "invoice_settings": {"account_tax_ids": None, "issuer": {"type": "self"}},
-        "items": listing(f"/v1/subscription_items?subscription={identifier}", items),
-        "livemode": False,
-        "metadata": wish.metadata,
-        "payment_settings": {
-            "payment_method_options": None,
-            "payment_method_types": None,
-            "save_default_payment_method": "off",
-        },
-        "start_date": now,
-        "status": "incomplete",
-        "trial_settings": {"end_behavior": {"missing_payment_method": "create_invoice"}},
-    }

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from fractions import Fraction
+from math import floor
 
 from simulators.stripe.clock import day
 from simulators.stripe.store import Json, new_id
@@ -12,7 +13,10 @@ WITHOUT_CENTS = frozenset({"jpy", "krw", "vnd"})
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One line before it belongs to an invoice; `item` is the subscription item."""
+    """One line before it belongs to an invoice; `item` is the subscription item.
+
+    The amount is before discounts; a proration already has them in it, so it takes no more.
+    """
 
     item: Json
     amount: int
@@ -20,6 +24,7 @@ class Line:
     start: int
     end: int
     proration: bool = False
+    discountable: bool = True
 
 
 def money(amount: int, currency: str) -> str:
@@ -53,29 +58,52 @@ def for_period(item: Json, name: str, start: int, end: int) -> Line:
     )
 
 
-def unused(item: Json, name: str, at: int) -> Line:
-    """Return what is given back for the rest of the item's period."""
-    left = _left(item, at)
+def for_trial(item: Json, name: str) -> Line:
     return Line(
         item=item,
-        amount=-round(cost(item) * left),
-        description=f"Unused time on {name} after {day(at)}",
-        start=at,
+        amount=0,
+        description=f"Trial period for {name}",
+        start=item["current_period_start"],
         end=item["current_period_end"],
+    )
+
+
+def until_anchor(item: Json, name: str, amount: int) -> Line:
+    """Return what the time up to the first billing date costs."""
+    start, end = item["current_period_start"], item["current_period_end"]
+    return Line(
+        item=item,
+        amount=amount,
+        description=f"Time on {name} from {day(start)} until {day(end)}",
+        start=start,
+        end=end,
         proration=True,
     )
 
 
-def remaining(item: Json, name: str, at: int) -> Line:
-    """Return what the rest of the item's period costs."""
-    left = _left(item, at)
+def unused(item: Json, name: str, billed: int, at: int) -> Line:
+    """Return what is given back for the rest of the item's period, of what was billed for it."""
     return Line(
         item=item,
-        amount=round(cost(item) * left),
+        amount=-half_up(billed * left_of(item, at)),
+        description=f"Unused time on {name} after {day(at)}",
+        start=at,
+        end=item["current_period_end"],
+        proration=True,
+        discountable=False,
+    )
+
+
+def remaining(item: Json, name: str, price: int, at: int) -> Line:
+    """Return what the rest of the item's period costs, where all of it would cost `price`."""
+    return Line(
+        item=item,
+        amount=half_up(price * left_of(item, at)),
         description=f"Remaining time on {name} after {day(at)}",
         start=at,
         end=item["current_period_end"],
         proration=True,
+        discountable=False,
     )
 
 
@@ -102,14 +130,14 @@ def as_line_item(line: Line, invoice: str, metadata: Json) -> Json:
     }
 
 
-def as_invoice_item(line: Line, customer: str, now: int) -> Json:
+def as_invoice_item(line: Line, subscription: Json, now: int) -> Json:
     """Return the line as something that the next invoice will collect."""
     common = _common(line)
     return {
         **{key: common[key] for key in COMMON_TO_ITEMS},
         "id": new_id("ii"),
         "object": "invoiceitem",
-        "customer": customer,
+        "customer": subscription["customer"],
         "customer_account": None,
         "date": now,
         "invoice": None,
@@ -126,7 +154,7 @@ def as_invoice_item(line: Line, customer: str, now: int) -> Json:
         "proration_details": {"discount_amounts": []},
         "quantity": line.item["quantity"],
         "tax_rates": [],
-        "test_clock": None,
+        "test_clock": subscription["test_clock"],
     }
 
 
@@ -178,7 +206,7 @@ def _common(line: Line) -> Json:
         "currency": price["currency"],
         "description": line.description,
         "discount_amounts": [],
-        "discountable": not line.proration,
+        "discountable": line.discountable,
         "discounts": [],
         "livemode": False,
         "period": {"start": line.start, "end": line.end},
@@ -195,7 +223,23 @@ def _common(line: Line) -> Json:
     }
 
 
-def _left(item: Json, at: int) -> Fraction:
+def left_of(item: Json, at: int) -> Fraction:
     """Return the part of the item's period that is still to come, by the second as Stripe does."""
     start, end = item["current_period_start"], item["current_period_end"]
     return min(Fraction(1), max(Fraction(0), Fraction(end - at, end - start)))
+
+
+def half_up(amount: Fraction) -> int:
+    """Round as money is rounded: half a cent is a cent."""
+    return floor(amount + Fraction(1, 2))
+
+
+def billed_by(invoice: Json) -> dict[str, int]:
+    """Return what an invoice takes for each subscription item's period, after discounts."""
+    billed: dict[str, int] = {}
+    for line in invoice["lines"]["data"]:
+        details = line["parent"]["subscription_item_details"]
+        if details and line["discountable"]:
+            net = line["amount"] - sum(one["amount"] for one in line["discount_amounts"])
+            billed[details["subscription_item"]] = net
+    return billed

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from simulators.stripe.errors import StripeError, invalid, unsupported
+from simulators.stripe.errors import StripeError, invalid, required, unsupported
 from simulators.stripe.forms import Raw
 
 Schema = str | dict[str, Any] | None  # None: Stripe takes it, we do not
@@ -24,7 +24,7 @@ def read(operation: str, raw: Raw) -> dict[str, Any]:
     """Return typed values; a parameter that was unset with an empty string is None.
 
     Raises:
-        StripeError: a parameter is unknown, of the wrong type, or not simulated.
+        StripeError: a parameter is unknown, missing, of the wrong type, or not simulated.
     """
     return _read_object(KNOWN["operations"][operation], raw, "")
 
@@ -41,7 +41,8 @@ def _fits(route: str, segments: list[str]) -> bool:
     )
 
 
-def _read_object(fields: dict[str, Schema], raw: Raw, path: str) -> dict[str, Any]:
+def _read_object(schema: dict[str, Any], raw: Raw, path: str) -> dict[str, Any]:
+    fields: dict[str, Schema] = schema["object"]
     unknown = [_name(path, key) for key in raw if key not in fields]
     if unknown:
         plural = "s" if len(unknown) > 1 else ""
@@ -50,6 +51,9 @@ def _read_object(fields: dict[str, Schema], raw: Raw, path: str) -> dict[str, An
             unknown[0],
             "parameter_unknown",
         )
+    for name in schema.get("required", ()):
+        if name not in raw:
+            raise required(_name(path, name))
     return {key: _read(fields[key], value, _name(path, key)) for key, value in raw.items()}
 
 
@@ -62,6 +66,8 @@ def _read(schema: Schema, raw: Any, path: str) -> Any:
         raise unsupported(f"the parameter {path}", path)
     if isinstance(schema, str):
         return SCALARS[schema](raw, path)
+    if "object" in schema:
+        return _object(schema, raw, path)
     ((form, inner),) = schema.items()
     return FORMS[form](inner, raw, path)
 
@@ -80,10 +86,10 @@ def _any(inner: list[Schema], raw: Any, path: str) -> Any:
     raise refusal or invalid(f"Invalid value for {path}", path)
 
 
-def _object(inner: dict[str, Schema], raw: Any, path: str) -> dict[str, Any]:
+def _object(schema: dict[str, Any], raw: Any, path: str) -> dict[str, Any]:
     if not isinstance(raw, dict):
-        raise invalid(f"Invalid object: {raw}", path)
-    return _read_object(inner, raw, path)
+        raise invalid("Invalid object", path)
+    return _read_object(schema, raw, path)
 
 
 def _list(inner: Schema, raw: Any, path: str) -> list[Any]:
@@ -162,4 +168,4 @@ SCALARS = {
     "boolean": _boolean,
     "map": _map,
 }
-FORMS = {"or_empty": _or_empty, "any": _any, "object": _object, "list": _list, "enum": _enum}
+FORMS = {"or_empty": _or_empty, "any": _any, "list": _list, "enum": _enum}

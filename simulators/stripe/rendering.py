@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from functools import cache
@@ -14,6 +15,11 @@ from starlette.responses import HTMLResponse
 from simulators.stripe import cards
 from simulators.stripe.store import Json
 
+Fields = dict[str, str]  # of a form that was sent
+
+EXPIRY = re.compile(r"(0?[1-9]|1[0-2])\s*/?\s*(?:20)?(\d\d)")
+EXPIRY_SHOWN = "12 / 34"
+CENTURY = 2000
 FOLDER = Path(__file__).with_name("templates")
 SCRIPT = (
     "for(const f of document.forms)f.addEventListener('submit',e=>{const b=e.submitter;"
@@ -32,8 +38,20 @@ HEADERS = {
     "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
 }
-GOOD = frozenset({"active", "paid", "delivered", "complete", "trialing"})
-BAD = frozenset({"past_due", "unpaid", "canceled", "failed", "incomplete", "incomplete_expired"})
+GOOD = frozenset({"active", "paid", "delivered", "complete", "trialing", "won", "succeeded"})
+BAD = frozenset(
+    {
+        "canceled",
+        "disputed",
+        "failed",
+        "incomplete",
+        "incomplete_expired",
+        "lost",
+        "needs_response",
+        "past_due",
+        "unpaid",
+    }
+)
 
 
 def page(template: str, title: str, status: int = 200, **values: object) -> HTMLResponse:
@@ -62,7 +80,7 @@ def join(parts: Iterable[Html]) -> Html:
     return Html("\n".join(parts))
 
 
-def tag(name: str, content: object, **attributes: object) -> Html:
+def tag(name: str, content: object, /, **attributes: object) -> Html:
     """Return an element; `class_` stands for `class`, a False attribute is left out."""
     written = "".join(
         f' {key.rstrip("_")}="{escape(str(value))}"'
@@ -91,10 +109,33 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]], empty: str) ->
     return tag("table", Html(tag("thead", head) + tag("tbody", body)), class_="stack")
 
 
-def card_picker(chosen: str | None) -> Html:
-    """Return the test cards as radio buttons, the first or the chosen one checked."""
+def card_form(fields: Fields, *, name: str = "Test card") -> Html:
+    """Return the test cards as radio buttons with an expiry date, as they were last chosen."""
+    chosen = fields.get("card")
     checked = chosen if chosen in cards.BY_NUMBER else cards.CARDS[0].number
-    return join(_card(card, is_checked=card.number == checked) for card in cards.CARDS)
+    picker = join(_card(card, is_checked=card.number == checked) for card in cards.CARDS)
+    legend = tag("legend", name)
+    expiry = text(fields.get("expires", EXPIRY_SHOWN))
+    return Html(
+        f'<fieldset>{legend}<div class="cards">{picker}</div></fieldset>'
+        '<div class="field short"><label for="expires">Expires</label>'
+        '<input id="expires" name="expires" type="text" inputmode="numeric" required'
+        f' autocomplete="cc-exp" placeholder="MM / YY" maxlength="7" value="{expiry}"></div>'
+    )
+
+
+def read_card(fields: Fields, now: int) -> tuple[cards.Card, tuple[int, int]] | str:
+    """Return the chosen card and its month and year, or what is wrong, in one sentence."""
+    card = cards.BY_NUMBER.get(fields.get("card", ""))
+    if card is None:
+        return "Choose a test card."
+    match = EXPIRY.fullmatch(fields.get("expires", EXPIRY_SHOWN).strip())
+    if match is None:
+        return "Your card's expiration date is incomplete."
+    expires = (int(match[1]), CENTURY + int(match[2]))
+    if cards.is_over(expires, now):
+        return "Your card's expiration date is in the past."
+    return card, expires
 
 
 def _card(card: cards.Card, *, is_checked: bool) -> Html:
@@ -105,13 +146,34 @@ def _card(card: cards.Card, *, is_checked: bool) -> Html:
     return tag("label", Html(radio + words + brand), class_="card")
 
 
-def card_on_file(method: Json | None) -> Html:
+def card_on_file(method: Json | None, now: int) -> Html:
     if method is None:
         return tag("p", "No card on file.", class_="empty")
     card = method["card"]
     words = f"{card['brand'].capitalize()} •••• {card['last4']}"
-    expires = f"expires {card['exp_month']:02d}/{card['exp_year']}"
-    return Html(tag("p", Html(tag("b", words) + " " + tag("span", expires, class_="soft small"))))
+    is_over = cards.is_over(cards.expiry_of(method), now)
+    expiry = f"{'expired' if is_over else 'expires'} {card['exp_month']:02d}/{card['exp_year']}"
+    shown = tag("span", expiry, class_="badge bad" if is_over else "soft small")
+    return tag("p", Html(tag("b", words) + " " + shown))
+
+
+def hidden(**fields: str) -> Html:
+    return join(
+        Html(f'<input type="hidden" name="{name}" value="{text(value)}">')
+        for name, value in fields.items()
+    )
+
+
+def message(
+    title: str, words: str, status: int, link: tuple[str, str | None] | None = None
+) -> HTMLResponse:
+    """Return a page that says one thing, and where to go from there."""
+    button = anchor(*link, class_="button") if link else Html("")
+    return page("message.html", title, status, heading=title, text=words, link=button)
+
+
+def anchor(words: str, address: str | None, class_: str) -> Html:
+    return tag("a", words, href=address, class_=class_) if address else Html("")
 
 
 def moment(seconds: int) -> str:

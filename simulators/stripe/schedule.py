@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import Callable
 
-from simulators.stripe import checkout, lifecycle
-from simulators.stripe.store import Json
+from simulators.stripe import checkout, clocks, disputes, events, lifecycle, shapes
+from simulators.stripe.store import GLOBAL, Json
 from simulators.stripe.world import World
 
 TICK_SECONDS = 1.0
 TURNING = frozenset({"active", "trialing", "past_due", "unpaid"})
+
+Step = Callable[[World, Json], object]
 
 
 def due_at(stored: Json) -> int | None:
@@ -27,34 +29,56 @@ def _invoice_due(invoice: Json) -> int | None:
     return invoice[field] if field else None
 
 
+def _dispute_due(dispute: Json) -> int | None:
+    return dispute["evidence_details"]["due_by"] if dispute["status"] == "needs_response" else None
+
+
 def _subscription_due(subscription: Json) -> int | None:
+    return min((moment for moment, _ in _agenda(subscription)), default=None)
+
+
+def _agenda(subscription: Json) -> list[tuple[int, Step]]:
+    """Return what will happen to a subscription, and when; what ends it comes first."""
     if subscription["status"] == "incomplete":
-        return subscription["created"] + lifecycle.INCOMPLETE_SECONDS
+        return [(subscription["created"] + lifecycle.INCOMPLETE_SECONDS, lifecycle.expire)]
     if subscription["status"] not in TURNING:
-        return None
-    turn = lifecycle.items_of(subscription)[0]["current_period_end"]
-    pending = subscription["pending_update"]
-    return min(turn, pending["expires_at"]) if pending else turn
+        return []
+    agenda: list[tuple[int, Step]] = []
+    pending, pause = subscription["pending_update"], subscription["pause_collection"]
+    if subscription["cancel_at"] is not None:
+        agenda.append((subscription["cancel_at"], lifecycle.end))
+    if pending:
+        agenda.append((pending["expires_at"], lifecycle.expire))
+    if pause and pause["resumes_at"]:
+        agenda.append((pause["resumes_at"], _collect_again))
+    if subscription["status"] == "trialing" and not subscription.get("_is_warned"):
+        warning = subscription["trial_end"] - lifecycle.TRIAL_WARNING_SECONDS
+        agenda.append((warning, lifecycle.warn_of_trial_end))
+    agenda.append((shapes.period_of(subscription)[1], lifecycle.turn))
+    return agenda
 
 
 def _subscription_step(world: World, subscription: Json) -> None:
-    pending = subscription["pending_update"]
-    is_waiting_over = pending is not None and pending["expires_at"] <= world.now()
-    if subscription["status"] == "incomplete" or is_waiting_over:
-        lifecycle.expire(world, subscription)
-    else:
-        lifecycle.turn(world, subscription)
+    _, happen = min(_agenda(subscription), key=lambda entry: entry[0])
+    happen(world, subscription)
+
+
+def _collect_again(world: World, subscription: Json) -> None:
+    after = {**subscription, "pause_collection": None}
+    events.changed(world, lifecycle.UPDATED, subscription, after)
 
 
 RULES: dict[str, Callable[[Json], int | None]] = {
     "checkout.session": _session_due,
     "invoice": _invoice_due,
     "subscription": _subscription_due,
+    "dispute": _dispute_due,
 }
-STEPS: dict[str, Callable[[World, Json], object]] = {
+STEPS: dict[str, Step] = {
     "checkout.session": checkout.expire,
     "invoice": lifecycle.advance_invoice,
     "subscription": _subscription_step,
+    "dispute": disputes.overdue,
 }
 
 
@@ -63,12 +87,16 @@ def next_due_at(world: World) -> int | None:
     return due[0] if due else None
 
 
-def step(world: World, until: int) -> bool:
+def step(world: World, until: int, clock: str = GLOBAL) -> bool:
     """Do the earliest thing that is due by a moment, at its own time; False if there is none."""
-    due = world.store.next_due()
+    due = world.store.next_due(clock)
     if due is None or due[0] > until:
         return False
     moment, subject = due
+    if clock != GLOBAL:
+        with world.store.transaction(), world.clock.frozen_at(moment):
+            STEPS[subject["object"]](world, subject)
+        return True
     with world.store.transaction(), world.clock.held_at(moment):
         world.clock.move_to(moment)
         STEPS[subject["object"]](world, subject)
@@ -85,13 +113,39 @@ async def advance(world: World, target: int) -> int:
 async def keep_time(world: World) -> None:
     """Let time pass by itself, for as long as the simulator runs."""
     while True:
-        await _catch_up(world, world.now())
+        await _catch_up(world, world.wall())
         await asyncio.sleep(TICK_SECONDS)
 
 
-async def _catch_up(world: World, until: int) -> int:
+async def _catch_up(world: World, until: int, clock: str = GLOBAL) -> int:
     steps = 0
-    while step(world, until):
+    while step(world, until, clock):
         steps += 1
         await asyncio.sleep(0)  # let requests be answered in between
     return steps
+
+
+class Traveller:
+    """The task that takes test clocks to where they were told to go, one after the other."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._called = asyncio.Event()
+
+    def hurry(self) -> None:
+        self._called.set()
+
+    async def run(self) -> None:
+        while True:
+            self._called.clear()
+            for clock in list(self._world.store.every(clocks.KIND, parent=clocks.ADVANCING)):
+                await self._take(clock)
+            await self._called.wait()
+
+    async def _take(self, clock: Json) -> None:
+        target = clock["status_details"]["advancing"]["target_frozen_time"]
+        await _catch_up(self._world, target, clock["id"])
+        with self._world.store.transaction():
+            current = self._world.store.get(clock["id"], clocks.KIND)
+            if current and not current.get("deleted"):
+                clocks.arrive(self._world, current)

@@ -22,7 +22,7 @@ def create(world: World, params: Params) -> Json:
         "object": "webhook_endpoint",
         "api_version": params.get("api_version"),
         "application": None,
-        "created": world.now(),
+        "created": world.wall(),
         "description": params.get("description"),
         "enabled_events": _events(params["enabled_events"]),
         "livemode": False,

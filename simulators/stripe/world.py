@@ -20,10 +20,16 @@ class World:
     public_url: str
     request_id: str | None = None
     idempotency_key: str | None = None
-    wake: Callable[[], None] = field(default=lambda: None)
+    wake: Callable[[], None] = field(default=lambda: None)  # there is something to deliver
+    hurry: Callable[[], None] = field(default=lambda: None)  # a test clock is to be moved
 
     def now(self) -> int:
+        """Return the time of the customer who is being dealt with."""
         return self.clock.now()
+
+    def wall(self) -> int:
+        """Return the time of this account, also while somebody on a test clock is dealt with."""
+        return self.clock.wall()
 
     def need(self, kind: str, identifier: str) -> Json:
         """Return the object that a path names.
@@ -52,6 +58,10 @@ NOUNS = {
     "payment_method": "PaymentMethod",
     "checkout.session": "checkout.session",
     "webhook_endpoint": "webhook endpoint",
+    "promotion_code": "promotion code",
+    "test_helpers.test_clock": "test clock",
+    "radar.early_fraud_warning": "early fraud warning",
+    "payment_intent": "payment_intent",
     "billing_portal.configuration": "configuration",
 }
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from kubernetes import client, config
 from kubernetes.client.rest import ApiException
@@ -24,6 +25,10 @@ files = os.environ.get("MOUNT_DATA", ".")
 print("hello from", os.environ["POD_IP"], flush=True)
 if os.environ.get("CRASH"):
     sys.exit(3)
+if os.environ.get("FINISH"):
+    sys.exit(0)
+if os.environ.get("GREEDY"):
+    hoard = bytearray(int(os.environ["GREEDY"]) << 20)
 if os.environ.get("STUBBORN"):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 time.sleep(float(os.environ.get("LISTEN_AFTER", "0")))
@@ -68,6 +73,14 @@ class Cluster:
     def apps(self) -> Any:
         return client.AppsV1Api(self.api)
 
+    @property
+    def networking(self) -> Any:
+        return client.NetworkingV1Api(self.api)
+
+    @property
+    def batch(self) -> Any:
+        return client.BatchV1Api(self.api)
+
     def pods(self, namespace: str, selector: str = "") -> list[Any]:
         return self.core.list_namespaced_pod(namespace, label_selector=selector).items
 
@@ -79,9 +92,52 @@ class Cluster:
         states = [one.state.waiting for one in found]
         return states[0].reason if states and states[0] else ""
 
+    def folder_of(self, pod: Any, volume: str) -> Path:
+        """Ask the agent where a volume of its pod really is."""
+        url = f"http://{pod.status.pod_ip}:8080/"
+        found = httpx.get(url, trust_env=False, timeout=5).json()
+        return Path(found["env"][f"MOUNT_{volume}"])
+
+    def eventually_told(self, namespace: str, reason: str, text: str) -> Any:
+        """Wait for an event with this reason, in which these words stand."""
+        return eventually(
+            lambda: [said for why, said in self.events(namespace) if why == reason and text in said]
+        )
+
     def events(self, namespace: str) -> list[tuple[str, str]]:
         found = self.core.list_namespaced_event(namespace).items
         return [(one.reason, one.message) for one in found]
+
+
+@dataclass
+class Control:
+    """What the simulator does on request and no real cluster would."""
+
+    simulator: Simulator
+
+    def ask(self, method: str, path: str, **body: Any) -> Any:
+        more = {"json": body} if method != "GET" else {}
+        answer = self.simulator.http.request(method, f"/_control/{path}", **more)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def settings(self, **wanted: Any) -> Any:
+        return self.ask("PATCH", "settings", **wanted)
+
+    def fault(self, **wanted: Any) -> Any:
+        return self.ask("POST", "faults", **wanted)
+
+    def token(self, user: str, *groups: str) -> str:
+        return self.ask("POST", "tokens", user=user, groups=list(groups))["token"]
+
+
+def with_token(cluster: Cluster, token: str) -> Cluster:
+    """Return the same cluster as somebody else sees it."""
+    settings = client.Configuration()
+    config.load_kube_config(str(cluster.kubeconfig), client_configuration=settings)
+    settings.api_key = {"authorization": f"Bearer {token}"}
+    settings.refresh_api_key_hook = None
+    return Cluster(cluster.kubeconfig, client.ApiClient(settings), cluster.simulator)
 
 
 def is_ready(pod: Any) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from kubernetes.client.rest import ApiException
 
-from tests.contracts.kubernetes_clusters import REAL, Cluster, connect, simulated
+from tests.contracts.kubernetes_clusters import REAL, Cluster, Control, connect, simulated
 from tests.contracts.simulator_process import eventually
 
 
@@ -38,3 +38,13 @@ def namespace(cluster: Cluster) -> Iterator[str]:
     yield name
     with contextlib.suppress(ApiException):
         cluster.core.delete_namespace(name)
+
+
+@pytest.fixture
+def control(simulator: Cluster) -> Iterator[Control]:
+    """Return the simulator's own switches; after the test all of them are as before."""
+    found = Control(simulator.simulator)
+    before = found.settings()
+    yield found
+    found.ask("DELETE", "faults")
+    found.settings(**before)

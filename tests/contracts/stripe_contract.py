@@ -25,6 +25,13 @@ CLASSES = {
     "charge": stripe.Charge,
     "payment_method": stripe.PaymentMethod,
     "refund": stripe.Refund,
+    "coupon": stripe.Coupon,
+    "promotion_code": stripe.PromotionCode,
+    "discount": stripe.Discount,
+    "dispute": stripe.Dispute,
+    "radar.early_fraud_warning": stripe.radar.EarlyFraudWarning,
+    "customer_balance_transaction": stripe.CustomerBalanceTransaction,
+    "test_helpers.test_clock": stripe.test_helpers.TestClock,
     "event": stripe.Event,
     "webhook_endpoint": stripe.WebhookEndpoint,
     "checkout.session": stripe.checkout.Session,
@@ -32,6 +39,21 @@ CLASSES = {
     "billing_portal.session": stripe.billing_portal.Session,
     "billing_portal.configuration": stripe.billing_portal.Configuration,
 }
+
+
+ERROR_TYPES = {"api_error", "card_error", "idempotency_error", "invalid_request_error"}
+
+
+def flaws_of_error(answer: dict) -> list[str]:
+    """Return what is wrong with an error answer, in words."""
+    error = answer.get("error", {})
+    found = [f"error.{name} is missing" for name in ("type", "message") if name not in error]
+    if error.get("type") not in ERROR_TYPES:
+        found.append(f"error.type is {error.get('type')!r}")
+    if "code" in error and "doc_url" not in error:
+        found.append("error.doc_url is missing")
+    known = set(_fields(stripe.ErrorObject)) | {"type", "message", "request_log_url"}
+    return found + [f"error.{name} is unknown" for name in error if name not in known]
 
 
 def flaws(answer: dict) -> list[str]:

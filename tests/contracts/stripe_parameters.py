@@ -32,8 +32,8 @@ def derive() -> dict:
     for operation in api.OPERATIONS:
         shape = _shape(*declared[operation.key])
         names = operation.supports.split()
-        operations[operation.key] = _fields(shape, names) if shape else {}
-        _check(operation.key, operations[operation.key], names)
+        operations[operation.key] = _object(shape, names) if shape else {"object": {}}
+        _check(operation.key, operations[operation.key]["object"], names)
     routes: dict[str, list[str]] = {}
     for key in sorted(declared):
         method, path = key.split(" ")
@@ -81,6 +81,22 @@ def _shape(module, function):
     return None
 
 
+def _object(shape, supported):
+    """Return a TypedDict's fields, and those that a request cannot leave out."""
+    fields = _fields(shape, supported)
+    required = sorted(name for name in fields if not _may_be_left_out(shape.__annotations__[name]))
+    for name in required:
+        assert fields[name] is not None, f"{shape.__name__} is useless without {name}"
+    return {"object": fields} | ({"required": required} if required else {})
+
+
+def _may_be_left_out(hint):
+    if isinstance(hint, str | typing.ForwardRef):
+        text = hint if isinstance(hint, str) else hint.__forward_arg__
+        return text.startswith("NotRequired[")
+    return typing.get_origin(hint) is typing.NotRequired
+
+
 def _fields(shape, supported):
     """Return the types of a TypedDict's fields; None for those that are not supported."""
     module = importlib.import_module(shape.__module__)
@@ -101,7 +117,7 @@ def _type(hint, supported, module):  # noqa: PLR0911 - one for each kind of type
         return SCALARS[hint]
     if is_typeddict(hint):
         names = supported or list(hint.__annotations__)
-        return {"object": _fields(hint, names)}
+        return _object(hint, names)
     arguments = typing.get_args(hint)
     origin = typing.get_origin(hint)
     if origin is typing.NotRequired:

@@ -1,6 +1,7 @@
 """Starts the Stripe simulator for a test, and a tiny receiver for its webhooks."""
 
 import contextlib
+import json
 import os
 import queue
 import signal
@@ -10,17 +11,23 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
+import pytest
 import stripe
+
+from tests.contracts.stripe_contract import flaws, flaws_of_error
 
 KEY = "sk_test_0123456789abcdefghijklmn"
 TOKEN = "a-token-of-the-tests"  # noqa: S105 - made up
 PUBLIC_URL = "http://localhost:9/dev/stripe"
 START_SECONDS = 20
 REAL_KEY = os.environ.get("STRIPE_TEST_KEY", "")
+CLOCK_SECONDS = 120.0  # how long Stripe may take to move a test clock
+simulator_only = pytest.mark.skipif(bool(REAL_KEY), reason="asks for what Stripe would do")
 
 
 @dataclass
@@ -30,7 +37,7 @@ class Simulator:
     folder: Path
     port: int = 0
     process: subprocess.Popen | None = None
-    clients: list[httpx.Client] = field(default_factory=list)
+    clients: list["httpx.Client | Checked"] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -70,8 +77,15 @@ class Simulator:
             self.process.wait(10)
             self.process = None
 
-    def client(self, key=KEY):
-        return stripe.StripeClient(key, base_addresses={"api": self.url}, max_network_retries=0)
+    def client(self, key=KEY, retries=0):
+        checked = Checked()
+        self.clients.append(checked)
+        return stripe.StripeClient(
+            key,
+            base_addresses={"api": self.url},
+            max_network_retries=retries,
+            http_client=checked,
+        )
 
     def browser(self):
         """A browser that comes through the forwarder: it has the token and the public origin."""
@@ -88,6 +102,31 @@ class Simulator:
         return answer.json()
 
 
+class Checked(stripe.HTTPClient):
+    """The library's way to the server, where each answer is held against the library's types."""
+
+    name = "checked"
+    MAX_DELAY = INITIAL_DELAY = 0.01
+
+    def __init__(self):
+        super().__init__()
+        self._pool = httpx.Client(timeout=30, trust_env=bool(REAL_KEY))
+
+    def request(self, method, url, headers, post_data=None):
+        try:
+            answer = self._pool.request(method, url, headers=headers, content=post_data or b"")
+        except httpx.HTTPError as error:
+            raise stripe.APIConnectionError(str(error), should_retry=True) from error
+        body = json.loads(answer.content)
+        found = flaws(body) if answer.is_success else flaws_of_error(body)
+        assert not found, f"{method} {url}: {found}"
+        assert answer.headers["Request-Id"].startswith("req_")
+        return answer.content, answer.status_code, answer.headers
+
+    def close(self):
+        self._pool.close()
+
+
 @contextlib.contextmanager
 def running(folder: Path):
     simulator = Simulator(folder)
@@ -98,9 +137,16 @@ def running(folder: Path):
         simulator.stop()
 
 
+@contextlib.contextmanager
 def client_for(simulator):
-    """Return the client to ask: Stripe itself when STRIPE_TEST_KEY is set."""
-    return stripe.StripeClient(REAL_KEY) if REAL_KEY else simulator.client()
+    """Give the client to ask: Stripe itself when STRIPE_TEST_KEY is set."""
+    if not REAL_KEY:
+        yield simulator.client()
+        return
+    assert REAL_KEY.startswith(("sk_test_", "rk_test_")), "STRIPE_TEST_KEY must be of test mode"
+    checked = Checked()
+    yield stripe.StripeClient(REAL_KEY, http_client=checked)
+    checked.close()
 
 
 def free_port() -> int:
@@ -139,10 +185,12 @@ class Receiver:
         self._thread.join()
         self._server.server_close()
 
-    def next(self, secret, seconds=5):
+    def next(self, secret, seconds=30):
         """Return the next event that arrives, once its signature is proven."""
         signature, body, _ = self.received.get(timeout=seconds)
-        return stripe.Webhook.construct_event(body, signature, secret)
+        event = stripe.Webhook.construct_event(body, signature, secret)
+        assert flaws(json.loads(body)) == []
+        return event
 
 
 def make_price(client, **more):
@@ -181,6 +229,42 @@ def make_session(client, price, **more):
             **more,
         }
     )
+
+
+def make_customer(client, card="pm_card_visa", **more):
+    """Return a customer whose invoices are taken from a card."""
+    customer = client.v1.customers.create({"email": "ada@example.com", **more})
+    if card:
+        method = client.v1.payment_methods.attach(card, {"customer": customer.id})
+        settings = {"default_payment_method": method.id}
+        client.v1.customers.update(customer.id, {"invoice_settings": settings})
+    return customer
+
+
+def make_clock(client, start):
+    """Return a test clock that stands at a moment, given as text in UTC."""
+    return client.v1.test_helpers.test_clocks.create({"frozen_time": at(start)})
+
+
+def move(client, clock, to):
+    """Move a test clock and wait until it is there."""
+    clocks = client.v1.test_helpers.test_clocks
+    assert clocks.advance(clock.id, {"frozen_time": to}).status == "advancing"
+    deadline = time.monotonic() + CLOCK_SECONDS
+    pause = 2.0 if REAL_KEY else 0.01
+    while clocks.retrieve(clock.id).status != "ready":
+        assert time.monotonic() < deadline, "the test clock did not arrive"
+        time.sleep(pause)
+    assert clocks.retrieve(clock.id).frozen_time == to
+
+
+def at(text):
+    """Return a moment in seconds, from a text in UTC."""
+    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp())
+
+
+def day_of(moment):
+    return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d}"
 
 
 def item_of(subscription):

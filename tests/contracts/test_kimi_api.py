@@ -71,8 +71,11 @@ def test_a_stream_tells_its_usage_only_when_asked(kimi, has_usage):
     usages = [one["usage"] for one in chunks if "usage" in one]
     details = {"prompt_tokens_details": {"cached_tokens": 400},
                "completion_tokens_details": {"reasoning_tokens": 8}}  # fmt: skip
-    expected = {"prompt_tokens": 500, "completion_tokens": 20, "total_tokens": 520} | details
+    counts = {"prompt_tokens": 500, "completion_tokens": 20, "total_tokens": 520}
+    expected = {**counts, "cached_tokens": 400, **details}
     assert usages == ([expected] if has_usage else [])
+    last = [one for one in chunks if one["choices"]][-1]
+    assert last["choices"][0]["usage"] == expected, "Kimi's own place, asked or not"
     assert (chunks[-1]["choices"] == []) is has_usage
 
 
@@ -103,8 +106,29 @@ def test_thinking_is_shown_and_counted_when_asked(kimi):
         ({"messages": []}, 400, "invalid_request_error"),
         ({"messages": [{"role": "robot", "content": "x"}]}, 400, "invalid_request_error"),
         ({"model": None}, 400, "invalid_request_error"),
+        (
+            {"messages": [{"role": "user", "content": "x" * 2_097_153}]},
+            400,
+            "invalid_request_error",
+        ),
+        (
+            {"messages": [{"role": "user", "content": "x" * 1_100_000}]},
+            400,
+            "invalid_request_error",
+        ),
+        ({"tools": [{"function": {"name": "a"}}] * 2}, 400, "invalid_request_error"),
+        ({"tools": [{"function": {}}]}, 400, "invalid_request_error"),
     ],
-    ids=["unknown model", "no messages", "wrong role", "no model"],
+    ids=[
+        "unknown model",
+        "no messages",
+        "wrong role",
+        "no model",
+        "too large",
+        "too many tokens",
+        "a tool twice",
+        "a tool without a name",
+    ],
 )
 def test_a_wrong_request_gets_the_vendors_error(kimi, change, status, kind):
     answer = ask(kimi, **change)
@@ -128,6 +152,77 @@ def test_a_wrong_key_is_refused_in_each_form(kimi, form):
     assert answer.status_code == 401
     assert answer.json()["error"]["type"] == kinds[form]
     assert ("type" in answer.json()) is (form == "anthropic")
+
+
+def test_the_usage_can_be_told_in_one_place_only_or_on_the_way(kimi):
+    options = {"stream": True, "stream_options": {"include_usage": True}}
+    queue(kimi, {"usage_at": "choice"}, {"usage_at": "top"}, {"usage_at": "often", "text": "a b"})
+    in_choice, at_top, often = (events(ask(kimi, **options)) for _ in range(3))
+    assert not [one for one in in_choice if "usage" in one]
+    assert not [one for one in at_top if one["choices"] and "usage" in one["choices"][0]]
+    assert len([one for one in often if "usage" in one]) == 4
+    queue(kimi, {"usage_at": "often", "completion_tokens": 9})
+    told = [one["usage"]["output_tokens"] for one in events(ask(kimi, "anthropic", stream=True))
+            if one["type"] == "message_delta"]  # fmt: skip
+    assert told == [4, 9], "the sum so far, never a difference"
+
+
+def test_tools_are_called_and_their_results_taken_up(kimi):
+    function = {"name": "weather", "parameters": WEATHER}
+    asked = {"tools": [{"type": "function", "function": function}], "tool_choice": "required"}
+    choice = ask(kimi, **asked).json()["choices"][0]
+    (call,) = choice["message"]["tool_calls"]
+    assert (choice["finish_reason"], call["id"]) == ("tool_calls", "weather:0")
+    assert json.loads(call["function"]["arguments"]) == {"city": "example"}
+    result = {"role": "tool", "tool_call_id": call["id"], "content": "rain, 9 degrees"}
+    messages = [*ASK["messages"], choice["message"], result]
+    said = ask(kimi, messages=messages).json()["choices"][0]["message"]["content"]
+    assert said == "The tool answered: “rain, 9 degrees”."
+
+
+def test_streamed_calls_of_tools_arrive_in_pieces(kimi):
+    call = {"name": "weather", "arguments": {"city": "Zürich an der Limmat"}}
+    queue(kimi, {"tool_calls": [call]}, {"tool_calls": [call], "reasoning": "so be it"})
+    deltas = [one["choices"][0]["delta"] for one in events(ask(kimi, stream=True))]
+    parts = [delta["tool_calls"][0]["function"]["arguments"] for delta in deltas
+             if "tool_calls" in delta]  # fmt: skip
+    assert len(parts) > 2
+    assert json.loads("".join(parts)) == call["arguments"]
+    stream = events(ask(kimi, "anthropic", stream=True))
+    blocks = [
+        one["content_block"]["type"] for one in stream if one["type"] == "content_block_start"
+    ]
+    assert blocks == ["thinking", "tool_use"]
+    pieces = [one["delta"] for one in stream if one["type"] == "content_block_delta"]
+    assert [piece["type"] for piece in pieces[:4]] == ["thinking_delta"] * 3 + ["signature_delta"]
+    assert json.loads("".join(one["partial_json"] for one in pieces[4:])) == call["arguments"]
+    assert stream[-2]["delta"]["stop_reason"] == "tool_use"
+
+
+def test_pictures_are_seen_and_wrong_ones_refused(kimi):
+    def with_picture(url):
+        parts = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "so?"}]
+        return ask(kimi, messages=[{"role": "user", "content": parts}])
+
+    said = with_picture("data:image/png;base64,AAAA").json()["choices"][0]["message"]["content"]
+    assert said == "I was sent one picture and: “so?”."
+    refused = with_picture("/home/me/screen.png")
+    assert refused.status_code == 400
+    assert "unsupported image url" in refused.json()["error"]["message"]
+
+
+WEATHER = {"type": "object", "required": ["city"], "properties": {"city": {"type": "string"}}}
+
+
+def test_thinking_wants_to_see_earlier_thoughts(kimi):
+    call = {"id": "a:0", "type": "function", "function": {"name": "a", "arguments": "{}"}}
+    earlier = {"role": "assistant", "content": "", "tool_calls": [call]}
+    messages = [*ASK["messages"], earlier, {"role": "tool", "tool_call_id": "a:0", "content": "1"}]
+    refused = ask(kimi, messages=messages, thinking={"type": "enabled"})
+    assert refused.status_code == 400
+    assert "reasoning_content is missing" in refused.json()["error"]["message"]
+    messages[1] = earlier | {"reasoning_content": "hm"}
+    assert ask(kimi, messages=messages, thinking={"type": "enabled"}).status_code == 200
 
 
 def test_models_are_listed(kimi):
@@ -159,6 +254,21 @@ def test_usage_can_be_left_out(kimi):
     assert "usage" not in ask(kimi).json()
 
 
+def test_what_does_not_exist_gets_the_vendors_own_answer(kimi):
+    answer = kimi.http.post("/v1/responses", json={}, headers={"user-agent": "x/1"})
+    assert answer.status_code == 404
+    assert answer.json()["error"] == "url.not_found"
+    assert (answer.json()["url"], answer.json()["ua"]) == ("/v1/responses", "x/1")
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [{"fault": "melt"}, {"usage_at": "bottom"}, {"split_bytes": 0}, {"tool_calls": [{"x": 1}]}],
+)
+def test_a_fault_that_does_not_exist_is_refused(kimi, spec):
+    assert queue(kimi, spec).status_code == 400
+
+
 def test_an_unknown_field_of_an_answer_is_refused(kimi):
     answer = queue(kimi, {"txt": "x"})
     assert answer.status_code == 400
@@ -171,6 +281,8 @@ def test_a_record_says_who_asked_but_never_what(kimi, tmp_path_factory):
     record = last_request(kimi)
     assert (record["model"], record["stream"], record["status"]) == ("kimi-for-coding", False, 200)
     assert "authorization" in record["header_names"]
+    assert record["fields"] == ["messages", "model"]
+    assert record["headers"]["user-agent"].startswith("python-httpx/")
     assert record["usage"]["prompt_tokens"] == 4
     stored = b"".join(
         path.read_bytes() for path in tmp_path_factory.getbasetemp().rglob("kimi.sqlite3*")

@@ -1,8 +1,7 @@
 """That kubectl works against the simulator as against any cluster."""
 
-import os
-import shutil
-import subprocess
+import re
+import secrets
 
 import pytest
 import yaml
@@ -10,15 +9,17 @@ import yaml
 from tests.contracts.kubernetes_clusters import (
     DATA_MOUNT,
     DATA_VOLUME,
+    IMAGE,
     REAL,
     claim,
     deployment,
 )
+from tests.contracts.kubernetes_kubectl import Kubectl, kubectls
 
 pytest_plugins = ["tests.contracts.kubernetes_fixtures"]
-KUBECTL = shutil.which("kubectl")
+KUBECTLS = kubectls()
 pytestmark = [
-    pytest.mark.skipif(KUBECTL is None, reason="kubectl is not on the PATH"),
+    pytest.mark.skipif(not KUBECTLS, reason="kubectl is not on the PATH"),
     pytest.mark.skipif(bool(REAL), reason="needs the simulator's image"),
 ]
 
@@ -26,30 +27,7 @@ pytestmark = [
 @pytest.fixture
 def kubectl(simulator, namespace, tmp_path):
     """Return a function that runs kubectl in the test's namespace and returns what it says."""
-    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
-
-    def run(*arguments, stdin="", expect=0):
-        command = [
-            str(KUBECTL),
-            "--kubeconfig",
-            str(simulator.kubeconfig),
-            "-n",
-            namespace,
-            *arguments,
-        ]
-        done = subprocess.run(  # noqa: S603 - kubectl itself, with the test's own arguments
-            command,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            env=environment,
-            timeout=30,
-            check=False,
-        )
-        assert done.returncode == expect, done.stderr
-        return done.stdout + done.stderr
-
-    return run
+    return Kubectl(KUBECTLS[0], simulator.kubeconfig, namespace, tmp_path)
 
 
 def manifest():
@@ -127,10 +105,78 @@ def test_what_is_not_offered_is_said_plainly(kubectl):
     kubectl("wait", "--for=condition=Available", "deploy/box", "--timeout=15s")
     told = kubectl("exec", "deploy/box", "--", "id", expect=1)
     assert "not offered by this development cluster" in told
-    assert "doesn't have a resource type" in kubectl("get", "jobs", expect=1)
+    assert "doesn't have a resource type" in kubectl("get", "cronjobs", expect=1)
 
 
 def test_a_namespace_is_deleted_with_everything_in_it(kubectl, namespace):
     kubectl("apply", "-f", "-", stdin=manifest())
     kubectl("delete", "namespace", namespace, "--timeout=20s")
     assert namespace not in kubectl("get", "namespaces")
+
+
+def test_objects_are_made_by_word(kubectl, namespace):
+    """`kubectl create` sends protobuf, unlike `apply`."""
+    told = kubectl("create", "secret", "generic", "word", "--from-literal=key=value")
+    assert "secret/word created" in told
+    assert "quota created" not in kubectl("create", "quota", "limits", "--hard=pods=3,services=0")
+    told = kubectl("create", "deployment", "box", f"--image={IMAGE}", "--replicas=0")
+    assert "deployment.apps/box created" in told
+    kubectl("create", "role", "reader", "--verb=get,list", "--resource=pods")
+    account = f"{namespace}:default"
+    kubectl("create", "rolebinding", "reader", "--role=reader", f"--serviceaccount={account}")
+    shown = kubectl("get", "secret/word", "quota/limits", "deploy/box", "-o", "name")
+    assert len(shown.split()) == 3
+    assert kubectl("create", "token", "default").count(".") == 2
+    somebody = f"--as=system:serviceaccount:{account}"
+    assert kubectl("auth", "can-i", "list", "pods", somebody).strip() == "yes"
+    assert kubectl("auth", "can-i", "delete", "pods", somebody, expect=1).strip() == "no"
+    told = kubectl("get", "secrets", somebody, expect=1)
+    assert 'cannot list resource "secrets" in API group ""' in told
+
+
+def test_logs_carry_times_and_are_followed(kubectl):
+    kubectl("apply", "-f", "-", stdin=manifest())
+    kubectl("rollout", "status", "deploy/box", "--timeout=15s")
+    shown = kubectl("logs", "deploy/box", "--timestamps", "--tail=1", "--since=1h")
+    assert re.match(r"20\d\d-\d\d-\d\dT[\d:]+\.\d{9}Z ready at", shown)
+    kubectl("scale", "deploy/box", "--replicas=0", "--timeout=10s")
+    kubectl("wait", "--for=delete", "pod", "-l", "app=box", "--timeout=15s")
+
+
+def everyday(kubectl):
+    assert "created" in kubectl("apply", "-f", "-", stdin=manifest())
+    assert "deployment.apps/box unchanged" in kubectl("apply", "-f", "-", stdin=manifest())
+    told = kubectl("rollout", "status", "deploy/box", "--timeout=20s")
+    assert "successfully rolled out" in told
+    assert "1/1" in kubectl("get", "deploy/box")
+
+
+@pytest.mark.skipif(len(KUBECTLS) < 2, reason="there is only one kubectl")
+def test_an_older_kubectl_is_served_alike(simulator, tmp_path):
+    name = f"test-{secrets.token_hex(4)}"
+    kubectl = Kubectl(KUBECTLS[-1], simulator.kubeconfig, name, tmp_path)
+    assert f"namespace/{name} created" in kubectl("create", "namespace", name)
+    everyday(kubectl)
+    kubectl("delete", "namespace", name, "--timeout=20s")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", KUBECTLS, ids=str)
+def test_every_kubectl_that_is_there_does_everyday_things(simulator, namespace, tmp_path, program):
+    kubectl = Kubectl(program, simulator.kubeconfig, namespace, tmp_path)
+    everyday(kubectl)
+    kubectl("diff", "-f", "-", stdin=manifest())
+    kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=manifest())
+    kubectl("rollout", "restart", "deploy/box")
+    kubectl("rollout", "status", "deploy/box", "--timeout=20s")
+    kubectl("rollout", "undo", "deploy/box")
+    kubectl("rollout", "status", "deploy/box", "--timeout=20s")
+    kubectl("create", "job", "once", f"--image={IMAGE}")
+    kubectl("create", "configmap", "words", "--from-literal=a=b")
+    kubectl("create", "service", "clusterip", "inside", "--tcp=80:8080")
+    kubectl("run", "bare", f"--image={IMAGE}")
+    assert "Pod Template" in kubectl("describe", "job", "once")
+    assert "BACKOFF" not in kubectl("explain", "job.spec.backoffLimit")
+    assert "events" in kubectl("api-resources")
+    assert "kubernetes-admin" in kubectl("auth", "whoami")
+    kubectl("delete", "deploy/box", "--cascade=foreground", "--timeout=20s")

@@ -7,6 +7,7 @@ import re
 import signal
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -179,7 +180,7 @@ def test_a_crashing_container_is_restarted_with_a_growing_pause(simulator, names
     found = eventually(
         lambda: next(
             filter(
-                lambda one: one and one.restart_count >= 1 and one.state.waiting,
+                lambda one: one and one.restart_count >= 2 and one.state.waiting,
                 [agent_status(simulator, namespace)],
             ),
             None,
@@ -190,6 +191,18 @@ def test_a_crashing_container_is_restarted_with_a_growing_pause(simulator, names
     assert found.last_state.terminated.exit_code == 3
     previous = simulator.core.read_namespaced_pod_log("one", namespace, previous=True)
     assert previous.startswith("hello from")
+
+
+def test_a_container_that_outgrows_its_memory_is_killed(simulator, namespace):
+    more = {"env": {"GREEDY": "200"}, "resources": {"limits": {"memory": "100Mi"}}}
+    simulator.core.create_namespaced_pod(namespace, pod("one", **more))
+
+    def killed():
+        found = agent_status(simulator, namespace)
+        return found and found.last_state and found.last_state.terminated
+
+    ended = eventually(killed)
+    assert (ended.reason, ended.exit_code) == ("OOMKilled", 137)
 
 
 def test_a_failed_liveness_probe_restarts_the_container(simulator, namespace):
@@ -358,6 +371,18 @@ def test_logs_can_be_cut_and_followed(simulator, namespace):
     )
     simulator.core.delete_namespaced_pod("one", namespace)
     assert followed.data.startswith(b"hello from")
+
+
+def test_log_lines_can_be_shown_with_times_and_since_a_moment(simulator, namespace):
+    run(simulator, namespace, env={"LISTEN_AFTER": "2"})
+    whole = simulator.core.read_namespaced_pod_log("one", namespace, timestamps=True)
+    stamps = [datetime.fromisoformat(line.split()[0]) for line in whole.splitlines()]
+    assert [line.split()[1] for line in whole.splitlines()] == ["hello", "ready"]
+    assert 1 < (stamps[1] - stamps[0]).total_seconds() < 60
+    since = (datetime.now(UTC) - stamps[1]).total_seconds() + 1
+    late = simulator.core.read_namespaced_pod_log("one", namespace, since_seconds=int(since))
+    assert late.startswith("ready at")
+    assert not simulator.core.read_namespaced_pod_log("one", namespace, since_seconds=0) or late
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

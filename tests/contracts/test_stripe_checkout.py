@@ -4,6 +4,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
+import stripe
 
 from tests.contracts.stripe_running import (
     PUBLIC_URL,
@@ -11,16 +12,17 @@ from tests.contracts.stripe_running import (
     make_price,
     make_session,
     make_subscription,
-    running,
 )
 
 GOOD, DECLINED, CHALLENGED = "4242424242424242", "4000000000000002", "4000002500003155"
 
 
+pytest_plugins = ["tests.contracts.stripe_fixtures"]
+
+
 @pytest.fixture(scope="module")
-def simulator(tmp_path_factory):
-    with running(tmp_path_factory.mktemp("stripe")) as started:
-        yield started
+def simulator(stripe_simulator):
+    return stripe_simulator
 
 
 @pytest.fixture(scope="module")
@@ -191,3 +193,112 @@ def test_a_session_refuses_what_stripe_would_refuse(client):
     with pytest.raises(Exception, match="price specified is inactive"):
         make_session(client, price)
     assert item_of(make_subscription(client)).price.active
+
+
+@pytest.mark.parametrize("card", [CHALLENGED, "4000002760003184"])
+def test_a_challenged_card_pays_once_its_owner_has_proved_it(client, browser, card):
+    session = make_session(client, make_price(client))
+    assert browser.post(page_of(session), data=form(card, outcome="complete")).status_code == 303
+    paid = client.v1.checkout.sessions.retrieve(session.id, {"expand": ["subscription"]})
+    assert paid.subscription.status == "active"
+
+
+def test_somebody_can_leave_come_back_and_pay(client, browser):
+    session = make_session(client, make_price(client))
+    assert 'href="http://localhost:9/plans"' in browser.get(page_of(session)).text
+    assert browser.get(page_of(session)).status_code == 200
+    assert browser.post(page_of(session), data=form()).status_code == 303
+
+
+def test_a_trial_is_offered_and_begun_on_the_page(client, browser):
+    session = make_session(client, make_price(client), subscription_data={"trial_period_days": 14})
+    assert "Start trial" in browser.get(page_of(session)).text
+    assert browser.post(page_of(session), data=form()).status_code == 303
+    done = client.v1.checkout.sessions.retrieve(session.id, {"expand": ["subscription"]})
+    assert (done.payment_status, done.subscription.status) == ("no_payment_required", "trialing")
+
+
+@pytest.mark.parametrize(
+    ("expires", "sentence"),
+    [
+        ("1 / 20", "in the past"),
+        ("13 / 30", "is incomplete"),
+        ("never", "is incomplete"),
+    ],
+)
+def test_a_card_that_is_over_is_not_taken(client, browser, expires, sentence):
+    session = make_session(client, make_price(client))
+    answer = browser.post(page_of(session), data=form(expires=expires))
+    assert answer.status_code == 402
+    assert sentence in answer.text
+
+
+def test_a_renewal_that_needs_the_customer_is_confirmed_on_the_banks_page(client, browser):
+    made = make_subscription(client, "pm_card_authenticationRequired")
+    assert made.status == "incomplete"
+    invoice = client.v1.invoices.retrieve(made.latest_invoice, {"expand": ["payments"]})
+    intent_id = invoice.payments.data[0].payment.payment_intent
+    intent = client.v1.payment_intents.retrieve(intent_id)
+    assert (intent.status, intent.next_action.type) == ("requires_action", "redirect_to_url")
+    path = intent.next_action.redirect_to_url.url.removeprefix(PUBLIC_URL)
+    assert "$20.00" in browser.get(path).text
+    assert browser.post(path, data={"outcome": "fail"}).status_code == 303
+    failed = client.v1.payment_intents.retrieve(intent_id)
+    assert failed.last_payment_error.code == "payment_intent_authentication_failure"
+    hosted = invoice.hosted_invoice_url.removeprefix(PUBLIC_URL)
+    asked = browser.post(hosted, data={"card": "4000002760003184"})
+    assert asked.headers["location"] == f"../3ds/{intent_id}"
+    assert browser.post(path, data={"outcome": "complete"}).status_code == 303
+    assert client.v1.subscriptions.retrieve(made.id).status == "active"
+    kinds = {one.type for one in client.v1.events.list({"limit": 100}).data}
+    assert "invoice.payment_action_required" in kinds
+
+
+def test_a_portal_shows_only_what_its_configuration_allows(client, browser):
+    made = make_subscription(client)
+    configurations = client.v1.billing_portal.configurations
+    only_invoices = configurations.create({"features": {"invoice_history": {"enabled": True}}})
+    session = client.v1.billing_portal.sessions.create(
+        {"customer": made.customer, "configuration": only_invoices.id}
+    )
+    path = session.url.removeprefix(PUBLIC_URL)
+    page = browser.get(path).text
+    assert "Update card" not in page
+    assert "Invoices" in page
+    features = {"payment_method_update": {"enabled": True}, "invoice_history": {"enabled": False}}
+    configurations.update(only_invoices.id, {"features": features})
+    page = browser.get(path).text
+    assert "Update card" in page
+    assert "<h2>Invoices</h2>" not in page
+    with pytest.raises(stripe.InvalidRequestError, match="subscription_cancel"):
+        configurations.create({"features": {"subscription_cancel": {"enabled": True}}})
+
+
+def test_a_portal_opened_for_the_card_leads_back_when_it_is_saved(client, browser):
+    made = make_subscription(client)
+    flow = {
+        "type": "payment_method_update",
+        "after_completion": {"type": "redirect", "redirect": {"return_url": "http://a.example/"}},
+    }
+    session = client.v1.billing_portal.sessions.create(
+        {"customer": made.customer, "flow_data": flow}
+    )
+    saved = browser.post(session.url.removeprefix(PUBLIC_URL), data={"card": GOOD})
+    assert saved.headers["location"] == "http://a.example/"
+
+
+def test_the_board_acts_on_payments_faults_and_codes(client, browser):
+    made = make_subscription(client)
+    charge = client.v1.charges.list({"customer": made.customer}).data[0]
+    assert browser.post("/act", data={"what": "refund", "id": charge.id}).status_code == 303
+    assert client.v1.charges.retrieve(charge.id).refunded
+    assert (
+        "already been refunded"
+        in browser.post("/act", data={"what": "refund", "id": charge.id}).text
+    )
+    assert browser.post("/promotion", data={"code": "BOARD", "percent": "30"}).status_code == 303
+    assert client.v1.promotion_codes.list({"code": "board"}).data[0].active
+    assert browser.post("/faults", data={"kind": "rate_limit", "times": "3"}).status_code == 303
+    assert "rate_limit, next 3" in browser.get("/").text
+    assert browser.post("/mend").status_code == 303
+    assert "rate_limit, next" not in browser.get("/").text

@@ -10,18 +10,19 @@ import stripe
 
 from tests.contracts.stripe_contract import flaws
 from tests.contracts.stripe_running import (
-    Receiver,
     make_price,
     make_session,
     make_subscription,
-    running,
 )
+
+EVENTS_OF_A_PURCHASE = 16  # kinds of events; some come in the same breath, in any order
+
+pytest_plugins = ["tests.contracts.stripe_fixtures"]
 
 
 @pytest.fixture(scope="module")
-def simulator(tmp_path_factory):
-    with running(tmp_path_factory.mktemp("stripe")) as started:
-        yield started
+def simulator(stripe_simulator):
+    return stripe_simulator
 
 
 @pytest.fixture(scope="module")
@@ -30,17 +31,13 @@ def client(simulator):
 
 
 @pytest.fixture
-def fresh(tmp_path):
-    """A simulator of this test alone, to be stopped or asked about everything in it."""
-    with running(tmp_path / "stripe") as started:
-        yield started
+def fresh(fresh_stripe):
+    return fresh_stripe
 
 
 @pytest.fixture
-def receiver():
-    listening = Receiver()
-    yield listening
-    listening.close()
+def receiver(stripe_receiver):
+    return stripe_receiver
 
 
 @pytest.fixture
@@ -53,11 +50,9 @@ def secret(simulator, client, receiver):
     simulator.browser().post("/_control/delivery", json=usual)
 
 
-def test_an_event_arrives_signed_and_at_once(client, receiver, secret):
-    began = time.monotonic()
+def test_an_event_arrives_signed(client, receiver, secret):
     customer = client.v1.customers.create({"email": "ada@example.com"})
     event = receiver.next(secret)
-    assert time.monotonic() - began < 1
     assert (event.type, event.data.object.id) == ("customer.created", customer.id)
     assert event.api_version == stripe.api_version
     assert event.request.id.startswith("req_")
@@ -71,7 +66,7 @@ def test_a_paid_checkout_tells_its_whole_story(client, simulator, receiver, secr
     form = {"email": "a@b.example", "name": "Ada", "card": "4242424242424242"}
     assert simulator.browser().post(f"/c/pay/{session.id}", data=form).status_code == 303
     found = set()
-    while len(found) < 14:
+    while "checkout.session.completed" not in found or len(found) < EVENTS_OF_A_PURCHASE:
         found.add(receiver.next(secret).type)
     assert found >= {
         "customer.created",

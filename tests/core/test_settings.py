@@ -28,7 +28,8 @@ LIVE = Settings(
     upstream_key="k",
     smtp_url="smtps://mail.example",
     mail_from="OpenClaw Cloud <hello@cloud.example>",
-    box_proxy_url="http://proxy.openclaw.svc/proxy/v1",
+    box_proxy_url="http://proxy.openclaw.svc:3001/proxy/v1",
+    proxy_internal_port=3001,
 )
 
 
@@ -56,6 +57,9 @@ def test_good_settings_may_start():
         ({"smtp_url": ""}, "SMTP_URL"),
         ({"mail_from": Settings.mail_from}, "MAIL_FROM"),
         ({"box_proxy_url": ""}, "BOX_PROXY_URL"),
+        ({"proxy_internal_port": 0}, "PROXY_INTERNAL_PORT"),
+        ({"proxy_internal_port": 3000}, "PROXY_INTERNAL_PORT"),
+        ({"trusted_proxies": "*"}, "TRUSTED_PROXIES"),
         ({"box_proxy_url": "http://127.0.0.1:3000/proxy/v1"}, "BOX_PROXY_URL"),
         ({"stripe_api_url": "http://127.0.0.1:9"}, "STRIPE_API_URL"),
         ({"upstream_url": "http://localhost:9/v1"}, "UPSTREAM_URL"),

@@ -8,11 +8,14 @@ from sqlmodel import col, select
 
 from openclaw_web.accounts import service as accounts
 from openclaw_web.core.database import session_scope
-from openclaw_web.dashboard.state import CHART_DAYS, EVENTS_SHOWN, UsageState
+from openclaw_web.dashboard.usage.page import usage_page
+from openclaw_web.dashboard.usage.state import CHART_DAYS, EVENTS_SHOWN, UsageState, banner_of
 from openclaw_web.jobs.models import Alert
 from openclaw_web.metering import service as metering
+from openclaw_web.metering import tasks as metering_tasks
 from openclaw_web.metering.ledger import Event
 from openclaw_web.metering.models import UsageMonthly
+from openclaw_web.metering.queries import CurrentUsage
 from tests.factories import make_box, make_period, make_subscription, now
 from tests.ui.tab import Tab, customer_cookie, in_app, running_app
 
@@ -130,6 +133,56 @@ def test_sums_that_disagree_are_shown_and_reported(client, ada):
     assert tab.sees("sums_agree") is False
     (alert,) = in_app(client, alerts)
     assert (alert.code, alert.subject) == ("meter_disagrees", str(customer_id))
+
+
+def test_the_page_says_when_the_meter_was_checked(client, ada):
+    customer_id = in_app(client, use, ADA, requests=4)
+    tab = opened(client, ada)
+    assert tab.sees("checked") == "Checked just now: 3 sums agree."
+    in_app(client, metering_tasks.check_meter, customer_id)
+    tab = opened(client, ada)
+    assert tab.sees("checked") == "Checked just now: 3 sums agree."
+    assert "Every single request was added up again just now" in tab.sees("checked_note")
+
+
+def test_a_difference_on_a_page_has_the_meter_checked_and_mended(client, ada):
+    customer_id = in_app(client, use, ADA, requests=2)
+    in_app(client, metering_tasks.check_meter, customer_id)
+    in_app(client, spoil, customer_id)
+    assert opened(client, ada).sees("sums_agree") is False
+    assert in_app(client, metering_tasks.check_meters) == 1
+    assert opened(client, ada).sees("sums_agree") in {None, True}
+
+
+def test_a_banner_tells_when_the_tokens_are_gone(client, ada):
+    in_app(client, use, ADA, requests=1, prompt=10_000_000)
+    tab = opened(client, ada)
+    assert tab.sees("banner_tone") == "error"
+    assert "All tokens of this period are used" in tab.sees("banner")
+
+
+@pytest.mark.parametrize(
+    ("used", "provisional", "tone", "word"),
+    [
+        (749, False, "", ""),
+        (750, False, "warning", "75 %"),
+        (900, False, "warning", "90 %"),
+        (1_000, False, "error", "All tokens"),
+        (999, True, "", "payment is on the way"),
+    ],
+)
+def test_a_banner_tells_in_time(used, provisional, tone, word):
+    usage = CurrentUsage(used, 1_000, now(), now(), used / 10, is_provisional=provisional)
+    sentence, urgency = banner_of(usage)
+    assert urgency == tone
+    assert word in sentence
+    assert bool(sentence) is bool(word)
+
+
+def test_the_page_can_be_drawn():
+    drawn = str(usage_page())
+    assert 'id:"checked"' in drawn
+    assert "/usage/export.csv" in drawn
 
 
 def test_nothing_of_another_customer_appears(client, ada):

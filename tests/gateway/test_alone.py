@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from sqlmodel import select
 
+from openclaw_web.cli import main
 from openclaw_web.local import ports
 from openclaw_web.metering import service as metering
 from openclaw_web.metering.models import UsageMonthly
@@ -20,9 +22,9 @@ from tests.gateway.upstream_server import DONE, USAGE_CHUNK, chunk, stream
 PROJECT = Path(__file__).parents[2]
 
 
-@pytest.fixture
-async def alone(database, redis, valkey_server, proxy_settings, tmp_path):
-    assert redis
+@pytest.fixture(params=[(), ("--workers", "2")], ids=["one", "two"])
+async def alone(request, database, valkey_server, proxy_settings, tmp_path):
+    arguments = request.param
     port = ports.free_port()
     environment = {
         **os.environ,
@@ -33,7 +35,7 @@ async def alone(database, redis, valkey_server, proxy_settings, tmp_path):
     }
     with (tmp_path / "log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "openclaw_web", "proxy"),
+            *(sys.executable, "-m", "openclaw_web", "proxy", *arguments),
             env=environment,
             cwd=PROJECT,
             stderr=log,
@@ -73,3 +75,23 @@ async def test_it_serves_counts_and_ends_without_losing_anything(
     assert period.tokens_used == 120, (tmp_path / "log").read_text()
     assert list((tmp_path / "spool").iterdir()) == []
     assert issued.clear not in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize("alone", [("--workers", "2")], indirect=True)
+async def test_workers_end_with_a_parent_that_was_killed(alone):
+    process, client = alone
+    parent = psutil.Process(process.pid)
+    children = parent.children(recursive=True)
+    assert len(children) >= 2
+    process.kill()
+    await process.wait()
+    _, alive = await asyncio.to_thread(psutil.wait_procs, children, 30)
+    assert alive == []
+    with pytest.raises(httpx.TransportError):
+        await client.get("/models")
+
+
+def test_a_senseless_number_of_workers_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        main(["proxy", "--workers", "0"])
+    assert "a number from 1 to" in capsys.readouterr().err

@@ -37,14 +37,25 @@ async def test_a_streaming_box_is_told_politely_in_the_anthropic_form(make_holde
     assert response.content.endswith(b'data: {"type":"message_stop"}\n\n')
 
 
+async def test_a_box_that_does_not_stream_is_told_politely_too(make_holder, upstream, ledger):
+    holder = await make_holder(period=OVER)
+    openai, anthropic = await holder.chat(), await holder.message()
+    assert (openai.status_code, anthropic.status_code) == (200, 200)
+    said = openai.json()["choices"][0]["message"]["content"]
+    assert said.startswith("I have reached my monthly limit.")
+    assert anthropic.json()["content"] == [{"type": "text", "text": said}]
+    assert upstream.seen == []
+    assert await ledger(holder) == []
+
+
+@pytest.mark.parametrize("is_stream", [True, False], ids=["streamed", "whole"])
 @pytest.mark.parametrize(
-    ("box", "kind", "is_stream"),
+    ("box", "kind"),
     [
-        ({}, TokenKind.BOX, False),
-        ({"limit_behaviour": "error"}, TokenKind.BOX, True),
-        ({"api_access": True}, TokenKind.API, True),
+        ({"limit_behaviour": "error"}, TokenKind.BOX),
+        ({"api_access": True}, TokenKind.API),
     ],
-    ids=["not streamed", "the box wants errors", "a program"],
+    ids=["the box wants errors", "a program"],
 )
 async def test_others_get_a_429_that_says_when_it_ends(make_holder, box, kind, is_stream):
     holder = await make_holder(period=OVER, box=box, kind=kind)
@@ -57,16 +68,27 @@ async def test_others_get_a_429_that_says_when_it_ends(make_holder, box, kind, i
 
 async def test_a_suspended_customer_is_told_politely(make_holder, upstream):
     holder = await make_holder(subscription={"status": SubscriptionStatus.SUSPENDED})
-    polite = await holder.chat(stream=True)
-    plain = await holder.chat()
-    assert (polite.status_code, plain.status_code) == (200, 403)
-    assert b"I am paused" in polite.content
-    assert plain.json()["error"]["code"] == "subscription_inactive"
+    streamed, whole_answer = await holder.chat(stream=True), await holder.chat()
+    assert (streamed.status_code, whole_answer.status_code) == (200, 200)
+    assert b"I am paused" in streamed.content
+    assert b"I am paused" in whole_answer.content
+    assert upstream.seen == []
+
+
+async def test_a_suspended_customers_program_is_refused(make_holder, upstream):
+    holder = await make_holder(
+        subscription={"status": SubscriptionStatus.SUSPENDED},
+        box={"api_access": True},
+        kind=TokenKind.API,
+    )
+    response = await holder.chat()
+    assert response.status_code == 403
+    assert response.json()["error"]["code"] == "subscription_inactive"
     assert upstream.seen == []
 
 
 async def test_the_limit_holds_before_the_database_knows(make_holder, upstream, proxy):
-    holder = await make_holder(period={"tokens_limit": 4_000})
+    holder = await make_holder(period={"tokens_limit": 4_000}, box={"limit_behaviour": "error"})
     upstream.will(whole(completion(usage={"prompt_tokens": 4_000, "completion_tokens": 1})))
     assert (await holder.chat()).status_code == 200
     assert (await holder.chat()).status_code == 429

@@ -13,7 +13,6 @@ from tests.gateway.upstream_server import (
     USAGE_CHUNK,
     chunk,
     completion,
-    raw,
     stream,
     whole,
 )
@@ -138,7 +137,7 @@ async def test_connections_are_kept_and_a_dead_one_is_replaced_once(holder, upst
     for _ in range(3):
         assert (await holder.chat()).status_code == 200
     assert upstream.connections == 1
-    upstream.will(raw(b""))
+    upstream.hang_up()
     assert (await holder.chat()).status_code == 200
     assert upstream.connections == 2
     assert len(await ledger(holder)) == 4

@@ -6,6 +6,7 @@ import logging
 import signal
 import sys
 from datetime import UTC, datetime
+from functools import partial
 from uuid import uuid4
 
 import msgspec
@@ -17,9 +18,11 @@ from sqlmodel import select
 from openclaw_web.boxes.models import Box
 from openclaw_web.core.database import session_scope
 from openclaw_web.gateway import settling
+from openclaw_web.gateway.credentials import Directory
 from openclaw_web.gateway.proxy import Proxy
 from openclaw_web.metering import spool
 from openclaw_web.metering.ledger import Event
+from openclaw_web.metering.meters import Meters
 from openclaw_web.metering.models import UsageMonthly
 from tests.gateway.upstream_server import (
     ANTHROPIC_STREAM,
@@ -247,3 +250,94 @@ async def test_an_anthropic_stream_that_is_cut_is_estimated(holder, upstream, le
     ((event, meta),) = await ledger(holder)
     assert (event.prompt_tokens, meta.estimated) == (100, True)
     assert event.completion_tokens >= 2
+
+
+class Ledger:
+    """A database that goes away when a test says so, and knows what it was given."""
+
+    def __init__(self):
+        self.events, self.leaves_after = [], 0
+
+    async def __call__(self, events):
+        if len(self.events) >= self.leaves_after:
+            raise OperationalError("", {}, OSError("away"))
+        self.events += events
+        return await settling.write(events)
+
+
+@pytest.fixture
+def book():
+    return Ledger()
+
+
+@pytest.fixture
+async def small_settler(monkeypatch, book, database, redis, tmp_path):
+    """A settler that keeps three events in memory and writes only when a test says so."""
+    assert database
+    assert redis
+    for name, value in (
+        ("MOST_IN_MEMORY", 3),
+        ("SEGMENT_EVENTS", 4),
+        ("BATCH_EVENTS", 2),
+        ("BATCH_SECONDS", 3_600.0),
+    ):
+        monkeypatch.setattr(settling, name, value)
+    meters = Meters()
+    made = settling.Settler(Directory(), meters, tmp_path / "small", write=book)
+    yield made, meters
+    await made.stop()
+
+
+@pytest.fixture
+async def new_event(holder, session):
+    start = (await session.exec(select(UsageMonthly.period_start))).one()
+    return partial(event_of, holder, start)
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 11, 30])
+async def test_what_does_not_fit_into_memory_waits_on_disk(small_settler, book, new_event, count):
+    settler, meters = small_settler
+    for number in range(count):
+        settler.settle(event := new_event())
+        if number % 5 == 4:
+            with pytest.raises(OperationalError):
+                await settler.flush()
+        assert settler.in_memory <= 3
+    assert meters.meter(event.customer_id, event.period_start).unwritten == 120 * count
+    book.leaves_after = 1_000
+    await settler.flush()
+    assert len({event.request_id for event in book.events}) == len(book.events) == count
+    assert meters.meter(event.customer_id, event.period_start).unwritten == 0
+
+
+async def test_a_flush_that_breaks_off_goes_on_where_it_was(small_settler, book, new_event):
+    settler, meters = small_settler
+    for _ in range(11):
+        settler.settle(event := new_event())
+    book.leaves_after = 4
+    with pytest.raises(OperationalError):
+        await settler.flush()
+    assert meters.meter(event.customer_id, event.period_start).unwritten == 120 * 7
+    settler.settle(new_event())
+    book.leaves_after = 1_000
+    await settler.flush()
+    assert len({event.request_id for event in book.events}) == len(book.events) == 12
+    assert meters.meter(event.customer_id, event.period_start).unwritten == 0
+
+
+async def test_without_disk_and_database_counting_says_that_it_is_full(
+    monkeypatch, small_settler, book, new_event
+):
+    def no_space(*_arguments):
+        raise OSError(28, "No space left on device")
+
+    settler, _ = small_settler
+    monkeypatch.setattr(spool.Spool, "append", no_space)
+    for number in range(3):
+        assert settler.is_full is (number >= 3)
+        settler.settle(new_event())
+    assert settler.is_full
+    book.leaves_after = 1_000
+    await settler.flush()
+    assert not settler.is_full
+    assert len(book.events) == 3

@@ -1,17 +1,22 @@
 """The wire, byte by byte, without a network."""
 
+import json
+import re
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from openclaw_web.gateway.errors import Form
 from openclaw_web.gateway.wire import StreamReader, Usage, read_request, read_usage
-from tests.gateway.upstream_server import ANTHROPIC_STREAM, DONE, USAGE_CHUNK, chunk
+from tests.gateway.upstream_server import ANTHROPIC_STREAM, DONE, USAGE_CHUNK, chunk, model_for
 
 QUIET = b'{"model":"k2p5","stream":true}'
 ASKING = b'{"model":"k2p5","stream":true,"stream_options":{"include_usage":true}}'
 
 
 def request(body=QUIET, form=Form.OPENAI):
-    return read_request(body, form, current_model="kimi-for-coding")
+    return read_request(body, form, model_for)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 50, 1000])
@@ -80,3 +85,70 @@ def test_the_words_usage_and_done_in_a_text_mean_nothing():
     reader.feed(chunk('data: [DONE]\n"usage":{"prompt_tokens":5}'))
     assert reader.usage == Usage(provider_id=reader.usage.provider_id)
     assert not reader.is_finished
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model":"k2p5","messages":[{"content":"a \\"model\\": \\"k3\\" b"}],"x":1.50}',
+        b'  {\n "model" : "kimi-coding/k2p5",\n "top_p":0.10, "n": 1e0 }\n',
+        b'{"messages":[],"z":{"a":1,"a":2},"model":"k2p5" ,"stream":false}',
+        b'{"messages":["\\ud83d\\ude00 \xc3\xa9"], "model": "k2p5"}',
+    ],
+    ids=["first", "spaced", "last", "unicode"],
+)
+def test_only_the_models_name_is_another_one(body):
+    expected = re.sub(rb'"model"\s*:\s*"[^"]*k2p5"', b'"model":"kimi-for-coding"', body)
+    assert request(body).body == expected
+
+
+def test_a_body_that_needs_nothing_is_the_same_object():
+    body = b'{"messages":[],"model":"kimi-for-coding"}'
+    assert request(body).body is body
+
+
+def test_usage_is_asked_for_and_all_else_stays():
+    found = request(b'{"stream": true, "model": "k2p5", "tools": [ ]}')
+    asked = b'"stream_options":{"include_usage":true},"model":"kimi-for-coding"'
+    assert found.body == b'{"stream": true, ' + asked + b', "tools": [ ]}'
+
+
+def test_other_stream_options_stay():
+    body = b'{"model":"k2p5","stream":true,"stream_options":{"a":1,"include_usage":false}}'
+    sent = json.loads(request(body).body)
+    assert sent["stream_options"] == {"a": 1, "include_usage": True}
+
+
+@pytest.mark.parametrize(
+    ("body", "asked"),
+    [
+        (b'{"model":"k3","model":"k2p5"}', "k2p5"),
+        (b'{"messages":[],"model":"k3","model":"k2p5"}', "k2p5"),
+        (b'{"\\u006dodel":"k3","messages":[],"model":"k2p5"}', "k2p5"),
+        (b'{"model":"k2p5","\\u006dod\\u0065l":"k3"}', "k3"),
+        (b'{"tools":[{"model":"k2p5"}],"mod\\u0065l":"k3"}', "k3"),
+    ],
+    ids=["twice", "twice later", "escaped first", "escaped last", "escaped and nested"],
+)
+def test_a_model_that_is_named_twice_cannot_be_two_models(body, asked):
+    found = request(body)
+    assert found.asked_model == asked
+    named = [
+        value for key, value in json.loads(found.body, object_pairs_hook=list) if key == "model"
+    ]
+    assert named == [found.model]
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["model", "stream", "a", "messages", "mod\u0435l", "tools"]),
+        st.sampled_from(["k2p5", "k3", None, {"model": "k2p5"}, ['"model":"k3"'], 7]),
+    ),
+    st.sampled_from([None, 1]),
+    st.booleans(),
+)
+def test_any_order_of_fields_keeps_its_meaning(fields, indent, ascii_only):
+    fields = {**fields, "model": "k2p5", "stream": True}
+    body = json.dumps(fields, indent=indent, ensure_ascii=ascii_only).encode()
+    expected = {**fields, "model": "kimi-for-coding", "stream_options": {"include_usage": True}}
+    assert json.loads(request(body).body) == expected

@@ -41,6 +41,11 @@ class ScriptedUpstream:
     def will(self, *scripts: Script) -> None:
         self.scripts.extend(scripts)
 
+    def hang_up(self) -> None:
+        """End all connections, as servers do with those that nobody has used for a while."""
+        for writer in self.writers:
+            writer.close()
+
     async def until_seen(self, count: int) -> None:
         while len(self.seen) < count:
             self.news.clear()
@@ -62,10 +67,12 @@ class ScriptedUpstream:
 
     async def _read(self, reader: asyncio.StreamReader, number: int) -> Seen:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-        headers = {
-            name.lower(): value.strip()
-            for name, _, value in (line.partition(":") for line in head[1:] if line)
-        }
+        headers: dict[str, str] = {}
+        for name, _, value in (line.partition(":") for line in head[1:] if line):
+            before = headers.get(name.lower())
+            headers[name.lower()] = (
+                value.strip() if before is None else f"{before}, {value.strip()}"
+            )
         body = await reader.readexactly(int(headers.get("content-length", "0")))
         return Seen(head[0].split()[1], headers, body, number)
 
@@ -83,6 +90,11 @@ async def serving() -> AsyncGenerator[ScriptedUpstream]:
         for writer in upstream.writers:
             writer.close()
         await server.wait_closed()
+
+
+def model_for(asked: str) -> str:
+    """Return what a model is called upstream, in tests that need no providers."""
+    return "kimi-for-coding" if asked == "k2p5" else asked
 
 
 def completion(text: str = "hello", usage: dict | None = None, **fields) -> dict:

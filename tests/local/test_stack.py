@@ -54,6 +54,7 @@ def test_every_secret_lies_in_a_private_file(make_stack):
         ("STRIPE_SECRET_KEY", "sk_test_mine", "stripe"),
         ("KIMI_API_KEY", "sk-mine", "kimi"),
         ("UPSTREAM_URL", "https://models.example/v1", "kimi"),
+        ("UPSTREAMS_FILE", "/etc/upstreams.toml", "kimi"),
         ("TELEGRAM_API_URL", "https://api.telegram.org", "telegram"),
         ("SMTP_URL", "smtp://mail.example", "mail"),
     ],

@@ -8,6 +8,9 @@ from openclaw_web.accounts import service as accounts
 from openclaw_web.core.database import close_database, open_database, session_scope
 from openclaw_web.core.settings import settings
 from openclaw_web.local import support
+from openclaw_web.metering import queries, tokens
+from openclaw_web.metering.models import TokenKind
+from tests.factories import make_box, make_customer, make_subscription
 
 
 @pytest.fixture
@@ -37,3 +40,19 @@ async def test_an_admin_who_is_signed_in_gets_a_new_password_and_is_signed_out(c
         assert await accounts.find_principal(session, signed_in.token) is None
     assert await sign_in(first) == accounts.Refused("wrong_password")
     assert (await sign_in(second)).token
+
+
+@pytest.mark.parametrize("kind", list(TokenKind))
+async def test_an_operators_token_is_of_the_kind_that_was_asked_for(chosen, kind):
+    async with session_scope() as session:
+        owner = await make_customer(session, email="ada@box.test")
+        await make_box(session, subscription=await make_subscription(session, customer=owner))
+    await close_database()
+    clear = await support.issue_token(chosen, "ada@box.test", kind=kind, is_unthrottled=True)
+    open_database(chosen.database_url)
+    async with session_scope() as session:
+        row = await queries.any_customers_token(session, tokens.token_hmac(clear))
+        keys = await queries.api_keys_of_customer(session, owner.id)
+    assert row is not None
+    assert (row.kind, row.is_unthrottled) == (kind, True)
+    assert [key.label for key in keys] == ["Made by our support"] * (kind is TokenKind.API)

@@ -5,54 +5,15 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import msgspec
-import pytest
 import sqlalchemy as sa
-from msgspec import structs
 from sqlmodel import select
 
-from openclaw_web.boxes.models import Box
 from openclaw_web.core.database import session_scope
 from openclaw_web.metering import queries
 from openclaw_web.metering import service as metering
 from openclaw_web.metering.ledger import Event
 from openclaw_web.metering.models import UsageMonthly, UsageReject
-from tests.factories import make_box, make_period, make_subscription
-
-
-@pytest.fixture
-async def period(session):
-    subscription = await make_subscription(session)
-    await make_box(session, subscription=subscription)
-    row = await make_period(session, subscription=subscription)
-    await session.commit()
-    return row
-
-
-@pytest.fixture
-async def event_of(session, period):
-    box = (await session.exec(select(Box))).one()
-
-    def make(**fields):
-        usual = Event(
-            request_id=f"req_{uuid4()}",
-            customer_id=period.customer_id,
-            box_id=box.id,
-            period_start=period.period_start,
-            timestamp=datetime.now(UTC),
-            model="kimi-for-coding",
-            prompt_tokens=100,
-            completion_tokens=20,
-            cached_tokens=60,
-            reasoning_tokens=5,
-        )
-        return structs.replace(usual, **fields)
-
-    return make
-
-
-async def settle(*events):
-    async with session_scope() as session:
-        return await metering.settle(session, events)
+from tests.factories import make_subscription
 
 
 async def sums(period):
@@ -60,26 +21,30 @@ async def sums(period):
         return await queries.usage_sums(session, period.customer_id, period)
 
 
-async def test_an_event_counts_in_the_ledger_the_month_and_the_day(period, event_of):
+async def test_an_event_counts_in_the_ledger_the_month_and_the_day(settle, period, event_of):
     settled = await settle(event_of(), event_of(model="other"))
     assert await sums(period) == (240, 240, 240)
     assert [total.tokens_used for total in settled.totals] == [240]
 
 
-async def test_an_event_delivered_again_changes_nothing(period, event_of):
+async def test_an_event_delivered_again_changes_nothing(settle, period, event_of):
     event = event_of()
     await settle(event, event)
     await settle(event, event_of())
     assert await sums(period) == (240, 240, 240)
 
 
-async def test_two_proxies_settling_the_same_events_at_once_count_them_once(period, event_of):
+async def test_two_proxies_settling_the_same_events_at_once_count_them_once(
+    settle, period, event_of
+):
     events = [event_of() for _ in range(40)]
     await asyncio.gather(*(settle(*events[start:], *events[:start]) for start in range(0, 40, 10)))
     assert await sums(period) == (4800, 4800, 4800)
 
 
-async def test_a_poisoned_event_is_set_aside_and_the_others_count(session, period, event_of):
+async def test_a_poisoned_event_is_set_aside_and_the_others_count(
+    settle, session, period, event_of
+):
     poison = event_of(prompt_tokens=-1)
     settled = await settle(*(event_of() for _ in range(4)), poison, event_of(box_id=uuid4()))
     assert await sums(period) == (480, 480, 480)
@@ -88,13 +53,13 @@ async def test_a_poisoned_event_is_set_aside_and_the_others_count(session, perio
     assert poison.request_id in {reject.request_id for reject in rejects}
 
 
-async def test_an_event_of_no_period_is_set_aside(session, period, event_of):
+async def test_an_event_of_no_period_is_set_aside(settle, session, period, event_of):
     await settle(event_of(period_start=period.period_start - timedelta(days=400)), event_of())
     assert await sums(period) == (120, 120, 120)
     assert len((await session.exec(select(UsageReject))).all()) == 1
 
 
-async def test_opening_a_period_again_keeps_what_was_used(period, event_of):
+async def test_opening_a_period_again_keeps_what_was_used(settle, period, event_of):
     await settle(event_of())
     async with session_scope() as other:
         row = await metering.open_period(
@@ -107,7 +72,9 @@ async def test_opening_a_period_again_keeps_what_was_used(period, event_of):
     assert (row.tokens_used, row.tokens_limit) == (120, period.tokens_limit)
 
 
-async def test_a_lost_period_row_is_opened_again_with_the_ledgers_sum(session, period, event_of):
+async def test_a_lost_period_row_is_opened_again_with_the_ledgers_sum(
+    settle, session, period, event_of
+):
     await settle(event_of())
     await session.exec(sa.delete(UsageMonthly))
     await session.commit()
@@ -121,7 +88,7 @@ async def test_a_lost_period_row_is_opened_again_with_the_ledgers_sum(session, p
     assert row.tokens_used == 120
 
 
-async def test_events_are_listed_newest_first_and_by_page(session, period, event_of):
+async def test_events_are_listed_newest_first_and_by_page(settle, session, period, event_of):
     await settle(event_of(model="first"), event_of(model="second", outcome="cut", estimated=True))
     customer_id = period.customer_id
     newest = await queries.recent_events(session, customer_id, limit=1)
@@ -132,7 +99,7 @@ async def test_events_are_listed_newest_first_and_by_page(session, period, event
     assert await queries.recent_events(session, uuid4(), limit=5) == []
 
 
-async def test_days_are_listed_by_model(session, period, event_of):
+async def test_days_are_listed_by_model(settle, session, period, event_of):
     now = datetime.now(UTC)
     await settle(event_of(), event_of(timestamp=now - timedelta(days=3)), event_of(model="other"))
     days = await queries.daily_usage(session, period.customer_id, days=2)
@@ -142,7 +109,7 @@ async def test_days_are_listed_by_model(session, period, event_of):
     ]
 
 
-async def test_the_documented_dashboard_query_agrees_with_ours(session, period, event_of):
+async def test_the_documented_dashboard_query_agrees_with_ours(settle, session, period, event_of):
     await settle(event_of(prompt_tokens=1_234_567))
     documented = sa.text(
         """

@@ -1,0 +1,66 @@
+"""How long we wait for a client that does not send, or does not take what it asked for.
+
+A timer for each wait costs more than the waits themselves, so one task looks through all of them.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+
+CLIENT_SECONDS = 60.0
+LOOK_SECONDS = 5.0
+
+Task = asyncio.Task[None]
+
+
+class Patience:
+    """Ends the tasks that wait for their client for too long, by cancelling them."""
+
+    def __init__(
+        self, seconds: float = CLIENT_SECONDS, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._waiting: dict[asyncio.Task[object], float] = {}
+        self._lost: set[asyncio.Task[object]] = set()
+        self._watch: Task | None = None
+
+    def start(self) -> None:
+        self._watch = asyncio.create_task(self._run(), name="patience with clients")
+
+    async def stop(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watch
+
+    def begin(self, task: asyncio.Task[object]) -> None:
+        """Note that a task waits for its client from now on."""
+        self._waiting[task] = self._clock()
+
+    def end(self, task: asyncio.Task[object]) -> None:
+        """Note that the wait is over."""
+        self._waiting.pop(task, None)
+
+    def was_lost(self, task: asyncio.Task[object]) -> bool:
+        """Say, once, whether it was we who cancelled a task; it may then go on."""
+        if task not in self._lost:
+            return False
+        self._lost.discard(task)
+        task.uncancel()
+        return True
+
+    def look(self) -> None:
+        """Cancel what has waited for too long."""
+        oldest = self._clock() - self._seconds
+        for task, since in list(self._waiting.items()):
+            if since < oldest:
+                del self._waiting[task]
+                self._lost.add(task)
+                task.cancel()
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            self.look()

@@ -1,0 +1,386 @@
+"""Who is asked: the routes to a model in their order, and what becomes of a request on its way.
+
+A request goes on to the next route only if it cannot be billed twice: docs/upstreams.md has the
+table, and tests/gateway/test_failing_over.py a test for each row.
+"""
+
+import itertools
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import msgspec
+
+from openclaw_web.core.errors import OpenClawError
+from openclaw_web.core.settings import Settings
+from openclaw_web.gateway import upstreams
+from openclaw_web.gateway.breaker import Breaker, State
+from openclaw_web.gateway.errors import Form
+from openclaw_web.gateway.upstreams import UpstreamConfig
+from openclaw_web.gateway.wire import PROVIDER_PREFIX, Request
+from openclaw_web.integrations.upstream import Answer, Headers, Upstream, UpstreamError
+
+logger = logging.getLogger(__name__)
+
+OK = 200
+OPENAI = Form.OPENAI  # looking an enum's member up costs as much as using it
+SLOW_DOWN = 429
+FIRST_FAILURE = 400
+FIRST_SERVER_FAILURE = 500
+ABOUT_THE_REQUEST = frozenset({400, 404, 405, 413, 415, 422})  # every provider would say so
+MAY_BE_WORKING = frozenset({504, 524})  # a machine before the provider gave up waiting for it
+# What no request can bring about, so that none can shut the others out. 403 and 500 can be.
+OF_THE_KEY = frozenset({401, 402})
+OF_THE_PROVIDER = frozenset({502, 503, 521, 522, 523, 529})
+
+DEFAULT_REST_SECONDS = 1.0  # of a key that has asked too much and was not told for how long
+LONGEST_REST_SECONDS = 60.0
+MAX_KNOWN_ROUTES = 256
+
+_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class NoRouteError(OpenClawError):
+    """No provider of this deployment speaks this API, or has this model."""
+
+
+class Trail(Protocol):
+    """What is told on the way: the provider that has the request now."""
+
+    upstream: str
+
+
+@dataclass(frozen=True)
+class Change:
+    """A provider, or one of its keys, is left alone from now on; or is asked again."""
+
+    subject: str
+    is_open: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class KeyStatus:
+    number: int  # from 1, as they are given
+    state: State
+    is_resting: bool
+    requests: int
+    failures: dict[str, int]
+
+
+@dataclass(frozen=True)
+class ProviderStatus:
+    """For metrics and screens. Failures are counted by kind: an error's code, or "http_503"."""
+
+    name: str
+    priority: int
+    state: State
+    requests: int
+    failures: dict[str, int]
+    open_connections: int
+    idle_connections: int
+    waiting_requests: int
+    keys: tuple[KeyStatus, ...]
+
+
+@dataclass(slots=True, eq=False)
+class _Key:
+    number: int
+    breaker: Breaker
+    headers: dict[Form, Headers] = field(repr=False)
+    requests: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    rests_until: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class _Provider:
+    config: UpstreamConfig
+    breaker: Breaker
+    pools: dict[str, Upstream]  # by address
+    keys: tuple[_Key, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Route:
+    """One way to a model: a provider's address, one of its keys, and the model's name there."""
+
+    upstream: str
+    model: str
+    prepared: bytes = field(repr=False)
+    pool: Upstream = field(repr=False)
+    provider: _Provider = field(repr=False)
+    key: _Key = field(repr=False)
+
+    def may_go(self) -> bool:
+        key, provider = self.key.breaker, self.provider.breaker
+        return key.allows() and provider.begin() and key.begin()
+
+
+class Providers:
+    """All providers of this process, with their connections."""
+
+    def __init__(
+        self,
+        configs: Sequence[UpstreamConfig],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        on_change: Callable[[Change], None] | None = None,
+    ) -> None:
+        self._clock = clock
+        self._on_change = on_change
+        ordered = sorted(configs, key=lambda config: config.priority)
+        self._providers = [_open(config, clock) for config in ordered]
+        self._known_openai: dict[str, tuple[tuple[Route, ...], ...]] = {}
+        self._known_anthropic: dict[str, tuple[tuple[Route, ...], ...]] = {}
+
+    @classmethod
+    def of_settings(
+        cls, chosen: Settings, *, on_change: Callable[[Change], None] | None = None
+    ) -> "Providers":
+        """Return this deployment's providers.
+
+        Raises:
+            SettingsError: they are not described as they should be.
+        """
+        return cls(upstreams.load(chosen), on_change=on_change)
+
+    def model_for(self, asked: str) -> str:
+        """Return what a name for a model means at the provider that is asked first."""
+        asked = asked.removeprefix(PROVIDER_PREFIX)
+        for provider in self._providers:
+            if there := provider.config.model_there(asked):
+                return there
+        return asked
+
+    def choose(self, form: Form, model: str, customer: Hashable = None) -> Sequence[Route]:
+        """Return the routes to a model, the best first.
+
+        The same customer gets the same key while it is good: providers keep what an account has
+        sent them, and take a fraction for it the next time.
+        """
+        known = self._known_openai if form is OPENAI else self._known_anthropic
+        groups = known.get(model)
+        if groups is None:
+            groups = self._find_routes(form, model)
+            if len(known) < MAX_KNOWN_ROUTES:
+                known[model] = groups
+        if len(groups) == 1 and len(groups[0]) == 1:
+            return groups[0]
+        turned: list[Route] = []
+        for group in groups:
+            start = hash(customer) % len(group)
+            turned += group[start:] + group[:start]
+        now = self._clock()
+        turned.sort(key=lambda route: route.key.rests_until > now)
+        return turned
+
+    async def ask(
+        self, request: Request, headers: Headers, customer: Hashable, trail: Trail
+    ) -> Answer:
+        """Send a request to the first provider that takes it, and return the answer's beginning.
+
+        When all refuse, the refusal that is returned is the one that says to wait, if any.
+
+        Raises:
+            UpstreamError: nobody could be asked, or whoever was asked may have worked and failed.
+            NoRouteError: there is nobody to ask.
+            UnsafeHeaderError: a header holds a line break.
+        """
+        refused: tuple[Answer, Route] | None = None
+        failure: UpstreamError | None = None
+        unreachable: _Provider | None = None
+        for route in self.choose(request.form, request.asked_model, customer):
+            if route.provider is unreachable or not route.may_go():
+                continue
+            trail.upstream = route.upstream
+            body = request.body
+            if route.model != request.model:
+                body = with_model(body, route.model)
+            route.key.requests += 1
+            try:
+                answer = await route.pool.post(route.prepared, body, headers)
+            except UpstreamError as error:
+                self._note_error(route, error)
+                if error.was_sent:
+                    raise
+                failure, unreachable = error, route.provider
+                continue
+            if not self._is_refused(route, answer):
+                return answer
+            refused = _worse((answer, route), refused)
+        if refused is None:
+            raise failure or _resting()
+        trail.upstream = refused[1].upstream
+        return refused[0]
+
+    def snapshot(self) -> tuple[ProviderStatus, ...]:
+        """Return how the providers are, in the order in which they are asked."""
+        now = self._clock()
+        return tuple(_status(provider, now) for provider in self._providers)
+
+    async def close(self) -> None:
+        for provider in self._providers:
+            for pool in provider.pools.values():
+                await pool.close()
+
+    def _find_routes(self, form: Form, model: str) -> tuple[tuple[Route, ...], ...]:
+        routes = [
+            (provider.config.priority, route)
+            for provider in self._providers
+            for route in _routes(provider, form, model)
+        ]
+        if not routes:
+            raise NoRouteError(f"No model provider has {model} in this API.")
+        return tuple(
+            tuple(route for _, route in group)
+            for _, group in itertools.groupby(routes, key=lambda found: found[0])
+        )
+
+    def _is_refused(self, route: Route, answer: Answer) -> bool:
+        """Note an answer's status, and say whether somebody else may be asked instead."""
+        status = answer.status
+        provider, key = route.provider, route.key
+        if status < FIRST_FAILURE or status in ABOUT_THE_REQUEST:
+            self._note_success(route)
+            return False
+        kind = f"http_{status}"
+        key.failures[kind] += 1
+        if status in OF_THE_PROVIDER:
+            self._note_failure(provider.breaker, route.upstream, kind)
+        elif status in OF_THE_KEY:
+            self._note_failure(key.breaker, _name(route), kind)
+        else:
+            self._note_success(route)
+        if status == SLOW_DOWN:
+            key.rests_until = self._clock() + _rest_seconds(answer)
+        return status not in MAY_BE_WORKING
+
+    def _note_success(self, route: Route) -> None:
+        if route.provider.breaker.succeeded():
+            self._tell(Change(route.upstream, is_open=False, reason=""))
+        if route.key.breaker.succeeded():
+            self._tell(Change(_name(route), is_open=False, reason=""))
+
+    def _note_error(self, route: Route, error: UpstreamError) -> None:
+        if error.code != "busy":  # that we ask too much tells nothing about the provider
+            self._note_failure(route.provider.breaker, route.upstream, error.code)
+
+    def _note_failure(self, breaker: Breaker, subject: str, reason: str) -> None:
+        if breaker.failed():
+            self._tell(Change(subject, is_open=True, reason=reason))
+
+    def _tell(self, change: Change) -> None:
+        if change.is_open:
+            logger.warning("%s is left alone for a while: %s.", change.subject, change.reason)
+        else:
+            logger.info("%s answers again.", change.subject)
+        if self._on_change is not None:
+            self._on_change(change)
+
+
+def _resting() -> UpstreamError:
+    return UpstreamError("The model provider is not answering.", code="resting", was_sent=False)
+
+
+def with_model(body: bytes, model: str) -> bytes:
+    """Return a request's body with another model; what stands in it is not read."""
+    fields = _FIELDS.decode(body)
+    fields["model"] = msgspec.Raw(msgspec.json.encode(model))
+    return msgspec.json.encode(fields)
+
+
+def _open(config: UpstreamConfig, clock: Callable[[], float]) -> _Provider:
+    def connect(url: str) -> Upstream:
+        return Upstream(
+            url,
+            time_outs=config.time_outs,
+            limits=config.limits,
+            ca_file=config.ca_file,
+            clock=clock,
+        )
+
+    addresses = {_address(url) for url in (config.openai_url, config.anthropic_url) if url}
+    keys = tuple(
+        _Key(number, Breaker(clock), _auth(config, key))
+        for number, key in enumerate(config.keys or ("",), 1)
+    )
+    return _Provider(config, Breaker(clock), {url: connect(url) for url in addresses}, keys)
+
+
+def _auth(config: UpstreamConfig, key: str) -> dict[Form, Headers]:
+    """Return the headers that show a key; none where the provider wants none."""
+    if not key:
+        return {Form.OPENAI: (), Form.ANTHROPIC: ()}
+    bearer: Headers = ((b"Authorization", b"Bearer " + key.encode()),)
+    is_named = config.anthropic_auth == "x-api-key"
+    own: Headers = ((b"x-api-key", key.encode()),)
+    return {Form.OPENAI: bearer, Form.ANTHROPIC: own if is_named else bearer}
+
+
+def _routes(provider: _Provider, form: Form, model: str) -> Iterable[Route]:
+    config = provider.config
+    is_openai = form is Form.OPENAI
+    url = config.openai_url if is_openai else config.anthropic_url
+    there = config.model_there(model)
+    if not url or not there:
+        return
+    pool = provider.pools[_address(url)]
+    path = url.removeprefix(_address(url)) + ("/chat/completions" if is_openai else "/messages")
+    for key in provider.keys:
+        prepared = pool.prepare(path, key.headers[form])
+        yield Route(config.name, there, prepared, pool, provider, key)
+
+
+def _address(url: str) -> str:
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.partition('/')[0]}"
+
+
+def _name(route: Route) -> str:
+    return f"{route.upstream}, key {route.key.number}"
+
+
+def _rest_seconds(answer: Answer) -> float:
+    given = answer.header(b"retry-after") or b""
+    seconds = float(given) if given.isdigit() else DEFAULT_REST_SECONDS
+    return min(seconds, LONGEST_REST_SECONDS)
+
+
+def _worse(new: tuple[Answer, Route], old: tuple[Answer, Route] | None) -> tuple[Answer, Route]:
+    """Return the refusal to tell the client, and give the other up."""
+    if old is None:
+        return new
+    kept, other = (new, old) if new[0].status == SLOW_DOWN != old[0].status else (old, new)
+    other[0].discard()
+    return kept
+
+
+def _status(provider: _Provider, now: float) -> ProviderStatus:
+    pools, keys = provider.pools.values(), provider.keys
+    failures: Counter[str] = Counter()
+    for counted in (*(pool.failures for pool in pools), *(key.failures for key in keys)):
+        failures.update(counted)
+    return ProviderStatus(
+        name=provider.config.name,
+        priority=provider.config.priority,
+        state=provider.breaker.state,
+        requests=sum(key.requests for key in keys),
+        failures=dict(failures),
+        open_connections=sum(pool.open_connections for pool in pools),
+        idle_connections=sum(pool.idle_connections for pool in pools),
+        waiting_requests=sum(pool.waiting_requests for pool in pools),
+        keys=tuple(
+            KeyStatus(
+                number=key.number,
+                state=key.breaker.state,
+                is_resting=key.rests_until > now,
+                requests=key.requests,
+                failures=dict(key.failures),
+            )
+            for key in keys
+        ),
+    )

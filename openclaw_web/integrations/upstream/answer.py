@@ -1,0 +1,143 @@
+"""One answer: its head, and its body as it arrives."""
+
+import asyncio
+from typing import Protocol
+
+from openclaw_web.integrations.upstream.errors import UpstreamError
+
+MAX_DISCARDED_BYTES = 65_536  # more than this costs more than a new connection
+
+_NO_HEADERS: dict[bytes, bytes] = {}
+_PLAIN = frozenset({b"", b"identity"})
+
+
+class Source(Protocol):
+    """Where an answer comes from, while it comes."""
+
+    def resume(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+class Answer:
+    """Read it with `read`, or part by part with `parts`; or `abort` or `discard` it.
+
+    `began` is done when the head has arrived, and is for whoever sent the request.
+    """
+
+    __slots__ = (
+        "_error",
+        "_is_discarded",
+        "_loop",
+        "_parts",
+        "_source",
+        "_waiter",
+        "began",
+        "headers",
+        "is_complete",
+        "status",
+        "waiting_bytes",
+    )
+
+    def __init__(self, source: Source, loop: asyncio.AbstractEventLoop) -> None:
+        self.status = 0
+        self.headers = _NO_HEADERS
+        self.began: asyncio.Future[None] = loop.create_future()
+        self.is_complete = False
+        self.waiting_bytes = 0
+        self._loop = loop
+        self._source: Source | None = source
+        self._parts: list[bytes] = []
+        self._error: UpstreamError | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._is_discarded = False
+
+    def header(self, name: bytes) -> bytes | None:
+        """Return the header of this name, which is given in lower case."""
+        return self.headers.get(name)
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether the body is compressed, though we asked for it as it is."""
+        return self.headers.get(b"content-encoding", b"").lower() not in _PLAIN
+
+    async def read(self) -> bytes:
+        """Return the whole body.
+
+        Raises:
+            UpstreamError: the answer ended early, was malformed or stood still for too long.
+        """
+        if self.is_complete:
+            return self._take() if self._parts else b""
+        return b"".join([part async for part in self])
+
+    def parts(self) -> "Answer":
+        """Iterate over the body as it comes; the sender is held back while much is waiting.
+
+        Raises:
+            UpstreamError: as `read` does, after everything that did arrive.
+        """
+        return self
+
+    def __aiter__(self) -> "Answer":
+        return self
+
+    async def __anext__(self) -> bytes:
+        while not self._parts:
+            if self._error is not None:
+                raise self._error
+            if self.is_complete:
+                raise StopAsyncIteration
+            self._waiter = self._loop.create_future()
+            await self._waiter
+        return self._take()
+
+    def abort(self) -> None:
+        """Give the rest up; the connection is closed unless the answer is complete."""
+        if self._source is not None:
+            self._source.abort()
+            self._source = None
+
+    def discard(self) -> None:
+        """Nobody wants the body: if little of it is missing, the connection can be kept."""
+        self._parts.clear()
+        self._is_discarded = True
+        if self._source is not None:
+            self._source.resume()
+
+    def add(self, data: bytes) -> None:
+        """Take over a part that arrived."""
+        self.waiting_bytes += len(data)
+        if not self._is_discarded:
+            self._parts.append(data)
+            self._wake()
+        elif self.waiting_bytes > MAX_DISCARDED_BYTES:
+            self.abort()
+
+    def complete(self) -> None:
+        self.is_complete = True
+        self._source = None
+        self._wake()
+
+    def fail(self, error: UpstreamError) -> None:
+        """End with an error: of the request before the head, of the body after it."""
+        self.abort()
+        if not self.began.done():
+            self.began.set_exception(error)
+        else:
+            self._error = error
+            self._wake()
+
+    def _take(self) -> bytes:
+        parts = self._parts
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        parts.clear()
+        self.waiting_bytes = 0
+        if self._source is not None:
+            self._source.resume()
+        return data
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)

@@ -1,0 +1,111 @@
+"""Clients that neither send nor take: their place is given to others."""
+
+import asyncio
+
+import pytest
+
+from openclaw_web.gateway.calls import Call
+from openclaw_web.gateway.errors import BadRequestError
+from openclaw_web.gateway.patience import Patience
+from tests.gateway.test_settling import settled
+from tests.gateway.upstream_server import DONE, USAGE_CHUNK, chunk, stream
+
+
+class Clock:
+    def __init__(self):
+        self.now = 1_000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def patience(clock):
+    return Patience(60.0, clock)
+
+
+def call_that_gets(receive, send=None):
+    scope = {"path": "/proxy/v1/messages", "headers": [(b"content-length", b"100")]}
+    return Call(scope, receive, send)
+
+
+async def test_a_body_that_never_comes_is_refused_after_a_minute(patience, clock):
+    async def receive():
+        await asyncio.get_running_loop().create_future()
+
+    reading = asyncio.create_task(call_that_gets(receive).body(patience))
+    await asyncio.sleep(0)
+    clock.now += 59
+    patience.look()
+    await asyncio.sleep(0)
+    assert not reading.done()
+    clock.now += 2
+    patience.look()
+    with pytest.raises(BadRequestError, match="in time") as refused:
+        await reading
+    assert refused.value.status == 408
+
+
+async def test_a_request_that_is_cancelled_otherwise_stays_cancelled(patience):
+    async def receive():
+        await asyncio.get_running_loop().create_future()
+
+    reading = asyncio.create_task(call_that_gets(receive).body(patience))
+    await asyncio.sleep(0)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Let every proxy that starts from now on lose patience at its first look."""
+    made = []
+
+    class Impatient(Patience):
+        def __init__(self):
+            super().__init__(-1.0)
+            made.append(self)
+
+    monkeypatch.setattr("openclaw_web.gateway.proxy.Patience", Impatient)
+    return made
+
+
+async def test_a_client_that_takes_nothing_is_left_and_still_counted(
+    impatient, holder, upstream, ledger, proxy
+):
+    upstream.will(stream(chunk("a"), chunk("b"), USAGE_CHUNK, DONE))
+    stuck = asyncio.Event()
+
+    async def send(message):
+        if message.get("more_body"):
+            stuck.set()
+            await asyncio.get_running_loop().create_future()
+
+    body = b'{"model":"k2p5","messages":[],"stream":true}'
+    sent = [{"type": "http.request", "body": body}]
+
+    async def receive():
+        if sent:
+            return sent.pop()
+        return await asyncio.get_running_loop().create_future()
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/proxy/v1/chat/completions",
+        "headers": [(b"authorization", b"Bearer " + holder.clear.encode())],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 2),
+    }
+    answering = asyncio.create_task(proxy(scope, receive, send))
+    await stuck.wait()
+    impatient[-1].look()
+    await answering
+    ((event, _),) = await settled(holder, ledger)
+    assert (event.prompt_tokens, event.completion_tokens) == (100, 20)
