@@ -19,6 +19,7 @@ from openclaw_web.local.children import Command
 LITELLM = "litellm"
 PORTKEY = "portkey"
 MASTER_KEY = "sk-bench"
+OURS = ("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "PORT")  # what LiteLLM would take for its own
 PROGRAMS = {LITELLM: "BENCH_LITELLM", PORTKEY: "BENCH_PORTKEY"}
 
 # One worker, a master key, exact model names, no database: the fastest that it can be.
@@ -108,7 +109,8 @@ def _start(
     stack: Stack, name: str, port: int, words: Sequence[str], more: dict[str, str]
 ) -> Server:
     sys.stderr.write(f"Starting {name}\n")
-    environment = {**os.environ, **more, "NO_PROXY": ports.LOOPBACK}
+    theirs = {name: value for name, value in os.environ.items() if name not in OURS}
+    environment = {**theirs, **more, "NO_PROXY": ports.LOOPBACK}
     command = Command(words=words, environment=environment)
     return stack.run(name, f"http://{ports.LOOPBACK}:{port}", command)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import reflex as rx
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -39,7 +40,8 @@ api = make_api()
 
 def serve() -> ASGIApp:
     """Return what the server runs: token traffic goes to the gateway before all middleware."""
-    pages = ProxyHeadersMiddleware(app(), trusted_hosts=settings().trusted_proxies)
+    inner: Any = app()  # uvicorn and Starlette name the same types differently
+    pages: Any = ProxyHeadersMiddleware(inner, trusted_hosts=settings().trusted_proxies)
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"].startswith(PROXY_PREFIX):

@@ -1,7 +1,6 @@
 """May they: entitlement, model, rates and the monthly limit; the period is fixed here."""
 
 import math
-import time
 from datetime import datetime
 
 import msgspec
@@ -54,7 +53,7 @@ class Admission:
         Raises:
             RefusalError: not entitled, not in the plan, over the limit, or too fast.
         """
-        now = time.monotonic()
+        now = self._meters.clock()
         try:
             plan, meter = self._check(caller, account, request)
             if not caller.is_unthrottled:
@@ -114,7 +113,7 @@ class Admission:
         if plan is None or start is None:
             return []
         meter = self._meters.meter(account.customer_id, start)
-        now = time.monotonic()
+        now = self._meters.clock()
         most = plan.requests_per_second * limits.BURST_SECONDS
         requests = meter.bucket.level(plan.requests_per_second, now)
         tokens = min(meter.minute_anywhere(now), plan.tokens_per_minute)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Iterable
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -21,6 +22,11 @@ class Alerts:
     def __init__(self) -> None:
         self._waiting: asyncio.Queue[Change] = asyncio.Queue()
         self._writer: asyncio.Task[None] | None = None
+
+    def start_anew(self, subjects: Iterable[str]) -> None:
+        """End what an earlier process left open: this one has yet to see that it is still so."""
+        for subject in subjects:
+            self.note(Change(subject, is_open=False, reason=""))
 
     def note(self, change: Change) -> None:
         self._waiting.put_nowait(change)

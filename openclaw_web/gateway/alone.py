@@ -6,29 +6,18 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Awaitable
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
-from openclaw_web.core import collecting, database
 from openclaw_web.core.errors import OpenClawError
-from openclaw_web.core.logs import configure_logs
 from openclaw_web.core.settings import settings
 from openclaw_web.gateway import upstreams
-from openclaw_web.gateway.calls import Receive, Scope, Send
-from openclaw_web.gateway.proxy import proxy
-from openclaw_web.integrations import redis
 
-APP = "openclaw_web.gateway.alone:app"
+APP = "openclaw_web.gateway.proxy:alone"
 BACKLOG = 2_048
 KEEP_ALIVE_SECONDS = 75
 STOP_SECONDS = 25
-
-
-def app(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-    """Hand requests to the proxy; not a coroutine of its own, which each request would pay for."""
-    return proxy(scope, receive, send) if scope["type"] == "http" else _live(receive, send)
 
 
 def serve_alone(*, host: str | None = None, port: int | None = None, workers: int = 1) -> None:
@@ -65,24 +54,7 @@ def serve_alone(*, host: str | None = None, port: int | None = None, workers: in
         sys.exit(1)
 
 
-async def _live(receive: Receive, send: Send) -> None:
-    """Open what the web process opens otherwise, and close it at the end."""
-    await receive()
-    configure_logs(settings().log_level)
-    _end_with_parent()
-    database.open_database(settings().database_url)
-    redis.open_redis(settings().redis_url)
-    await proxy.start()
-    collecting.leave_start_alone()
-    await send({"type": "lifespan.startup.complete"})
-    await receive()
-    await proxy.stop()
-    await redis.close_redis()
-    await database.close_database()
-    await send({"type": "lifespan.shutdown.complete"})
-
-
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Let a worker end when whoever started it was killed: nobody else would tell it to."""
     parent = multiprocessing.parent_process()
     if parent is None:

@@ -150,3 +150,10 @@ def request_id_headers(request_id: str) -> list[tuple[bytes, bytes]]:
     """Name the request as OpenAI's clients look for it, and as Anthropic's do."""
     value = request_id.encode()
     return [(b"x-request-id", value), (b"request-id", value)]
+
+
+def token_warning(*, used: int, limit: int) -> list[tuple[bytes, bytes]]:
+    """Return a header for every answer from nine tenths of the month's tokens on, else nothing."""
+    if used * 10 < limit * 9 or limit <= 0:
+        return []
+    return [(b"x-token-warning", b"%d%% of the monthly limit is used" % (100 * used // limit))]

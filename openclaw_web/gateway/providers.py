@@ -217,6 +217,17 @@ class Providers:
         trail.upstream = refused[1].upstream
         return refused[0]
 
+    def subjects(self) -> list[str]:
+        """Return what a change may be about: each provider and each of its keys."""
+        return [
+            subject
+            for provider in self._providers
+            for subject in (
+                provider.config.name,
+                *(_key_name(provider.config.name, key.number) for key in provider.keys),
+            )
+        ]
+
     def snapshot(self) -> tuple[ProviderStatus, ...]:
         """Return how the providers are, in the order in which they are asked."""
         now = self._clock()
@@ -252,7 +263,7 @@ class Providers:
         if status in OF_THE_PROVIDER:
             self._note_failure(provider.breaker, route.upstream, kind)
         elif status in OF_THE_KEY:
-            self._note_failure(key.breaker, _name(route), kind)
+            self._note_failure(key.breaker, _key_name(route.upstream, route.key.number), kind)
         else:
             self._note_success(route)
         if status == SLOW_DOWN:
@@ -263,7 +274,9 @@ class Providers:
         if route.provider.breaker.succeeded():
             self._tell(Change(route.upstream, is_open=False, reason=""))
         if route.key.breaker.succeeded():
-            self._tell(Change(_name(route), is_open=False, reason=""))
+            self._tell(
+                Change(_key_name(route.upstream, route.key.number), is_open=False, reason="")
+            )
 
     def _note_error(self, route: Route, error: UpstreamError) -> None:
         if error.code != "busy":  # that we ask too much tells nothing about the provider
@@ -340,8 +353,8 @@ def _address(url: str) -> str:
     return f"{scheme}://{rest.partition('/')[0]}"
 
 
-def _name(route: Route) -> str:
-    return f"{route.upstream}, key {route.key.number}"
+def _key_name(provider: str, number: int) -> str:
+    return f"{provider}, key {number}"
 
 
 def _rest_seconds(answer: Answer) -> float:

@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +10,13 @@ import msgspec
 
 from openclaw_web.billing.tiers import plan_of
 from openclaw_web.boxes.openclaw_config import GENERATION_HEADER
+from openclaw_web.core import collecting, database
+from openclaw_web.core.logs import configure_logs
 from openclaw_web.core.settings import settings
 from openclaw_web.gateway import listing, polite, wire
 from openclaw_web.gateway.admission import Admission
 from openclaw_web.gateway.alerts import Alerts
+from openclaw_web.gateway.alone import end_with_parent
 from openclaw_web.gateway.calls import Call, Receive, Scope, Send
 from openclaw_web.gateway.credentials import Account, Directory
 from openclaw_web.gateway.errors import (
@@ -28,6 +31,7 @@ from openclaw_web.gateway.keeping import Keeper
 from openclaw_web.gateway.patience import Patience
 from openclaw_web.gateway.providers import Providers
 from openclaw_web.gateway.settling import Settler
+from openclaw_web.integrations import redis
 from openclaw_web.metering.meters import Meters
 from openclaw_web.metering.models import TokenKind
 
@@ -65,6 +69,7 @@ class Proxy:
     async def start(self) -> None:
         alerts = Alerts()
         providers = Providers.of_settings(settings(), on_change=alerts.note)
+        alerts.start_anew(providers.subjects())
         directory = Directory()
         meters = Meters()
         await meters.start()
@@ -132,6 +137,11 @@ class Proxy:
 
 
 proxy = Proxy()
+
+
+def alone(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+    """Serve without the web process; not a coroutine of its own, which each request would pay."""
+    return proxy(scope, receive, send) if scope["type"] == "http" else _live(receive, send)
 
 
 @contextlib.asynccontextmanager
@@ -203,3 +213,20 @@ def _generation(call: Call) -> int | None:
 
 async def _reply(call: Call, content: dict[str, Any]) -> None:
     await call.answer(msgspec.json.encode(content))
+
+
+async def _live(receive: Receive, send: Send) -> None:
+    """Open what the web process opens otherwise, and close it at the end."""
+    await receive()
+    configure_logs(settings().log_level)
+    end_with_parent()
+    database.open_database(settings().database_url)
+    redis.open_redis(settings().redis_url)
+    await proxy.start()
+    collecting.leave_start_alone()
+    await send({"type": "lifespan.startup.complete"})
+    await receive()
+    await proxy.stop()
+    await redis.close_redis()
+    await database.close_database()
+    await send({"type": "lifespan.shutdown.complete"})

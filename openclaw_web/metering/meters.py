@@ -41,8 +41,12 @@ class Meters:
     """The meters of this process. Everything but `start_near` and `used` is done at once."""
 
     def __init__(
-        self, sharing: Sharing | None = None, read_total: ReadTotal = total_in_ledger
+        self,
+        sharing: Sharing | None = None,
+        read_total: ReadTotal = total_in_ledger,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.clock = clock
         self._line = Line(sharing or Sharing())
         self._read_total = read_total
         self._meters: dict[tuple[UUID, datetime], Meter] = {}
@@ -116,7 +120,7 @@ class Meters:
             return
         reservation.is_over = True
         meter = reservation.meter
-        meter.end(reservation, actual, time.monotonic())
+        meter.end(reservation, actual, self.clock())
         self.leave(reservation)
         if reservation.lease:
             self._line.hurry(meter)
@@ -126,7 +130,7 @@ class Meters:
         meter = self.meter(customer_id, period_start)
         meter.unwritten += tokens
         if self._unwritten_since is None:
-            self._unwritten_since = time.monotonic()
+            self._unwritten_since = self.clock()
         self._line.touch(meter)
 
     def written(self, events: Iterable[Event], totals: Iterable[PeriodTotal]) -> None:
@@ -140,21 +144,21 @@ class Meters:
             meter.unwritten = max(0, meter.unwritten - event.total_tokens)
             self._line.touch(meter)
         has_more = any(meter.unwritten for meter in self._line.active)
-        self._unwritten_since = time.monotonic() if has_more else None
+        self._unwritten_since = self.clock() if has_more else None
 
     async def used(self, customer_id: UUID, period_start: datetime, *, known: int) -> int:
         """Return what all processes have used in a period, as well as it can be known now."""
         meter = self.meter(customer_id, period_start)
         meter.learn(known)
         await self._line.ask(meter, tokens=0, limit=0)  # a wish that nobody grants
-        return meter.used(time.monotonic())
+        return meter.used(self.clock())
 
     async def _near(self, meter: Meter, tokens: int, limit: int) -> Reservation | Verdict:
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        deadline = self.clock() + PATIENCE_SECONDS
         pause = FIRST_PAUSE_SECONDS
         while True:
             answer = await self._line.ask(meter, tokens, limit)
-            now = time.monotonic()
+            now = self.clock()
             if answer is Verdict.AWAY:
                 return self._start_alone(meter, tokens, limit, now) or answer
             if answer is Verdict.FULL and meter.has_been_full(now):
@@ -211,7 +215,7 @@ class Meters:
 
     def _forget_idle(self) -> None:
         """Forget customers who have not asked for a while; once a minute at most."""
-        now = time.monotonic()
+        now = self.clock()
         if now < self._forget_at:
             return
         self._forget_at = now + FORGET_SECONDS / 2

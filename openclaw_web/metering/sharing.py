@@ -99,7 +99,7 @@ class Sharing:
     """One process's side of the conversation."""
 
     alive_seconds: float = ALIVE_SECONDS
-    reconnect_seconds: float = RECONNECT_SECONDS
+    reconnect_seconds: float = field(default_factory=lambda: RECONNECT_SECONDS)
     process: str = field(default_factory=lambda: secrets.token_hex(6))
     epoch: str = ""
     _number: int = 0

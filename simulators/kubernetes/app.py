@@ -47,7 +47,7 @@ from simulators.kubernetes.store import Store
 from simulators.kubernetes.volumes import Volumes
 
 HEALTH_PATHS = ("/healthz", "/livez", "/readyz")
-OLD_OPENAPI = "/swagger-2.0.0.pb-v1"  # asked for by kubectl up to 1.27, which then says what to do
+OLD_OPENAPI = "/swagger-2.0.0.pb-v1"  # asked for by kubectl up to 1.28, which then says what to do
 VENDOR_PATHS = ("/api", "/apis", "/version", "/openapi", OLD_OPENAPI, *HEALTH_PATHS)
 FIRST_NAMESPACES = ("default", "kube-system")
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"]

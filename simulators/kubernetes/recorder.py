@@ -1,6 +1,7 @@
 """Events: what happened to an object, for `kubectl describe` and `kubectl get events`."""
 
 import secrets
+import time
 from typing import Any
 
 from simulators.kubernetes import resources
@@ -18,6 +19,9 @@ from simulators.kubernetes.objects import (
 
 KEPT_SECONDS = 3600  # Kubernetes keeps events for an hour
 KEPT_PER_NAMESPACE = 200
+SIMILAR_AT_MOST = 10  # as client-go: more of the same reason in ten minutes are combined
+SIMILAR_SECONDS = 600.0
+COMBINED = "(combined from similar events): "
 NORMAL, WARNING = "Normal", "Warning"
 
 
@@ -28,6 +32,7 @@ class Recorder:
         self._cluster = cluster
         self._component = component
         self._known: dict[tuple[str, ...], str] = {}
+        self._similar: dict[tuple[str, ...], dict[str, float]] = {}
 
     def normal(self, one: Object, reason: str, message: str, part: str = "") -> None:
         self._record(one, NORMAL, reason, message, part)
@@ -40,22 +45,36 @@ class Recorder:
         inside = self._cluster.find(resources.NAMESPACES, "", namespace)
         if inside is None or is_terminating(inside):
             return
+        message, shown = self._combined((uid_of(one), kind, reason), message)
         key = (uid_of(one), kind, reason, message, part)
         name = self._known.get(key, "")
         if (event := self._cluster.find(resources.EVENTS, namespace, name)) is not None:
             again = {**event, "count": event["count"] + 1, "lastTimestamp": now()}
+            again["message"] = shown
             self._cluster.store.write(resources.EVENTS, again)
             return
         event = self._event(one, part) | {
             "type": kind,
             "reason": reason,
-            "message": message,
+            "message": shown,
         }
         try:
             made = self._cluster.create(resources.EVENTS, namespace, event)
         except ApiError:
             return  # the namespace went away meanwhile: nobody is left to read it
         self._known[key] = name_of(made)
+
+    def _combined(self, about: tuple[str, ...], message: str) -> tuple[str, str]:
+        """Return by what an event is known and what it says; many that are alike become one."""
+        moment = time.monotonic()
+        known = self._similar.setdefault(about, {})
+        for text, seen_at in list(known.items()):
+            if moment - seen_at > SIMILAR_SECONDS:
+                del known[text]
+        if message in known or len(known) < SIMILAR_AT_MOST:
+            known[message] = moment
+            return message, message
+        return COMBINED, f"{COMBINED}{message}"
 
     def _event(self, one: Object, part: str) -> dict[str, Any]:
         about = {
@@ -96,3 +115,5 @@ class Recorder:
                     self._cluster.store.remove(resources.EVENTS, namespace, name_of(event))
                     gone.add(name_of(event))
         self._known = {key: name for key, name in self._known.items() if name not in gone}
+        uids = {key[0] for key in self._known}
+        self._similar = {about: one for about, one in self._similar.items() if about[0] in uids}

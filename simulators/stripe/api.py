@@ -259,4 +259,4 @@ def _refusal(error: StripeError, request_id: str) -> Answer:
 
 
 def _json(body: Json) -> str:
-    return json.dumps(body, indent=2)
+    return json.dumps(body)  # Stripe indents it; that would cost most of the time of an answer

@@ -88,7 +88,7 @@ def _challenge(session: Json, fields: Fields, last4: str) -> Response:
     return page(
         "challenge.html",
         "3-D Secure",
-        price=_total(session),
+        deed=f"pays {_total(session)}" if session["amount_total"] else "gives this card",
         last4=last4,
         action=session["id"],
         kept=hidden(**kept),
@@ -171,18 +171,16 @@ def _page(
         email_state=Html("readonly") if session["customer"] and known else "",
         payment=_payment(session, given, given.get("name", customer.get("name") or "")),
         button="Start trial" if trial_end else "Subscribe",
-        fine=_fine(session, trial_end),
+        fine=_fine(world, session, trial_end),
     )
 
 
 def _headline(session: Json, trial_end: int | None) -> Html:
-    first = session["_line_items"][0]
+    each = f"{_full_price(session)} per {_period(session)}"
     if trial_end:
-        days = tag("span", f"until {day(trial_end)}")
-        return Html(f"Free{days}")
-    each = tag("span", f"per {each_period(first['price'])}")
-    full = sum(item["price"]["unit_amount"] * item["quantity"] for item in session["_line_items"])
-    return Html(text(money(full, session["currency"])) + each)
+        return Html("Free" + tag("span", f"until {day(trial_end)}, then {each}"))
+    price, _, period = each.partition(" ")
+    return Html(text(price) + tag("span", period))
 
 
 def _payment(session: Json, given: Fields, holder: str) -> Html:
@@ -224,17 +222,29 @@ def _promotion(session: Json, given: Fields) -> Html:
     )
 
 
-def _fine(session: Json, trial_end: int | None) -> str:
-    each = each_period(session["_line_items"][0]["price"])
+def _fine(world: World, session: Json, trial_end: int | None) -> str:
+    each, later = _period(session), _full_price(session)
+    given = checkout.chosen_discounts(world, session)
+    is_for_ever = all(coupon["duration"] == "forever" for coupon, _ in given)
     if trial_end:
-        return (
-            f"Nothing is charged before {day(trial_end)}; then each {each} until you cancel."
-            " Only test cards exist here."
+        words = f"Nothing is charged before {day(trial_end)}; then each {each} until you cancel."
+    elif is_for_ever:
+        words = f"You are charged {_total(session)} now and each {each} until you cancel."
+    else:
+        words = (
+            f"You are charged {_total(session)} now, and {later} each {each} once the discount is"
+            " over, until you cancel."
         )
-    return (
-        f"You are charged {_total(session)} now and each {each} until you cancel."
-        " Only test cards exist here."
-    )
+    return f"{words} Only test cards exist here."
+
+
+def _period(session: Json) -> str:
+    return each_period(session["_line_items"][0]["price"])
+
+
+def _full_price(session: Json) -> str:
+    full = sum(item["price"]["unit_amount"] * item["quantity"] for item in session["_line_items"])
+    return money(full, session["currency"])
 
 
 def _item(item: Json) -> Html:

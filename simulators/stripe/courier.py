@@ -12,11 +12,9 @@ import json
 import random
 import time
 from sqlite3 import Row
-from typing import Any
-
-import httpx
 
 from simulators.stripe import events
+from simulators.stripe.posting import Poster, PostError
 from simulators.stripe.store import Json
 from simulators.stripe.world import World
 
@@ -25,7 +23,7 @@ DEFAULT_SWITCHES: Json = {"delay_seconds": 0, "duplicate": False, "drop": False,
 RETRY_SECONDS = (1, 2, 5, 15, 60, 300, 900, 3600)
 MOST_ATTEMPTS = 80  # with an hour between the later ones that is Stripe's three days
 SHUFFLE_SECONDS = 0.3  # how long events are gathered before they are mixed
-ANSWER_SECONDS = 10
+SUCCESS = range(200, 300)
 AT_ONCE = 16
 LOOKED_AT = 4 * AT_ONCE  # of what waits; the others wait until these are gone
 IDLE_SECONDS = 60.0
@@ -53,22 +51,20 @@ class Courier:
         self._woken.set()
 
     async def run(self) -> None:
-        limits = httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE)
-        async with httpx.AsyncClient(
-            timeout=ANSWER_SECONDS, limits=limits, trust_env=False
-        ) as client:
-            try:
-                while True:
-                    self._woken.clear()
-                    pause = self._start_due(client)
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._woken.wait(), pause)
-            finally:
-                for task in self._carrying.values():
-                    task.cancel()
-                await asyncio.gather(*self._carrying.values(), return_exceptions=True)
+        poster = Poster()
+        try:
+            while True:
+                self._woken.clear()
+                pause = self._start_due(poster)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._woken.wait(), pause)
+        finally:
+            for task in self._carrying.values():
+                task.cancel()
+            await asyncio.gather(*self._carrying.values(), return_exceptions=True)
+            await poster.close()
 
-    def _start_due(self, client: httpx.AsyncClient) -> float:
+    def _start_due(self, poster: Poster) -> float:
         """Start what may go now; return for how long there is nothing more to do."""
         chosen = switches(self._world)
         now = time.time()
@@ -85,7 +81,7 @@ class Courier:
         if chosen["shuffle"]:
             random.shuffle(ready)
         for row in ready[:room]:
-            task = asyncio.create_task(self._carry(client, row, chosen))
+            task = asyncio.create_task(self._carry(poster, row, chosen))
             self._carrying[row["id"]] = task
         return pause
 
@@ -96,7 +92,7 @@ class Courier:
         ).fetchall()
         return [row for row in rows if row["id"] not in self._carrying]
 
-    async def _carry(self, client: httpx.AsyncClient, row: Row, chosen: Json) -> None:
+    async def _carry(self, poster: Poster, row: Row, chosen: Json) -> None:
         try:
             endpoint = self._world.store.get(row["endpoint"], "webhook_endpoint")
             event = self._world.store.get(row["event"], "event")
@@ -106,9 +102,9 @@ class Courier:
                 self._note(row, "dropped", "dropped on request")
             else:
                 event = events.with_pending(self._world, event)
-                taken, outcome = await _post(client, endpoint, event)
+                taken, outcome = await _post(poster, endpoint, event)
                 if taken and chosen["duplicate"]:
-                    taken, outcome = await _post(client, endpoint, event)
+                    taken, outcome = await _post(poster, endpoint, event)
                     outcome = f"{outcome} twice"
                 self._done(row, outcome, taken=taken)
         finally:
@@ -133,16 +129,16 @@ class Courier:
         )
 
 
-async def _post(client: httpx.AsyncClient, endpoint: Json, event: Json) -> tuple[bool, str]:
+async def _post(poster: Poster, endpoint: Json, event: Json) -> tuple[bool, str]:
     """Send an event once; return whether it was taken, and the answer in words."""
-    payload = json.dumps(event, indent=2)
-    headers: dict[str, Any] = {
+    payload = json.dumps(event)
+    headers = {
         "Content-Type": "application/json; charset=utf-8",
         "User-Agent": "Stripe/1.0 (+https://stripe.com/docs/webhooks)",
         "Stripe-Signature": sign(endpoint["_secret"], payload, int(time.time())),
     }
     try:
-        response = await client.post(endpoint["url"], content=payload, headers=headers)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        return False, type(error).__name__
-    return response.is_success, f"HTTP {response.status_code}"
+        status = await poster.post(endpoint["url"], headers, payload.encode())
+    except PostError as error:
+        return False, str(error)
+    return status in SUCCESS, f"HTTP {status}"

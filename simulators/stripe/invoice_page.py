@@ -68,7 +68,7 @@ def show_challenge(world: World, identifier: str, fields: Fields | None) -> Resp
         return page(
             "challenge.html",
             "3-D Secure",
-            price=money(intent["amount"], intent["currency"]),
+            deed=f"pays {money(intent['amount'], intent['currency'])}",
             last4=method["card"]["last4"],
             action=identifier,
             kept="",

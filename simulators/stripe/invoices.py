@@ -137,7 +137,7 @@ def confirm(world: World, params: Params, identifier: str) -> Json:
             "payment_intent_unexpected_state",
         )
     presence = Presence.OFF if params.get("off_session") in {True, "recurring"} else Presence.ON
-    invoice = world.need("invoice", intent["_invoice"])
+    invoice = world.need("invoice", intent.get("_invoice", "of this payment"))
     refusal = settle_now(world, invoice, chosen, presence)
     if refusal and refusal.details.get("code") != payments.NEEDS_ACTION:
         raise refusal

@@ -116,8 +116,8 @@ class Control:
     simulator: Simulator
 
     def ask(self, method: str, path: str, **body: Any) -> Any:
-        more = {"json": body} if method != "GET" else {}
-        answer = self.simulator.http.request(method, f"/_control/{path}", **more)
+        given = None if method == "GET" else body
+        answer = self.simulator.http.request(method, f"/_control/{path}", json=given)
         assert answer.status_code == 200, answer.text
         return answer.json()
 

@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-OLDEST_MINOR = 28  # older ones ask for OpenAPI version 2, which is not offered
+OLDEST_MINOR = 29  # older ones ask for OpenAPI version 2, which is not offered
 _NAMED = re.compile(r"kubectl\.1\.(\d+)")
 
 

@@ -250,6 +250,12 @@ def move(client, clock, to):
     """Move a test clock and wait until it is there."""
     clocks = client.v1.test_helpers.test_clocks
     assert clocks.advance(clock.id, {"frozen_time": to}).status == "advancing"
+    wait_for(client, clock, to)
+
+
+def wait_for(client, clock, to):
+    """Wait until a test clock has arrived."""
+    clocks = client.v1.test_helpers.test_clocks
     deadline = time.monotonic() + CLOCK_SECONDS
     pause = 2.0 if REAL_KEY else 0.01
     while clocks.retrieve(clock.id).status != "ready":

@@ -1,5 +1,7 @@
 """Roles: who may do what, refused and asked in the words of a real cluster."""
 
+from typing import Any
+
 import pytest
 from kubernetes import client
 
@@ -30,7 +32,7 @@ def account_subject(namespace, name="operator"):
 def account(cluster, namespace, *rules):
     """Make a service account with a role of these rules, and return the cluster as it sees it."""
     cluster.core.create_namespaced_service_account(namespace, {"metadata": {"name": "operator"}})
-    rbac = client.RbacAuthorizationV1Api(cluster.api)
+    rbac: Any = client.RbacAuthorizationV1Api(cluster.api)
     rbac.create_namespaced_role(namespace, role("operator", *rules))
     body = binding("operator", account_subject(namespace))
     rbac.create_namespaced_role_binding(namespace, body)
@@ -95,7 +97,7 @@ def test_an_apply_of_something_new_needs_the_right_to_create_it(cluster, namespa
 
 def test_a_cluster_role_bound_in_a_namespace_counts_there_only(cluster, namespace):
     seen = account(cluster, namespace)
-    rbac = client.RbacAuthorizationV1Api(cluster.api)
+    rbac: Any = client.RbacAuthorizationV1Api(cluster.api)
     body = binding("view", account_subject(namespace), kind="ClusterRole")
     rbac.create_namespaced_role_binding(namespace, body)
     assert seen.core.list_namespaced_pod(namespace).items == []
@@ -106,7 +108,7 @@ def test_a_cluster_role_bound_in_a_namespace_counts_there_only(cluster, namespac
 def test_nobody_gives_away_more_than_they_have(cluster, namespace):
     rule = {"apiGroups": [RBAC], "resources": ["roles"], "verbs": ["create"]}
     seen = account(cluster, namespace, READ_PODS, rule)
-    rbac = client.RbacAuthorizationV1Api(seen.api)
+    rbac: Any = client.RbacAuthorizationV1Api(seen.api)
     assert rbac.create_namespaced_role(namespace, role("same", READ_PODS))
     wider = {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}
     message = refused(lambda: rbac.create_namespaced_role(namespace, role("wider", wider)))[2]
@@ -115,7 +117,7 @@ def test_nobody_gives_away_more_than_they_have(cluster, namespace):
 
 
 def test_a_binding_cannot_be_turned_to_another_role(cluster, namespace):
-    rbac = client.RbacAuthorizationV1Api(cluster.api)
+    rbac: Any = client.RbacAuthorizationV1Api(cluster.api)
     rbac.create_namespaced_role_binding(namespace, binding("one"))
     body = {"roleRef": {"apiGroup": RBAC, "kind": "Role", "name": "two"}}
     code, _, message = refused(lambda: rbac.patch_namespaced_role_binding("one", namespace, body))
@@ -124,7 +126,7 @@ def test_a_binding_cannot_be_turned_to_another_role(cluster, namespace):
 
 def asked(cluster, namespace, verb, resource):
     attributes = {"namespace": namespace, "verb": verb, "resource": resource}
-    authorization = client.AuthorizationV1Api(cluster.api)
+    authorization: Any = client.AuthorizationV1Api(cluster.api)
     made = authorization.create_self_subject_access_review(
         {"spec": {"resourceAttributes": attributes}}
     )
@@ -141,7 +143,7 @@ def test_anybody_may_ask_what_they_may_do(cluster, namespace):
 
 def test_the_rights_of_others_can_be_asked_for(cluster, namespace):
     account(cluster, namespace, READ_PODS)
-    authorization = client.AuthorizationV1Api(cluster.api)
+    authorization: Any = client.AuthorizationV1Api(cluster.api)
 
     def allowed(verb):
         spec = {
@@ -160,7 +162,7 @@ def test_a_deleted_account_takes_its_tokens_along(cluster, namespace):
 
 
 def test_users_and_groups_get_tokens_for_tests(simulator, namespace, control):
-    rbac = client.RbacAuthorizationV1Api(simulator.api)
+    rbac: Any = client.RbacAuthorizationV1Api(simulator.api)
     rbac.create_namespaced_role(namespace, role("readers", READ_PODS))
     group = {"kind": "Group", "name": "readers"}
     rbac.create_namespaced_role_binding(namespace, binding("readers", group))

@@ -1,6 +1,7 @@
 """The official asynchronous client: the same cluster, by the client that the product uses."""
 
 import asyncio
+from typing import Any
 
 from kubernetes.aio import client, config, watch
 
@@ -18,7 +19,7 @@ async def opened(cluster):
 
 async def test_objects_are_made_changed_listed_and_deleted(cluster, namespace):
     async with await opened(cluster) as api:
-        core = client.CoreV1Api(api)
+        core: Any = client.CoreV1Api(api)
         made = await core.create_namespaced_secret(namespace, secret("one", word="abc"))
         assert made.data == {"word": "YWJj"}
         await core.patch_namespaced_secret("one", namespace, {"stringData": {"word": "xyz"}})
@@ -30,7 +31,7 @@ async def test_objects_are_made_changed_listed_and_deleted(cluster, namespace):
 
 async def test_a_watch_follows_while_something_happens(cluster, namespace):
     async with await opened(cluster) as api:
-        core = client.CoreV1Api(api)
+        core: Any = client.CoreV1Api(api)
         since = (await core.list_namespaced_config_map(namespace)).metadata.resource_version
         seen = []
 
@@ -57,7 +58,7 @@ async def test_a_watch_follows_while_something_happens(cluster, namespace):
 
 async def test_an_apply_of_this_client_owns_its_fields(cluster, namespace):
     async with await opened(cluster) as api:
-        core = client.CoreV1Api(api)
+        core: Any = client.CoreV1Api(api)
         body = {"apiVersion": "v1", "kind": "ConfigMap", **config_map("one", {"a": "1"})}
         made = await core.patch_namespaced_config_map(
             "one",
@@ -75,6 +76,6 @@ async def test_logs_are_read(cluster, namespace):
     await asyncio.to_thread(cluster.core.create_namespaced_pod, namespace, pod("one"))
     await asyncio.to_thread(cluster.ready_pod, namespace)
     async with await opened(cluster) as api:
-        core = client.CoreV1Api(api)
+        core: Any = client.CoreV1Api(api)
         text = await core.read_namespaced_pod_log("one", namespace, tail_lines=1)
         assert text.startswith("ready at")

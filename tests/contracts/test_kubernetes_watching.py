@@ -4,6 +4,7 @@ import itertools
 import json
 import threading
 import time
+from typing import Any
 
 from kubernetes import client, watch
 
@@ -147,7 +148,7 @@ def test_events_are_the_same_in_both_groups(cluster, namespace):
         "note": "all is well",
         "type": "Normal",
     }
-    newer = client.EventsV1Api(cluster.api)
+    newer: Any = client.EventsV1Api(cluster.api)
     newer.create_namespaced_event(namespace, body)
     found = cluster.core.read_namespaced_event("told", namespace)
     assert (found.message, found.involved_object.name) == ("all is well", "p")

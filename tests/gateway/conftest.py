@@ -14,7 +14,7 @@ from sqlmodel import col, select
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.settings import settings
 from openclaw_web.gateway.proxy import Proxy
-from openclaw_web.metering import queries
+from openclaw_web.metering import line, queries, sharing
 from openclaw_web.metering import service as metering
 from openclaw_web.metering.models import TokenKind, UsageEvent, UsageEventMeta, UsageMonthly
 from tests.factories import make_box, make_period, make_subscription
@@ -42,6 +42,8 @@ def proxy_settings(monkeypatch, tmp_path, upstream):
     monkeypatch.setenv("UPSTREAM_URL", upstream.url)
     monkeypatch.setenv("KIMI_API_KEY", UPSTREAM_KEY)
     monkeypatch.setenv("OPENCLAW_CLOUD_HOME", str(tmp_path))
+    monkeypatch.setattr(line, "REDIS_SECONDS", 20.0)  # a busy machine is no lost Redis
+    monkeypatch.setattr(sharing, "RECONNECT_SECONDS", 0.0)  # and a fresh one needs no patience
     settings.cache_clear()
     yield settings()
     settings.cache_clear()

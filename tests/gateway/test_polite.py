@@ -132,3 +132,15 @@ def test_a_stream_ends_with_the_usage_only_when_it_was_asked_for(wants_usage):
     assert answer.content_type == b"text/event-stream"
     assert (b'"usage"' in answer.body) is wants_usage
     assert answer.body.endswith(b"data: [DONE]\n\n")
+
+
+@pytest.mark.parametrize(
+    ("used", "limit", "said"),
+    [(0, 0, None), (0, 1000, None), (899, 1000, None), (900, 1000, b"90%"), (1001, 1000, b"100%")],
+)
+def test_programs_are_warned_when_little_is_left(used, limit, said):
+    headers = errors.token_warning(used=used, limit=limit)
+    assert headers == ([] if said is None else [(b"x-token-warning", said + WARNING)])
+
+
+WARNING = b" of the monthly limit is used"

@@ -93,8 +93,12 @@ async def test_a_provider_that_is_left_alone_is_shown_to_people(holder, proxy, u
         assert (await holder.chat()).status_code == 200
     await proxy.stop()
     (alert,) = await session.exec(select(Alert))
-    assert (alert.code, alert.subject) == ("model_provider_down", "main")
+    assert (alert.code, alert.subject, alert.resolved_at) == ("model_provider_down", "main", None)
     assert "http_503" in alert.detail["sentence"]
+    await proxy.start()
+    await proxy.stop()
+    await session.refresh(alert)
+    assert alert.resolved_at is not None, "the next process has yet to see for itself"
 
 
 @pytest.mark.parametrize("is_stream", [False, True], ids=["whole", "stream"])

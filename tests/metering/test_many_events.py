@@ -8,28 +8,27 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlmodel import col, select
 
-from openclaw_web.core.database import session_scope
 from openclaw_web.metering import checking, queries, sums
 from openclaw_web.metering.models import UsageEvent, UsageMonthly
 from tests.factories import make_box, make_period, make_subscription
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("redis")]
 
-CUSTOMERS = 200
-EVENTS = 400_000
+CUSTOMERS = 100
+EVENTS = 200_000
 DAYS = 40
 PAGES_PER_EVENT = 12  # index, row and details, each a few pages down
 BEGINNING = datetime(2026, 10, 1, tzinfo=UTC)
 FILL = (
     "SET LOCAL session_replication_role = replica",  # only here: the rows are right by themselves
-    f"""
+    """
     INSERT INTO usage_events (customer_id, box_id, "timestamp", model, prompt_tokens,
                               completion_tokens, request_id)
-    SELECT b.customer_id, b.id, :beginning + n * interval '{DAYS} days' / {EVENTS}, 'k2p5',
+    SELECT b.customer_id, b.id, :beginning + n * CAST(:span AS interval) / :events, 'k2p5',
            900, 30, 'req_' || n
-    FROM generate_series(0, {EVENTS - 1}) n
+    FROM generate_series(0, :events - 1) n
     JOIN (SELECT id, customer_id, row_number() OVER () - 1 AS number FROM boxes) b
-         ON b.number = n % {CUSTOMERS}
+         ON b.number = n % :customers
     ORDER BY n
     """,
     """
@@ -47,7 +46,7 @@ FILL = (
     UPDATE usage_monthly m SET tokens_used = (
         SELECT sum(total_tokens) FROM usage_events e WHERE e.customer_id = m.customer_id)
     """,
-)  # fmt: skip
+)
 
 
 @pytest.fixture
@@ -63,9 +62,15 @@ async def customer_id(session):
         )
     await session.commit()
     connection = await session.connection()
-    for statement in FILL:
-        values = {"beginning": BEGINNING} if ":beginning" in statement else {}
-        await connection.execute(sa.text(statement), values)
+    numbers = {
+        "beginning": BEGINNING,
+        "span": timedelta(days=DAYS),
+        "events": EVENTS,
+        "customers": CUSTOMERS,
+    }
+    for statement in map(sa.text, FILL):
+        wanted = {name: numbers[name] for name in statement.compile().params}
+        await connection.execute(statement, wanted)
     await session.commit()
     await (await session.connection()).execute(sa.text("ANALYZE"))
     await session.commit()
@@ -93,7 +98,13 @@ def literally(statement):
     ).replace(":", r"\:")
 
 
-async def test_a_look_touches_its_own_customers_events_only(session, customer_id):
+async def test_a_look_costs_what_its_customer_used(session, customer_id):
+    await touches_its_own_events_only(session, customer_id)
+    await finds_a_page_of_requests_wherever_it_is(session, customer_id)
+    await agrees_by_both_looks(session, customer_id)
+
+
+async def touches_its_own_events_only(session, customer_id):
     own = EVENTS // CUSTOMERS
     for days_back, share in ((DAYS, 1.0), (2, 2.5 / DAYS)):
         since = (BEGINNING + timedelta(days=DAYS - days_back)).date()
@@ -104,7 +115,7 @@ async def test_a_look_touches_its_own_customers_events_only(session, customer_id
         assert pages < PAGES_PER_EVENT * own * share + 300, (days_back, pages)
 
 
-async def test_a_page_of_requests_touches_some_hundred_pages_wherever_it_is(session, customer_id):
+async def finds_a_page_of_requests_wherever_it_is(session, customer_id):
     moment, number = col(UsageEvent.timestamp), col(UsageEvent.id)
     mine = queries._events(customer_id)  # noqa: SLF001 - its plan
     newest = mine.order_by(moment.desc(), number.desc()).limit(25)
@@ -116,11 +127,10 @@ async def test_a_page_of_requests_touches_some_hundred_pages_wherever_it_is(sess
         assert pages < most
 
 
-async def test_both_looks_agree_on_all_of_them(customer_id):
+async def agrees_by_both_looks(session, customer_id):
     now = BEGINNING + timedelta(days=DAYS)
-    async with session_scope() as session:
-        for is_thorough in (True, False):
-            checked = await checking.check(session, customer_id, now, is_thorough=is_thorough)
-            assert (checked.is_green, checked.is_thorough) == (True, is_thorough)
-            (found,) = checked.sums.values()
-            assert found.ledger == EVENTS // CUSTOMERS * 930
+    for is_thorough in (True, False):
+        checked = await checking.check(session, customer_id, now, is_thorough=is_thorough)
+        assert (checked.is_green, checked.is_thorough) == (True, is_thorough)
+        (found,) = checked.sums.values()
+        assert found.ledger == EVENTS // CUSTOMERS * 930

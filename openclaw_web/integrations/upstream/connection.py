@@ -33,7 +33,7 @@ _CLOSE_WAIT = 8
 
 @dataclass(frozen=True)
 class TimeOuts:
-    """Seconds. They are looked at twice a second, so that they may come that much late."""
+    """Seconds. They are looked at twice a second, so that they are kept to within half of one."""
 
     connect: float = 10.0
     first_byte: float = 600.0  # an answer that is not streamed comes when it is complete

@@ -1,0 +1,89 @@
+"""The two ports of a proxy in production: one for the world, one for boxes."""
+
+import asyncio
+import contextlib
+import os
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from openclaw_web.local import ports
+from openclaw_web.metering import service as metering
+from openclaw_web.metering.models import TokenKind
+from tests.factories import make_box, make_period, make_subscription
+
+PROJECT = Path(__file__).parents[2]
+PRODUCTION = {
+    "OPENCLAW_CLOUD_ENV": "production",
+    "PUBLIC_URL": "https://cloud.example",
+    "STRIPE_SECRET_KEY": "sk_test_x",
+    "STRIPE_WEBHOOK_SECRET": "whsec_x",
+    "KIMI_API_KEY": "k",
+    "SMTP_URL": "smtps://mail.example",
+    "MAIL_FROM": "OpenClaw Cloud <hello@cloud.example>",
+    "BOX_PROXY_URL": "http://proxy.openclaw.svc:3001/proxy/v1",
+}
+
+
+@pytest.fixture
+async def listeners(database, valkey_server, tmp_path):
+    """Run a proxy as in production, and return the addresses of its public and its inside port."""
+    public, inside = ports.free_port(), ports.free_port()
+    environment = {
+        **os.environ,
+        **PRODUCTION,
+        "OPENCLAW_CLOUD_HOME": str(tmp_path),
+        "DATABASE_URL": database,
+        "REDIS_URL": valkey_server.url,
+        "PORT": str(public),
+        "PROXY_INTERNAL_PORT": str(inside),
+    }
+    with (tmp_path / "log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "openclaw_web", "proxy"),
+            env=environment,
+            cwd=PROJECT,
+            stderr=log,
+        )
+    addresses = [f"http://127.0.0.1:{port}/proxy/v1/key" for port in (public, inside)]
+    async with httpx.AsyncClient(trust_env=False) as client, asyncio.timeout(60):
+        for address in addresses:
+            while True:
+                with contextlib.suppress(httpx.TransportError):
+                    await client.get(address)
+                    break
+                assert process.returncode is None, (tmp_path / "log").read_text()
+                await asyncio.sleep(0.05)
+    yield addresses
+    if process.returncode is None:
+        process.terminate()
+    await process.wait()
+
+
+async def test_a_boxs_token_is_taken_on_the_inside_port_only(listeners, session):
+    subscription = await make_subscription(session)
+    await make_period(session, subscription=subscription)
+    box = await make_box(session, subscription=subscription, api_access=True)
+    issued = {
+        kind: await metering.issue_token(
+            session, customer_id=box.customer_id, box_id=box.id, kind=kind
+        )
+        for kind in TokenKind
+    }
+    await session.commit()
+    public, inside = listeners
+    forged = {"x-forwarded-for": "127.0.0.1", "forwarded": "for=127.0.0.1", "host": "127.0.0.1"}
+    async with httpx.AsyncClient(trust_env=False) as client:
+
+        async def status(address, kind, **headers):
+            bearer = {"authorization": f"Bearer {issued[kind].clear}"}
+            return (await client.get(address, headers=bearer | headers)).status_code
+
+        assert await status(public, TokenKind.BOX) == 403
+        assert await status(public, TokenKind.BOX, **forged) == 403
+        assert await status(inside, TokenKind.BOX) == 200
+        assert await status(inside, TokenKind.BOX, **forged) == 403
+        assert await status(public, TokenKind.API) == 200
+        assert await status(inside, TokenKind.API) == 200
