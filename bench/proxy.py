@@ -22,13 +22,14 @@ from bench.stack import Stack, stack
 from bench.targets import NGINX, Target, make_targets
 
 NAME = "proxy"
-WARM_UP = Scenario("warm-up", 16, 1)
+PART = "proxy-part"  # of only some scenarios: it must not stand for a whole run
+WARM_UP = Scenario("warm-up", 16, 2)
 
 
 def main() -> int:
     chosen = _parser().parse_args()
     _tell_missing()
-    outcome = Outcome(NAME, is_sabotaged=chosen.sabotage)
+    outcome = Outcome(PART if chosen.only else NAME, is_sabotaged=chosen.sabotage)
     with stack(upstream_port=chosen.upstream_port) as opened:
         holder = asyncio.run(make_holder(opened))
         targets = make_targets(opened, holder, chosen.targets)

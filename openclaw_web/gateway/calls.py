@@ -25,7 +25,16 @@ _LENGTH = b"content-length"
 class Call:
     """A request. Of a header that comes twice the last counts, except for who is asking."""
 
-    __slots__ = ("has_begun", "headers", "path", "receive", "request_id", "scope", "send")
+    __slots__ = (
+        "extra",
+        "has_begun",
+        "headers",
+        "path",
+        "receive",
+        "request_id",
+        "scope",
+        "send",
+    )
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
@@ -35,6 +44,7 @@ class Call:
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.request_id = new_request_id()
         self.has_begun = False
+        self.extra: Headers = ()  # what the answer's head says beside the answer
 
     async def body(self, patience: Patience) -> bytes:
         """Return the whole body.
@@ -76,6 +86,7 @@ class Call:
     async def begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Send the head of an answer; from now on nothing else can be said."""
         headers += errors.request_id_headers(self.request_id)
+        headers += self.extra
         self.has_begun = True
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
 

@@ -13,7 +13,7 @@ from openclaw_web.boxes.openclaw_config import GENERATION_HEADER
 from openclaw_web.core import collecting, database
 from openclaw_web.core.logs import configure_logs
 from openclaw_web.core.settings import settings
-from openclaw_web.gateway import listing, polite, wire
+from openclaw_web.gateway import errors, listing, polite, wire
 from openclaw_web.gateway.admission import Admission
 from openclaw_web.gateway.alerts import Alerts
 from openclaw_web.gateway.alone import end_with_parent
@@ -170,6 +170,7 @@ async def _complete(running: _Running, call: Call, form: Form) -> None:
         said = polite.answer(refusal, request, language=caller.language)
         await call.answer(said.body, content_type=said.content_type)
         return
+    call.extra = errors.token_warning(used=account.used, limit=account.limit)
     await running.forwarder.forward(Exchange(call, request, admitted, _generation(call)))
 
 

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 0.3  # then the client is told to come again
 FIRST_PAUSE_SECONDS = 0.01
-LEDGER_SECONDS = 2.0
+LEDGER_SECONDS = 0.25  # then the newest total that we know has to do
 BEHIND_SECONDS = 5.0  # writing takes a quarter of a second when the database is well
 FORGET_SECONDS = 120.0  # by then rates have faded to a seventh
 

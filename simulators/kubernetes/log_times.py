@@ -7,6 +7,8 @@ moment at which it was first seen, at most a look later than it was written.
 import asyncio
 import bisect
 import contextlib
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,8 +25,9 @@ class _Times:
 class LogTimes:
     """Follows the logs of running containers; notes survive in a file beside each log."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._known: dict[Path, _Times] = {}
+        self._clock = clock
 
     def follow(self, log: Path) -> None:
         self._known[log] = _read(log)
@@ -49,7 +52,7 @@ class LogTimes:
         with contextlib.suppress(OSError):  # the pod went away meanwhile
             size = log.stat().st_size
             if size > (times.ends[-1] if times.ends else 0):
-                stamp = datetime.now(UTC).timestamp()
+                stamp = self._clock()
                 times.ends.append(size)
                 times.stamps.append(stamp)
                 with _notes(log).open("a", encoding="ascii") as file:

@@ -84,7 +84,7 @@ class Cluster:
     def pods(self, namespace: str, selector: str = "") -> list[Any]:
         return self.core.list_namespaced_pod(namespace, label_selector=selector).items
 
-    def ready_pod(self, namespace: str, seconds: float = 10) -> Any:
+    def ready_pod(self, namespace: str, seconds: float = 30) -> Any:
         return eventually(lambda: next(filter(is_ready, self.pods(namespace)), None), seconds)
 
     def waiting_reason(self, namespace: str, name: str) -> str:

@@ -27,7 +27,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def eventually(found: Callable[[], Any], seconds: float = 10) -> Any:
+def eventually(found: Callable[[], Any], seconds: float = 30) -> Any:
     """Return the first true answer; asks again until the time is over."""
     deadline = time.monotonic() + seconds
     while True:
@@ -76,7 +76,7 @@ class Simulator:
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         self.process.send_signal(number)
-        self.process.wait(timeout=10)
+        self.process.wait(timeout=30)
 
     def close(self) -> None:
         self.http.close()

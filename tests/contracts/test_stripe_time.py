@@ -1,5 +1,6 @@
 """The simulated clock: periods turn, cards are tried again, sessions expire."""
 
+import signal
 from itertools import pairwise
 
 import pytest
@@ -8,10 +9,13 @@ from simulators.stripe.anchors import period_end
 from tests.contracts.stripe_running import (
     at,
     item_of,
+    make_clock,
+    make_customer,
     make_price,
     make_session,
     make_subscription,
     running,
+    wait_for,
 )
 
 pytest_plugins = ["tests.contracts.stripe_fixtures"]
@@ -162,13 +166,22 @@ def test_a_session_expires_by_itself(simulator, client):
     assert (event.data.object.id, event.created) == (session.id, session.expires_at)
 
 
-def test_the_clock_survives_a_restart_and_never_goes_back(fresh):
+def test_both_kinds_of_clocks_survive_a_kill(fresh):
+    client = fresh.client()
     fresh.advance(days=10)
-    before = fresh.client().v1.customers.create({}).created
-    fresh.stop()
+    before = client.v1.customers.create({}).created
+    clock = make_clock(client, "2027-01-31T10:00")
+    customer = make_customer(client, test_clock=clock.id)
+    price = make_price(client)
+    made = client.v1.subscriptions.create({"customer": customer.id, "items": [{"price": price.id}]})
+    target = at("2027-03-30T10:00")
+    client.v1.test_helpers.test_clocks.advance(clock.id, {"frozen_time": target})
+    fresh.stop(signal.SIGKILL)
     fresh.start()
-    after = fresh.client().v1.customers.create({}).created
-    assert 0 <= after - before < 3600
+    client = fresh.client()
+    wait_for(client, clock, target)
+    assert len(client.v1.invoices.list({"subscription": made.id, "status": "paid"}).data) == 2
+    assert 0 <= client.v1.customers.create({}).created - before < 3600
     refused = fresh.browser().post("/_control/clock/advance", json={"seconds": -1})
     assert refused.status_code == 400
     assert fresh.browser().get("/_control/clock").json()["offset_seconds"] == 10 * 86400

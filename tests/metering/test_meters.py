@@ -365,3 +365,24 @@ async def test_cut_off_from_the_database_only_what_redis_knows_lets_go_on(world)
     assert one.far(is_cut_off=True) is None  # it has never heard of this customer's others
     one.meters.end(await one.until_admitted(), 0)
     assert one.far(is_cut_off=True) is not None
+
+
+async def test_requests_that_ask_in_one_breath_do_not_get_what_one_may(world):
+    world.ledger = LIMIT - 1
+    (one,) = await world.processes(1)
+    one.meters.end(await one.until_admitted(), 0)
+    answers = await asyncio.gather(*[one.ask() for _ in range(10)])
+    assert sum(isinstance(answer, Reservation) for answer in answers) == 1
+
+
+def test_after_a_wipe_what_was_known_of_others_stays_until_all_have_told():
+    meter = Meter(uuid4(), START)
+    meter.hear(500, 100, now=0.0, is_complete=True)
+    meter.hear(20, 0, now=1.0, is_complete=False)
+    assert (meter.others, meter.others_unwritten) == (600, 500)
+    meter.hear(700, 0, now=2.0, is_complete=False)
+    assert meter.others == 700
+    meter.hear(20, 0, now=3.0, is_complete=True)
+    assert meter.others == 20
+    assert meter.held(now=3.0) == 20
+    assert meter.held(now=70.0) == 0

@@ -48,7 +48,7 @@ def _figure(figure: Row) -> rx.Component:
 
 
 def _rejects() -> rx.Component:
-    head = ("Customer", "Model", "Tokens", "Why the ledger refused it", "Waits since", "Tries", "")
+    head = ("Customer", "Tokens", "Why the ledger refused it", "Waits since", "")
     return rx.el.section(
         rx.el.h2("Refused events", class_name="heading", style={"padding": "16px"}),
         rx.cond(
@@ -71,11 +71,16 @@ def _rejects() -> rx.Component:
 def _reject(row: Row) -> rx.Component:
     return rx.el.tr(
         rx.el.td(row["customer"], class_name="strong", title=row["request_id"]),
-        rx.el.td(row["model"]),
-        rx.el.td(row["tokens"], class_name="numbers"),
+        rx.el.td(
+            rx.el.span(row["tokens"], class_name="numbers"),
+            rx.el.br(),
+            rx.el.span(row["model"], class_name="small"),
+        ),
         rx.el.td(row["reason"], class_name="small prose"),
-        rx.el.td(row["age"]),
-        rx.el.td(row["tries"]),
+        rx.el.td(
+            row["age"],
+            rx.cond(row["tries"] != "", rx.el.p(row["tries"], class_name="small")),
+        ),
         rx.el.td(
             rx.cond(
                 AdminUsageState.may_act,
@@ -118,20 +123,24 @@ def _why() -> rx.Component:
             ),
             debounce_timeout=250,
         ),
-        rx.el.button(
-            "Set aside",
-            on_click=AdminUsageState.set_aside,
-            disabled=AdminUsageState.reason == "",
-            class_name="button danger small-button",
-            type="button",
+        rx.el.div(
+            rx.el.button(
+                "Set aside",
+                on_click=AdminUsageState.set_aside,
+                disabled=AdminUsageState.reason == "",
+                class_name="button danger small-button",
+                type="button",
+            ),
+            rx.el.button(
+                "Keep it",
+                on_click=AdminUsageState.choose(""),
+                class_name="button quiet small-button",
+                type="button",
+            ),
+            class_name="row",
         ),
-        rx.el.button(
-            "Keep it",
-            on_click=AdminUsageState.choose(""),
-            class_name="button quiet small-button",
-            type="button",
-        ),
-        class_name="row",
+        class_name="stack",
+        style={"gap": "8px"},
     )
 
 

@@ -172,7 +172,8 @@ def _meter(row: MeterRow, emails: dict[UUID, str], now: datetime) -> dict[str, s
 
 def _reject(row: RejectView, emails: dict[UUID, str], now: datetime) -> dict[str, str]:
     owner = _uuid(row.customer_id)
-    tries = f"{row.attempt}, {fmt.ago(row.tried_at, now)}" if row.tried_at else "none"
+    times = "once" if row.attempt == 1 else f"{row.attempt} times"
+    tries = f"tried again {times}, {fmt.ago(row.tried_at, now)}" if row.tried_at else ""
     return {
         "id": str(row.id),
         "customer": emails.get(owner, "unknown") if owner else "unknown",
