@@ -28,6 +28,7 @@ WARM_UP = Scenario("warm-up", 16, 2)
 
 def main() -> int:
     chosen = _parser().parse_args()
+    machine.hurry(chosen.nice)
     _tell_missing()
     outcome = Outcome(PART if chosen.only else NAME, is_sabotaged=chosen.sabotage)
     with stack(upstream_port=chosen.upstream_port) as opened:
@@ -106,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--proxy-core", type=int, default=0)
     made.add_argument("--rest-core", type=int, default=1)
     made.add_argument("--upstream-port", type=int, default=0, help="for peers that run already")
+    made.add_argument("--nice", type=int, default=0, help="-10 on a machine that is not idle")
     made.add_argument("--sabotage", action="store_true", help="lose an event: must end red")
     made.add_argument(
         "targets", nargs="*", default=os.environ.get("BENCH_TARGETS", "").split(), help="peers"

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 
+from bench import machine
 from openclaw_web.core import migrations
 from openclaw_web.local import children, frontend, places, ports, postgres, valkey
 from openclaw_web.local.children import Child, Command
@@ -72,6 +73,7 @@ class Server:
 
     def start_again(self) -> None:
         self.child = children.start(self.command, log=self.log)
+        machine.take_along(self.child.pid)
 
 
 @dataclass
@@ -111,6 +113,7 @@ class Stack:
         """Start a server behind a guardian: it cannot outlive this process."""
         log = self.folder / f"{name}.log"
         server = Server(name, url, children.start(command, log=log), command, log)
+        machine.take_along(server.child.pid)
         self.servers[name] = server
         return server
 

@@ -15,11 +15,12 @@ from uuid import UUID
 from sqlalchemy.exc import SQLAlchemyError
 
 from openclaw_web.core.database import session_scope
+from openclaw_web.integrations import redis
 from openclaw_web.metering import limits, queries
 from openclaw_web.metering.ledger import Event, PeriodTotal
-from openclaw_web.metering.line import Line
+from openclaw_web.metering.line import REDIS_SECONDS, Line
 from openclaw_web.metering.meter import FRESH_SECONDS, Meter, Reservation, Verdict
-from openclaw_web.metering.sharing import Sharing
+from openclaw_web.metering.sharing import SCRIPT, Sharing
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,18 @@ async def total_in_ledger(customer_id: UUID, period_start: datetime) -> int:
         return await queries.tokens_used(session, customer_id, period_start)
 
 
+async def forget_totals() -> None:
+    """Let all processes learn the ledger's totals anew, also smaller ones, after one was corrected.
+
+    Wait until every process has looked at the database since the correction: a second.
+
+    Raises:
+        RedisError, OSError, TimeoutError: Redis does not answer.
+    """
+    message = Sharing().compose_forgetting()
+    await redis.run_script(SCRIPT, message.keys, [message.body], timeout_seconds=REDIS_SECONDS)
+
+
 class Meters:
     """The meters of this process. Everything but `start_near` and `used` is done at once."""
 
@@ -47,7 +60,9 @@ class Meters:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.clock = clock
-        self._line = Line(sharing or Sharing())
+        sharing = sharing or Sharing()
+        sharing.on_forgetting = self._forget_totals
+        self._line = Line(sharing)
         self._read_total = read_total
         self._meters: dict[tuple[UUID, datetime], Meter] = {}
         self._unwritten_since: float | None = None
@@ -212,6 +227,10 @@ class Meters:
         except (SQLAlchemyError, OSError, TimeoutError):
             logger.warning("The ledger cannot be read; the newest total we know has to do.")
         meter.sure_in = epoch
+
+    def _forget_totals(self) -> None:
+        for meter in self._meters.values():
+            meter.base = 0
 
     def _forget_idle(self) -> None:
         """Forget customers who have not asked for a while; once a minute at most."""

@@ -55,7 +55,7 @@ async def any_customers_meter_figures(session: AsyncSession, now: datetime) -> M
         .where(is_running)
     )
     found = sa.select(
-        sa.func.count().filter(~col(check.agrees)),
+        sa.func.count(col(check.customer_id).distinct()).filter(~col(check.agrees)),
         sa.func.count().filter(col(check.repaired_at) > now - LATELY),
     )
     connection = await session.connection()

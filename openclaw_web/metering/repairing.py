@@ -175,9 +175,15 @@ async def _note(
         len(repairs),
         extra={"customer_id": customer_id},
     )
+    newest = sa.select(sa.func.max(col(UsageCheck.period_start))).where(
+        col(UsageCheck.customer_id) == customer_id
+    )
     await session.exec(
         sa.update(UsageCheck)
-        .where(col(UsageCheck.customer_id) == customer_id)
+        .where(
+            col(UsageCheck.customer_id) == customer_id,
+            col(UsageCheck.period_start) == newest.scalar_subquery(),
+        )
         .values(repairs=UsageCheck.repairs + 1, repaired_at=now)
         .execution_options(synchronize_session=False)
     )
@@ -192,8 +198,8 @@ async def _note(
     )
     one = repairs[0]
     sentence = (
-        f"{len(repairs)} rows did not say what the ledger says and were set right; the first was "
-        f"{one.table} {one.row}: {one.before} instead of {one.after}. Find out why."
+        f"A roll-up did not say what the ledger says and was set right: {one.table} {one.row} "
+        f"said {one.before} instead of {one.after}. Rows in all: {len(repairs)}. Find out why."
     )
     await jobs.raise_alert(
         session,

@@ -17,18 +17,24 @@ end
 -- The epoch. After a start of Redis everybody has to connect again first: hence the uptime.
 local server = redis.call('INFO', 'server')
 local run = string.match(server, 'run_id:(%w+)')
-local known = redis.call('HMGET', KEYS[1], 'id', 'run', 'opened', 'from', 'ready')
+local known = redis.call('HMGET', KEYS[1], 'id', 'run', 'opened', 'from', 'ready', 'anew')
 local epoch, opened, from, ready = known[1], tonumber(known[3]), tonumber(known[4]), known[5]
-if not epoch or known[2] ~= run then
+if not epoch or known[2] ~= run or message.forgets_totals then
   local uptime = tonumber(string.match(server, 'uptime_in_seconds:(%d+)')) * 1000
   opened, from, ready = now, now, false
-  if epoch or uptime < message.reconnect_ms then from = now + message.reconnect_ms end
+  if known[2] ~= run and (epoch or uptime < message.reconnect_ms) then
+    from = now + message.reconnect_ms
+  end
   epoch = message.next_epoch
   redis.call('DEL', KEYS[1])
   redis.call('HSET', KEYS[1], 'id', epoch, 'run', run, 'opened', opened, 'from', from)
+  known[6] = message.forgets_totals
+  if known[6] then redis.call('HSET', KEYS[1], 'anew', 1) end
   for _, one in ipairs(live_processes()) do redis.call('PUBLISH', one[1], epoch) end
 end
-if epoch ~= message.epoch then return cjson.encode({epoch = epoch}) end
+if epoch ~= message.epoch then
+  return cjson.encode({epoch = epoch, forgets_totals = known[6] and true or false})
+end
 if not ready then
   if message.registers then redis.call('HSET', KEYS[1], 'r:' .. message.process, 1) end
   ready = now >= from

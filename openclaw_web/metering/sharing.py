@@ -14,7 +14,7 @@ what it holds. Expiry follows Redis' own clock. `sharing.lua` is the other half 
 """
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,6 +58,7 @@ class _Message(msgspec.Struct):
     epoch: str
     next_epoch: str
     registers: bool
+    forgets_totals: bool
     alive_ms: int
     fresh_ms: int
     reconnect_ms: int
@@ -68,6 +69,7 @@ class _Message(msgspec.Struct):
 class _Reply(msgspec.Struct):
     epoch: str
     is_ready: bool = False
+    forgets_totals: bool = False
     answers: list[list[int]] = []
 
 
@@ -102,6 +104,7 @@ class Sharing:
     reconnect_seconds: float = field(default_factory=lambda: RECONNECT_SECONDS)
     process: str = field(default_factory=lambda: secrets.token_hex(6))
     epoch: str = ""
+    on_forgetting: Callable[[], None] = lambda: None
     _number: int = 0
     _leases: int = 0
 
@@ -121,21 +124,14 @@ class Sharing:
         """
         self._number += 1
         parts = [self._part(meter, now) for meter in meters]
-        body = _Message(
-            process=self.process,
-            channel=CHANNEL,
-            number=self._number,
-            epoch=self.epoch,
-            next_epoch=secrets.token_hex(6),
-            registers=registers,
-            alive_ms=round(self.alive_seconds * 1000),
-            fresh_ms=round(FRESH_SECONDS * 1000),
-            reconnect_ms=round(self.reconnect_seconds * 1000),
-            keep_ms=KEEP_SECONDS * 1000,
-            meters=[self._said(part, now) for part in parts],
-        )
+        body = self._body(parts, now, registers=registers)
         keys = [EPOCH_KEY, *(f"meter:{self.epoch}:{meter.name}" for meter in meters)]
         return Message(self.epoch, parts, keys, msgspec.json.encode(body))
+
+    def compose_forgetting(self) -> Message:
+        """Open a new epoch in which all totals come from the ledger anew, also smaller ones."""
+        body = self._body([], 0.0, registers=False, forgets_totals=True)
+        return Message("", [], [EPOCH_KEY], msgspec.json.encode(body))
 
     def digest(self, message: Message, reply: bytes | str, now: float) -> bool:
         """Take a reply over; `False` when there is a new epoch, and everything is to be told again.
@@ -146,6 +142,8 @@ class Sharing:
         read = _REPLY.decode(reply)
         if read.epoch != message.epoch:
             self.epoch = read.epoch
+            if read.forgets_totals:
+                self.on_forgetting()
             for part in message.parts:
                 part.meter.is_told = False
                 _tell(part.wishes, Verdict.UNREADY)
@@ -163,6 +161,24 @@ class Sharing:
             part.meter.ended += [wish.lease for wish in part.wishes]
             part.meter.is_told = False
             _tell(part.wishes, Verdict.AWAY)
+
+    def _body(
+        self, parts: list[Part], now: float, *, registers: bool, forgets_totals: bool = False
+    ) -> _Message:
+        return _Message(
+            process=self.process,
+            channel=CHANNEL,
+            number=self._number,
+            epoch=self.epoch,
+            next_epoch=secrets.token_hex(6),
+            registers=registers,
+            forgets_totals=forgets_totals,
+            alive_ms=round(self.alive_seconds * 1000),
+            fresh_ms=round(FRESH_SECONDS * 1000),
+            reconnect_ms=round(self.reconnect_seconds * 1000),
+            keep_ms=KEEP_SECONDS * 1000,
+            meters=[self._said(part, now) for part in parts],
+        )
 
     def _part(self, meter: Meter, now: float) -> Part:
         wishes = [wish for wish in meter.wishes if not wish.answer.done()]

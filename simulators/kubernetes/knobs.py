@@ -6,6 +6,7 @@ from typing import Any
 from simulators.kubernetes import quantities
 
 LONGEST_SECRET_DELAY_SECONDS = 90.0  # a kubelet's sync period plus its cache's lifetime
+LEAST_BACK_OFF_SCALE = 0.001  # without any pause, a crash would keep a processor busy
 REAL_FIRST_BACK_OFF_SECONDS = 10.0
 REAL_LONGEST_BACK_OFF_SECONDS = 300.0
 REAL_FORGIVEN_AFTER_SECONDS = 600.0
@@ -67,17 +68,18 @@ class Knobs:
         return REAL_FORGIVEN_AFTER_SECONDS * self.now.back_off_scale
 
 
-def _number(name: str, value: Any, most: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
-        raise RefusedError(f"{name} must be a number from 0 to {most:g}")
+def _number(name: str, value: Any, least: float, most: float) -> None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not least <= value <= most:
+        raise RefusedError(f"{name} must be a number from {least:g} to {most:g}")
 
 
 def _delay(name: str, value: Any) -> None:
-    _number(name, value, LONGEST_SECRET_DELAY_SECONDS)
+    _number(name, value, 0, LONGEST_SECRET_DELAY_SECONDS)
 
 
 def _scale(name: str, value: Any) -> None:
-    _number(name, value, 1.0)
+    _number(name, value, LEAST_BACK_OFF_SCALE, 1)
 
 
 def _flag(name: str, value: Any) -> None:

@@ -39,6 +39,7 @@ STATES = (
     "Succeeded",
     "Failed",
 )
+_NETWORK, _FIRST_HALF, _ADDRESSES = 198, 18, 1 << 17
 _WAITING = ("CrashLoopBackOff", "ImagePullBackOff")
 _ENDED = {"Succeeded": (0, "Completed"), "Failed": (1, "Error"), "OOMKilled": (137, "OOMKilled")}
 
@@ -55,7 +56,8 @@ class Records:
         self._recorder = Recorder(cluster, "kubelet")
         self._make_node = node
         self._placed_at: dict[str, float] = {}
-        self._last_address = 0
+        given = [_number_of(pod) for pod in cluster.store.objects(resources.PODS)]
+        self._last_address = max(given, default=0)
 
     async def reconcile(self, namespace: str, name: str) -> float | None:
         pod = self._cluster.find(resources.PODS, namespace, name)
@@ -136,8 +138,9 @@ class Records:
         if known:
             return known
         self._last_address += 1
-        number = self._last_address % (1 << 17)
-        return f"198.{18 + (number >> 16)}.{(number >> 8) & 255}.{number & 255}"
+        number = self._last_address % _ADDRESSES
+        half = _FIRST_HALF + (number >> 16)
+        return f"{_NETWORK}.{half}.{(number >> 8) & 255}.{number & 255}"
 
     def _status(self, pod: Object, state: str) -> dict[str, Any]:
         before = status_of(pod)
@@ -170,6 +173,14 @@ class Records:
             "podIPs": [{"ip": address}],
             **more,
         }
+
+
+def _number_of(pod: Object) -> int:
+    """Return the number behind a record's address, 0 for other pods."""
+    parts = [int(part) for part in status_of(pod).get("podIP", "0.0.0.0").split(".")]  # noqa: S104
+    if parts[0] != _NETWORK:
+        return 0
+    return ((parts[1] - _FIRST_HALF) << 16) + (parts[2] << 8) + parts[3]
 
 
 def _container(pod: Object, spec: dict[str, Any], state: str) -> dict[str, Any]:

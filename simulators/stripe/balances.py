@@ -46,7 +46,7 @@ def change(
 
 
 def create(world: World, params: Params, customer: str) -> Json:
-    owner = world.need("customer", customer)
+    owner = world.customer(customer)
     currency = check_currency(params["currency"])
     if params["amount"] == 0:
         raise invalid("The amount must not be zero.", "amount")

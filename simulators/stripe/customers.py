@@ -3,7 +3,7 @@
 import secrets
 
 from simulators.stripe import balances, clocks, events, methods
-from simulators.stripe.errors import invalid, missing
+from simulators.stripe.errors import invalid
 from simulators.stripe.paging import LIST_PARAMS, answer, within
 from simulators.stripe.store import Json, new_id
 from simulators.stripe.world import Operation, Params, World, merge_metadata
@@ -71,14 +71,14 @@ def retrieve(world: World, _params: Params, identifier: str) -> Json:
 
 
 def update(world: World, params: Params, identifier: str) -> Json:
-    before = _need(world, identifier)
+    before = world.customer(identifier)
     after = events.changed(world, "customer.updated", before, _with(world, before, params))
     return _with_balance(world, after, params, "adjustment")
 
 
 def delete(world: World, _params: Params, identifier: str) -> Json:
     """Forget a customer for good; their subscriptions end at once."""
-    clocks.forget(world, _need(world, identifier))
+    clocks.forget(world, world.customer(identifier))
     return {"id": identifier, "object": "customer", "deleted": True}
 
 
@@ -122,13 +122,6 @@ def _with_balance(world: World, customer: Json, params: Params, kind: str) -> Js
         currency = customer["currency"] or USUAL_CURRENCY
         balances.change(world, customer, change, kind=kind, currency=currency)
     return world.need("customer", customer["id"])
-
-
-def _need(world: World, identifier: str) -> Json:
-    customer = world.need("customer", identifier)
-    if customer.get("deleted"):
-        raise missing("customer", identifier)
-    return customer
 
 
 def _check_owner(world: World, method: str, customer: str) -> None:

@@ -114,7 +114,7 @@ def waiting_items(world: World, subscription: Json) -> Iterator[Json]:
 
 def finalize(world: World, invoice: Json) -> Json:
     """Give the invoice its number, settle it with the customer's balance, and open it."""
-    customer = world.store.get(invoice["customer"]) or {}
+    customer = world.customer(invoice["customer"])
     sequence = customer["next_invoice_sequence"]
     due = _due(invoice["total"], customer["balance"])
     opened = {
@@ -186,8 +186,8 @@ def void(world: World, invoice: Json) -> Json:
     voided = _closed(world, invoice, "void", "voided_at")
     _give_up_payment(world, invoice)
     used = (invoice["ending_balance"] or 0) - invoice["starting_balance"]
-    if used > 0:
-        customer = world.store.get(invoice["customer"]) or {}
+    customer = world.store.get(invoice["customer"]) or {}
+    if used > 0 and not customer.get("deleted"):
         balances.change(
             world,
             customer,

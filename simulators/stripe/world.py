@@ -42,6 +42,17 @@ class World:
             raise missing(NOUNS.get(kind, kind), identifier)
         return found
 
+    def customer(self, identifier: str) -> Json:
+        """Return a customer who has not been deleted.
+
+        Raises:
+            StripeError: 404 `resource_missing`.
+        """
+        found = self.need("customer", identifier)
+        if found.get("deleted"):
+            raise missing("customer", identifier)
+        return found
+
     def refer(self, kind: str, identifier: str, param: str) -> Json:
         """Return the object that a parameter names.
 

@@ -110,3 +110,15 @@ async def test_what_is_long_over_is_forgotten_by_one_worker():
     await operator.tidy()
     async with session_scope() as session:
         assert await session.scalar(sa.select(sa.func.count()).select_from(SignInCode)) == 0
+
+
+async def test_meters_are_checked_by_one_worker():
+    async with only_one(operator.METER_LOCK):
+        with pytest.raises(NotLeaderError):
+            await operator.check_meters()
+    await operator.check_meters()
+
+
+async def test_the_meters_other_turns_run_in_any_worker(worker):
+    for turn in (operator.tell_of_limits, operator.retry_rejects, worker.replay_spool):
+        await asyncio.gather(turn(), turn())

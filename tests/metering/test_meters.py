@@ -386,3 +386,17 @@ def test_after_a_wipe_what_was_known_of_others_stays_until_all_have_told():
     assert meter.others == 20
     assert meter.held(now=3.0) == 20
     assert meter.held(now=70.0) == 0
+
+
+async def test_a_total_that_was_corrected_is_learned_anew_everywhere(world):
+    world.ledger = LIMIT
+    one, two = await world.processes(2)
+    for process in (one, two):
+        process.meter.learn(LIMIT)
+        assert await process.ask() is Verdict.REACHED
+    world.ledger = LIMIT - 1_000
+    await meters.forget_totals()
+    await until(lambda: one.meter.base == two.meter.base == 0)
+    one.meters.end(await one.until_admitted(), 0)
+    two.meters.end(await two.until_admitted(), 0)
+    assert (one.meter.base, two.meter.base) == (LIMIT - 1_000, LIMIT - 1_000)

@@ -3,9 +3,12 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import sqlalchemy as sa
+from sqlmodel import select
 
-from openclaw_web.metering import forecast, periods, queries
+from openclaw_web.metering import checking, forecast, periods, queries, sums
 from openclaw_web.metering import service as metering
+from openclaw_web.metering.models import UsageEventMeta, UsageMonthly
 from tests.factories import make_customer
 
 
@@ -61,6 +64,49 @@ async def test_a_provisional_period_is_completed_once_stripe_told_us(session):
         session, customer, day(1, 5), day(2, 4), tokens_limit=250, is_provisional=True
     )
     assert (again.tokens_limit, again.is_provisional) == (1000, False)
+
+
+async def test_a_start_that_stripe_names_a_little_earlier_makes_no_second_period(session):
+    customer = await make_customer(session)
+    await open_period(session, customer, day(1, 5), day(2, 5))
+    counted_on = day(2, 5) + timedelta(seconds=3)
+    began = await open_period(
+        session, customer, counted_on, day(3, 5), tokens_limit=250, is_provisional=True
+    )
+    for _ in range(2):
+        row = await open_period(session, customer, day(2, 5), day(3, 6), tokens_limit=9_000)
+        assert (row.id, row.period_start) == (began.id, counted_on)
+        assert (row.period_end, row.tokens_limit, row.is_provisional) == (day(3, 6), 9_000, False)
+    months = await checking.months_of(session, customer.id)
+    assert list(sums.overlaps(months)) == []
+    assert len(months) == 2
+
+
+async def test_an_old_period_that_is_opened_again_stays_as_it_is(session):
+    customer = await make_customer(session)
+    old = await open_period(session, customer, day(1, 5), day(2, 5))
+    await open_period(session, customer, day(1, 20), day(2, 20), tokens_limit=5000)
+    again = await open_period(session, customer, day(1, 5), day(2, 5), tokens_limit=7)
+    assert (again.id, again.tokens_limit, again.period_end) == (old.id, 1000, day(1, 20))
+
+
+async def test_closing_a_period_takes_its_total_from_the_ledger_and_marks_what_is_late(
+    session, period, event_of, settle
+):
+    now = event_of().timestamp
+    await settle(event_of(timestamp=now - timedelta(hours=2)), event_of())
+    await session.exec(sa.update(UsageMonthly).values(tokens_used=5))
+    await metering.open_period(
+        session,
+        customer_id=period.customer_id,
+        period_start=now - timedelta(hours=1),
+        period_end=now + timedelta(days=30),
+        tokens_limit=1,
+    )
+    await session.refresh(period)
+    assert period.tokens_used == 240
+    late = (await session.exec(select(UsageEventMeta.late).order_by(UsageEventMeta.event_id))).all()
+    assert late == [False, True]
 
 
 async def test_a_period_that_ends_before_it_starts_is_refused(session):

@@ -119,7 +119,7 @@ def _why() -> rx.Component:
                 value=AdminUsageState.reason,
                 on_change=AdminUsageState.set_reason,
                 class_name="input",
-                style={"minWidth": "220px"},
+                style={"minWidth": "180px"},
             ),
             debounce_timeout=250,
         ),
