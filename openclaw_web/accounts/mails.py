@@ -185,8 +185,8 @@ def _limit_near(share: int) -> Callable[[Payload], Letter]:
             heading=f"{share} % of your tokens are used",
             paragraphs=(
                 _usage(payload),
-                "Nothing stops yet, your assistant goes on as before. Your usage page shows day by "
-                "day where the tokens went.",
+                "Nothing stops yet, your assistant goes on as before.",
+                "Your usage page shows where the tokens went, day by day.",
             ),
             button="See your usage",
             address=_page("/usage"),

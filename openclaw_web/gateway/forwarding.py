@@ -9,7 +9,7 @@ from functools import partial
 from openclaw_web.core.errors import VendorError
 from openclaw_web.gateway import errors
 from openclaw_web.gateway.admission import Admission, Admitted
-from openclaw_web.gateway.calls import JSON, Call, Receive, current_task
+from openclaw_web.gateway.calls import JSON, Call, Receive
 from openclaw_web.gateway.errors import (
     BadRequestError,
     RefusalError,
@@ -135,7 +135,7 @@ class Forwarder:
         return body
 
     async def _pass_stream(self, exchange: Exchange, answer: Answer) -> None:
-        reader, task = StreamReader(exchange.request), current_task()
+        reader, task = StreamReader(exchange.request), exchange.call.task
         ending, stop = exchange.admitted.caller.ending, partial(_cut, answer)
         ending.watch(stop)
         leaving = asyncio.ensure_future(_until_gone(exchange.call.receive))
@@ -164,7 +164,7 @@ class Forwarder:
         reader: StreamReader,
         leaving: asyncio.Future[None],
     ) -> None:
-        call, task, patience = exchange.call, current_task(), self._patience
+        call, task, patience = exchange.call, exchange.call.task, self._patience
         await call.begin(answer.status, _head(answer, length=None))
         async for part in answer.parts():
             passed = reader.feed(part)
@@ -292,7 +292,7 @@ def _head(answer: Answer, *, length: int | None) -> list[tuple[bytes, bytes]]:
     if length is None:
         headers += [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
     else:
-        headers.append((b"content-length", str(length).encode()))
+        headers.append((b"content-length", b"%d" % length))
     if (encoding := answer.header(b"content-encoding")) is not None:
         headers.append((b"content-encoding", encoding))
     return headers

@@ -7,11 +7,12 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from typing import Any
 
 CLIENT_SECONDS = 60.0
 LOOK_SECONDS = 5.0
 
-Task = asyncio.Task[None]
+Task = asyncio.Task[Any]
 
 
 class Patience:
@@ -22,9 +23,9 @@ class Patience:
     ) -> None:
         self._seconds = seconds
         self._clock = clock
-        self._waiting: dict[asyncio.Task[object], float] = {}
-        self._lost: set[asyncio.Task[object]] = set()
-        self._watch: Task | None = None
+        self._waiting: dict[Task, float] = {}
+        self._lost: set[Task] = set()
+        self._watch: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         self._watch = asyncio.create_task(self._run(), name="patience with clients")
@@ -35,15 +36,15 @@ class Patience:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._watch
 
-    def begin(self, task: asyncio.Task[object]) -> None:
+    def begin(self, task: Task) -> None:
         """Note that a task waits for its client from now on."""
         self._waiting[task] = self._clock()
 
-    def end(self, task: asyncio.Task[object]) -> None:
+    def end(self, task: Task) -> None:
         """Note that the wait is over."""
         self._waiting.pop(task, None)
 
-    def was_lost(self, task: asyncio.Task[object]) -> bool:
+    def was_lost(self, task: Task) -> bool:
         """Say, once, whether it was we who cancelled a task; it may then go on."""
         if task not in self._lost:
             return False

@@ -35,9 +35,10 @@ class Clock:
         return self._frozen if self._frozen is not None else self.wall()
 
     def wall(self) -> int:
-        """Return the global time, which Stripe writes on events and payments even of test clocks.
+        """Return the global time, which Stripe writes on payments even of test clocks.
 
-        https://github.com/stripe/stripe-python/issues/1183
+        https://github.com/stripe/stripe-python/issues/1183; that it does so on events too is what
+        we assume: they are listed by it.
         """
         return self._held if self._held is not None else int(time.time() + self._offset)
 
