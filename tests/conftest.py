@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
+from typing import LiteralString, cast
 
 import psycopg
 import pytest
@@ -208,7 +209,7 @@ class Databases:
                 self.forget()
                 return
             self._emptying = self._emptying or _emptying(connection)
-            connection.execute(self._emptying)
+            connection.execute(cast("LiteralString", self._emptying))
 
 
 _END_OTHERS = """SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity

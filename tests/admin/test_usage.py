@@ -154,7 +154,9 @@ def test_nonsense_changes_nothing(client, root, caplog):
 async def make_support(email):
     async with session_scope() as session:
         customer = await find_customer_by_email(session, email)
+        assert customer is not None
         auth = await session.get(CustomerAuth, customer.id)
+        assert auth is not None
         auth.role = Role.SUPPORT
         session.add(auth)
 

@@ -112,7 +112,7 @@ class Checked(stripe.HTTPClient):
         super().__init__()
         self._pool = httpx.Client(timeout=30, trust_env=bool(REAL_KEY))
 
-    def request(self, method, url, headers, post_data=None):
+    def request(self, method, url, headers=None, post_data=None, *, _usage=None):
         try:
             answer = self._pool.request(method, url, headers=headers, content=post_data or b"")
         except httpx.HTTPError as error:

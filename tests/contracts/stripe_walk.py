@@ -186,7 +186,7 @@ class Walk:
         if self.call("POST", f"{path}/advance", frozen_time=target):
             while schedule.step(self.world, target, identifier):
                 pass
-            clocks.arrive(self.world, self.store.get(identifier))
+            clocks.arrive(self.world, self.store.get(identifier) or {})
 
     def _customer(self):
         if not self._customers:

@@ -146,7 +146,7 @@ class Pod:
         return eventually(lambda: self.replies(person)[before:], 20)[0]
 
     def rests(self) -> None:
-        """Wait until every message is answered for good: a kill before that has it answered anew."""
+        """Wait until every message is answered for good: a kill before has it answered anew."""
         spool = self.folder / "state" / "telegram" / "spool"
         eventually(lambda: not list(spool.glob("*.json")), 20)
 

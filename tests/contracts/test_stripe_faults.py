@@ -1,6 +1,7 @@
 """What goes wrong between a caller and Stripe, and what idempotency keys make of it."""
 
 import uuid
+from typing import cast
 
 import pytest
 import stripe
@@ -97,7 +98,7 @@ def test_a_refusal_is_remembered_with_its_key(client):
     for _ in range(2):
         with pytest.raises(stripe.CardError) as caught:
             client.v1.subscriptions.create(wish, key)
-        messages.add(caught.value.json_body["error"]["request_log_url"])
+        messages.add(cast("dict", caught.value.json_body)["error"]["request_log_url"])
         good = client.v1.payment_methods.attach("pm_card_visa", {"customer": customer.id})
         settings = {"default_payment_method": good.id}
         client.v1.customers.update(customer.id, {"invoice_settings": settings})

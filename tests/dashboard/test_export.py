@@ -3,6 +3,7 @@
 import csv
 import io
 from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 import httpx
@@ -55,7 +56,11 @@ async def use(customer, count, **fields):
         subscription = await make_subscription(session, customer=customer)
         box = await make_box(session, subscription=subscription)
         period = await make_period(session, subscription=subscription)
-        usual = {"model": "k2p5", "prompt_tokens": 100, "completion_tokens": 20} | fields
+        usual: dict[str, Any] = {
+            "model": "k2p5",
+            "prompt_tokens": 100,
+            "completion_tokens": 20,
+        } | fields
         moment = now() - timedelta(hours=1)
         await metering.settle(
             session,

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -38,7 +39,7 @@ REQUEST = Request(
 
 
 def make_account(**fields) -> Account:
-    given = {
+    given: dict[str, Any] = {
         "plan": plan_of("starter"),
         "is_entitled": True,
         "period_start": START,
@@ -49,7 +50,7 @@ def make_account(**fields) -> Account:
 
 
 def make_caller(account: Account, **fields) -> Caller:
-    given = {"is_unthrottled": False, "is_polite": True, "has_api_access": False}
+    given: dict[str, Any] = {"is_unthrottled": False, "is_polite": True, "has_api_access": False}
     return Caller(uuid4(), account.customer_id, uuid4(), TokenKind.BOX, **(given | fields))
 
 

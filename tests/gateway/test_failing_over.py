@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 
@@ -52,7 +53,7 @@ async def second():
 
 
 def config_of(server, name, **fields):
-    given = {
+    given: dict[str, Any] = {
         "openai_url": server.url,
         "anthropic_url": server.url,
         "keys": KEYS[:1],

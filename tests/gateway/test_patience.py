@@ -29,9 +29,13 @@ def patience(clock):
     return Patience(60.0, clock)
 
 
-def call_that_gets(receive, send=None):
+async def nobody_listens(_message):
+    raise AssertionError("nothing is answered here")
+
+
+def call_that_gets(receive):
     scope = {"path": "/proxy/v1/messages", "headers": [(b"content-length", b"100")]}
-    return Call(scope, receive, send)
+    return Call(scope, receive, nobody_listens)
 
 
 async def test_a_body_that_never_comes_is_refused_after_a_minute(patience, clock):

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import random
+from typing import Any, cast
 
 import pytest
 
@@ -29,8 +30,8 @@ class Wire:
         self.sent = b""
         self.unsent_bytes = 0
         self.is_paused = self.is_aborted = False
-        self.protocol = None
-        self.takes = None
+        self.protocol: Any = None
+        self.takes: Any = None
 
     def write(self, data):
         self.sent += bytes(data)
@@ -68,7 +69,7 @@ class Line:
         self.wire.takes = takes
         self.connection = Connection(self.pool, asyncio.get_running_loop())
         self.wire.protocol = self.connection
-        self.connection.connection_made(self.wire)
+        self.connection.connection_made(cast("asyncio.Transport", self.wire))
         self.answer = self.connection.send(b"HEAD", body)
 
     def say(self, *parts):

@@ -1,6 +1,7 @@
 """Which providers there are: three settings in the simple case, else a file that is checked."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -197,7 +198,7 @@ def test_settings_that_cannot_work_are_named(fields, problem):
 
 
 def test_production_takes_keys_from_the_file_and_refuses_simulators(write):
-    live = {"environment": PRODUCTION}
+    live: dict[str, Any] = {"environment": PRODUCTION}
     assert not any("KIMI" in one for one in problems(Settings(upstreams_file="x", **live)))
     assert any("KIMI" in one for one in problems(Settings(**live)))
     with pytest.raises(SettingsError, match="production refuses simulators"):

@@ -247,6 +247,8 @@ async def test_the_page_gets_sums_of_now_without_writing_anything(used, event_of
     async with session_scope() as session:
         now = await business_now(session)
         sums, known = await checking.live_sums(session, used.customer_id, used.period_start, now)
+    assert sums is not None
+    assert known is not None
     assert (sums.ledger, sums.days, sums.do_agree, known.month_tokens) == (387, 387, True, 267)
     assert [row.month_tokens for row in await rows(UsageCheck)] == [before[0].month_tokens]
 

@@ -7,6 +7,7 @@ lost, or meet an emptied Redis. The ledger is a number.
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any, cast
 from uuid import uuid4
 
 import pytest
@@ -59,7 +60,7 @@ class Process:
 
 class World:
     def __init__(self, url: str, left: int) -> None:
-        self.redis = Redis.from_url(url)
+        self.redis: Any = Redis.from_url(url)
         self.redis.flushall()
         self.script = self.redis.register_script(SCRIPT)
         self.customer = uuid4()
@@ -91,7 +92,7 @@ class World:
         return one.sharing.digest(message, self.deliver(message), NOW)
 
     def wish(self, one: Process, count: int) -> Reservation | Verdict:
-        answer = Future()
+        answer: Any = Future()
         one.meter.wishes.append(Wish(one.sharing.next_lease(), count, LIMIT, answer))
         self.say(one)
         return answer.result()
@@ -162,7 +163,7 @@ class World:
     def lose_a_message(self, at, share):
         one = self.all[at]
         count = MOST * share // 100 + 1
-        one.meter.wishes.append(Wish(one.sharing.next_lease(), count, LIMIT, Future()))
+        one.meter.wishes.append(Wish(one.sharing.next_lease(), count, LIMIT, cast("Any", Future())))
         message = one.sharing.compose([one.meter], NOW, registers=False)
         one.sharing.lose(message)
         self.late.append(message)
@@ -183,7 +184,7 @@ class World:
             one.meter.learn(self.ledger)
         self.tick()
 
-    def stop_listening(self, one: Process) -> None:
+    def stop_listening(self, one: Any) -> None:
         one.listening.unsubscribe()
         while one.listening.subscribed:
             one.listening.get_message(timeout=5.0)

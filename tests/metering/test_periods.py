@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
-from sqlmodel import select
+from sqlmodel import col, select
 
 from openclaw_web.metering import checking, forecast, periods, queries, sums
 from openclaw_web.metering import service as metering
@@ -105,7 +105,9 @@ async def test_closing_a_period_takes_its_total_from_the_ledger_and_marks_what_i
     )
     await session.refresh(period)
     assert period.tokens_used == 240
-    late = (await session.exec(select(UsageEventMeta.late).order_by(UsageEventMeta.event_id))).all()
+    late = (
+        await session.exec(select(UsageEventMeta.late).order_by(col(UsageEventMeta.event_id)))
+    ).all()
     assert late == [False, True]
 
 

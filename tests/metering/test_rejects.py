@@ -5,7 +5,7 @@ from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
-from sqlmodel import select
+from sqlmodel import col, select
 
 from openclaw_web.accounts.models import AuditLog
 from openclaw_web.core.database import session_scope
@@ -70,8 +70,8 @@ async def test_an_event_whose_period_opens_later_is_written_by_the_worker_once(t
     assert await open_rejects() == []
     async with session_scope() as session:
         used = await session.scalar(
-            sa.select(UsageMonthly.tokens_used).where(
-                UsageMonthly.period_start == too_early.period_start
+            sa.select(col(UsageMonthly.tokens_used)).where(
+                col(UsageMonthly.period_start) == too_early.period_start
             )
         )
         (audit,) = (await session.exec(select(AuditLog))).all()
@@ -94,7 +94,9 @@ async def test_an_event_that_is_in_the_ledger_meanwhile_changes_nothing_there(to
     assert [total.tokens_used for total in settled.totals] == [120]
     assert await retry((await the_row()).id) is Resolution.WRITTEN
     async with session_scope() as session:
-        assert (await session.get(UsageMonthly, period.id)).tokens_used == 120
+        kept = await session.get(UsageMonthly, period.id)
+    assert kept is not None
+    assert kept.tokens_used == 120
 
 
 async def test_setting_aside_needs_a_reason_and_is_final(too_early, settle):

@@ -4,11 +4,12 @@ import errno
 import os
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import msgspec
 import pytest
-from sqlmodel import select
+from sqlmodel import col, select
 
 from openclaw_web.core.database import session_scope
 from openclaw_web.jobs.models import Alert
@@ -26,7 +27,7 @@ FIRST_RELEASE = (
 
 
 def an_event(**fields) -> Event:
-    usual = {
+    usual: dict[str, Any] = {
         "request_id": f"req_{uuid4()}",
         "customer_id": uuid4(),
         "box_id": uuid4(),
@@ -52,7 +53,7 @@ def line(event: Event) -> bytes:
 
 async def alerts():
     async with session_scope() as session:
-        found = await session.exec(select(Alert).where(Alert.resolved_at.is_(None)))
+        found = await session.exec(select(Alert).where(col(Alert.resolved_at).is_(None)))
         return {alert.code for alert in found}
 
 
