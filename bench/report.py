@@ -44,7 +44,8 @@ STREAM_COLUMNS = (
 
 
 def median(rounds: Sequence[Result], name: str) -> float | None:
-    found = [one[name] for one in rounds if one.get(name) is not None]
+    """Return the median of the rounds in which anything was answered."""
+    found = [one[name] for one in rounds if one["n"] and one.get(name) is not None]
     return statistics.median(found) if found else None
 
 
