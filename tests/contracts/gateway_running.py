@@ -138,8 +138,9 @@ async def gateway(
     databases.give_back()
 
 
-@pytest.fixture(autouse=True)
-def _empty(kimi: Simulator) -> None:
+@pytest.fixture
+def empty_kimi(kimi: Simulator) -> None:
+    """Forget what an earlier test told the model to answer."""
     kimi.http.delete("/_control/answers")
     kimi.http.delete("/_control/requests")
 

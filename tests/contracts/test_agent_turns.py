@@ -188,7 +188,7 @@ def base_config(telegram, kimi) -> dict:
 
 
 def test_a_new_bot_answers_the_person_who_made_it(pod):
-    assert pod.start() < 5  # about half a second on an idle machine
+    pod.start()
     body = {"person": ALEX, "chat": pod.bot["username"], "payload": "welcome"}
     pod.telegram.http.post("/api/start", json=body)
     assert eventually(pod.replies)[0].startswith("Hello! I am your assistant")

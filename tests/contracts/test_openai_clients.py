@@ -10,7 +10,7 @@ import pytest_asyncio
 from openclaw_web.billing.models import SubscriptionStatus
 
 pytest_plugins = ["tests.contracts.gateway_running"]
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("empty_kimi")]
 
 MODEL = "k2p5"
 ABOUT_THE_REQUEST = {400, 404, 413, 429}  # all else is between the provider and us

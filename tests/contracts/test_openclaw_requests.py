@@ -15,7 +15,7 @@ from tests.contracts.openclaw_requests import (
 )
 
 pytest_plugins = ["tests.contracts.gateway_running"]
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("empty_kimi")]
 
 
 async def post(holder, path, body, headers):

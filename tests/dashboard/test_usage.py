@@ -206,4 +206,5 @@ def test_without_a_session_nothing_is_shown(client):
     with Tab(client, "/usage", UsageState) as tab:
         assert "/login?next=%2Fusage" in tab.open()
         tab.does(UsageState.refresh, _date="now")
-        assert "555" not in tab.heard
+        assert "555,000" not in tab.heard
+        assert "555000" not in tab.heard

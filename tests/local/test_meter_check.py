@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
+from redis import Redis
 
 from openclaw_web.accounts import service as accounts
 from openclaw_web.accounts.models import Customer
@@ -20,6 +21,8 @@ from tests.factories import make_period, make_subscription
 
 @pytest.fixture
 def chosen(database, valkey_server, tmp_path):
+    with Redis.from_url(valkey_server.url) as valkey:
+        valkey.flushall()
     return replace(settings(), database_url=database, redis_url=valkey_server.url, home=tmp_path)
 
 
