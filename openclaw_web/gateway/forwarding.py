@@ -17,10 +17,11 @@ from openclaw_web.gateway.errors import (
     UnavailableError,
     UnknownTokenError,
 )
+from openclaw_web.gateway.guessing import CHARACTERS_PER_TOKEN
 from openclaw_web.gateway.patience import Patience
 from openclaw_web.gateway.providers import ABOUT_THE_REQUEST, NoRouteError, Providers
 from openclaw_web.gateway.settling import COMPLETE, Settler
-from openclaw_web.gateway.wire import CHARACTERS_PER_TOKEN, Request, StreamReader, Usage, read_usage
+from openclaw_web.gateway.wire import Request, StreamReader, Usage, read_usage
 from openclaw_web.integrations.upstream import (
     Answer,
     Headers,

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import msgspec
 
+from openclaw_web.gateway import guessing
 from openclaw_web.gateway.errors import BadRequestError, Form
 
 PROVIDER_PREFIX = "kimi-coding/"
 MAX_MODEL_CHARACTERS = 100
 
-CHARACTERS_PER_TOKEN = 4
 MAX_EVENT_BYTES = 8 * 1024 * 1024
-FRAME_BYTES = 180  # what a streamed token is wrapped in, about
+SAMPLE_BYTES = 8_192  # of a stream's beginning, kept to guess from if it is cut
 
 _MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]*")
 _MODEL_KEY = b'"model"'
@@ -260,11 +260,13 @@ class StreamReader:
         self.has_error = False
         self._hides_usage = request.form is Form.OPENAI and not request.wants_usage
         self._rest = b""
-        self._events = 0
+        self._sample = b""
         self._bytes = 0
 
     def feed(self, data: bytes) -> bytes:
         self._bytes += len(data)
+        if len(self._sample) < SAMPLE_BYTES:
+            self._sample += data
         rest = self._rest + data if self._rest else data
         if len(rest) > MAX_EVENT_BYTES:  # no event of these APIs: let it pass unread
             self._rest = b""
@@ -283,9 +285,8 @@ class StreamReader:
         return rest if self._hides_usage else b""
 
     def estimated_completion(self) -> int:
-        """Guess from the bytes: a token an event, or one for four characters beside frames."""
-        text_bytes = self._bytes - self._events * FRAME_BYTES
-        return max(self._events, text_bytes // CHARACTERS_PER_TOKEN)
+        """Guess from what has come, for a stream whose usage never did."""
+        return guessing.tokens_for_bytes(self._sample, self._bytes)
 
     def _feed_events(self, data: bytes) -> bytes:
         if _USAGE not in data and b"\r" not in data:  # nothing to leave out: all events at once
@@ -311,7 +312,6 @@ class StreamReader:
         return any(part.choices == [] and part.usage is not None for part in parts)
 
     def _read_lines(self, lines: bytes) -> list[_Part]:
-        self._events += lines.count(b"\ndata:") + lines.startswith(b"data:")
         if _DONE in lines or _STOP in lines:
             self.is_finished |= _FINISHED.search(lines) is not None
         if _ERROR in lines:

@@ -152,3 +152,42 @@ def test_any_order_of_fields_keeps_its_meaning(fields, indent, ascii_only):
     body = json.dumps(fields, indent=indent, ensure_ascii=ascii_only).encode()
     expected = {**fields, "model": "kimi-for-coding", "stream_options": {"include_usage": True}}
     assert json.loads(request(body).body) == expected
+
+
+def openai_event(text, field="content"):
+    """Return an event as Kimi sends them: some 200 bytes around a word."""
+    choice = {"index": 0, "delta": {field: text}, "finish_reason": None}
+    frame = {"id": "chatcmpl-" + "7" * 32, "object": "chat.completion.chunk", "created": 1}
+    event = {**frame, "model": "kimi-for-coding", "choices": [choice], "system_fingerprint": "f"}
+    return b"data: " + json.dumps(event).encode() + b"\n\n"
+
+
+@pytest.mark.parametrize("count", [1, 26, 500])
+@pytest.mark.parametrize("field", ["content", "reasoning_content"])
+def test_a_cut_stream_is_guessed_by_its_words_and_not_by_their_frames(count, field):
+    reader = StreamReader(request(ASKING))
+    for _ in range(count):
+        reader.feed(openai_event("word", field))
+    assert count <= reader.estimated_completion() <= count + 1
+
+
+def test_long_pieces_count_by_their_characters():
+    reader = StreamReader(request(ASKING))
+    for _ in range(40):
+        reader.feed(openai_event("x" * 400))
+    assert reader.estimated_completion() == pytest.approx(4_000, rel=0.02)
+
+
+def test_a_cut_anthropic_stream_is_guessed_too():
+    reader = StreamReader(request(form=Form.ANTHROPIC))
+    for text in ("one", "two", "three"):
+        event = {"type": "content_block_delta", "index": 0, "delta": {"text": text}}
+        reader.feed(b"event: content_block_delta\ndata: " + json.dumps(event).encode() + b"\n\n")
+    assert 2 <= reader.estimated_completion() <= 4
+
+
+@pytest.mark.parametrize("data", [b"", b"data: {", b"\xff\xfe\n\n", b"data: [[[[\n\n", b"hi\n"])
+def test_what_is_no_event_is_guessed_as_nothing(data):
+    reader = StreamReader(request(ASKING))
+    reader.feed(data)
+    assert reader.estimated_completion() == 0
