@@ -249,7 +249,7 @@ async def test_an_anthropic_stream_that_is_cut_is_estimated(holder, upstream, le
     assert b"event: error" in response.content
     ((event, meta),) = await ledger(holder)
     assert (event.prompt_tokens, meta.estimated) == (100, True)
-    assert event.completion_tokens >= 2
+    assert event.completion_tokens >= 1  # one piece of text came
 
 
 class Ledger:
