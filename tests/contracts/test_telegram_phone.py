@@ -7,7 +7,7 @@ import pytest
 from tests.contracts.simulator_process import PUBLIC_URL, running
 
 ALEX = 111222333
-TOKEN = re.compile(r"\b\d{8,10}:[A-Za-z0-9_-]{35}\b")
+TOKEN = re.compile(r"\b\d{8,10}:[A-Za-z0-9_-]{35}(?![\w-])")
 
 
 @pytest.fixture(scope="module")
