@@ -17,16 +17,15 @@ _ANY = msgspec.json.Decoder()
 def tokens_for_bytes(sample: bytes, total: int) -> int:
     """Return the tokens of a stream of `total` bytes that goes on as its beginning does.
 
-    A token for each event that brought text, or one for four characters where that is more.
+    A token for each event that brought text, or one for four characters where that is more. What
+    cannot be read, since it is packed, counts by its bytes: it must not be free.
     """
     whole = sample[: sample.rfind(b"\n") + 1]
-    if not whole:
-        return 0
-    written = sum(
-        max(1, characters // CHARACTERS_PER_TOKEN)
-        for line in whole.splitlines()
-        if line.startswith(b"data:") and (characters := _characters(line[5:]))
-    )
+    events = [line[5:] for line in whole.splitlines() if line.startswith(b"data:")]
+    if not events:
+        return total // CHARACTERS_PER_TOKEN
+    texts = [_characters(event) for event in events]
+    written = sum(max(1, text // CHARACTERS_PER_TOKEN) for text in texts if text)
     return -(-written * total // len(whole))
 
 
