@@ -149,11 +149,11 @@ def test_open_watches_can_be_cut(simulator, namespace, control):
 
     def follow():
         simulator.core.list_namespaced_secret(
-            namespace, watch=True, timeout_seconds=30, _preload_content=False
+            namespace, watch=True, timeout_seconds=300, _preload_content=False
         ).read()
         ended.append(True)
 
-    thread = threading.Thread(target=follow)
+    thread = threading.Thread(target=follow, daemon=True)
     thread.start()
 
     def cut():
@@ -162,6 +162,7 @@ def test_open_watches_can_be_cut(simulator, namespace, control):
 
     eventually(cut)
     thread.join(timeout=5)
+    assert not thread.is_alive()  # five minutes before it would have ended by itself
 
 
 def test_a_changed_secret_can_take_its_time_and_an_annotation_hurries_it(
