@@ -10,12 +10,13 @@ from sqlmodel import col, select
 from openclaw_web.accounts.models import AuditLog, CustomerAuth, Role
 from openclaw_web.accounts.service import find_customer_by_email
 from openclaw_web.admin.usage.page import usage_page
-from openclaw_web.admin.usage.state import AdminUsageState
+from openclaw_web.admin.usage.state import AdminUsageState, verdict
 from openclaw_web.core.database import session_scope
 from openclaw_web.metering import service as metering
 from openclaw_web.metering import tasks
 from openclaw_web.metering.ledger import Event
 from openclaw_web.metering.models import UsageMonthly, UsageReject
+from openclaw_web.metering.overview import MeterFigures
 from tests.factories import make_box, make_customer, make_period, make_subscription, now
 from tests.ui.tab import Tab, admin_cookie, customer_cookie, in_app, running_app
 
@@ -189,3 +190,14 @@ def test_the_page_can_be_drawn():
     drawn = str(usage_page())
     assert 'id:"rejects"' in drawn
     assert 'id:"meters"' in drawn
+
+
+@pytest.mark.parametrize(
+    ("checked", "differing", "said"),
+    [(0, 0, "of those checked so far"), (4, 0, "all agree"), (4, 1, "a person has to look")],
+)
+def test_what_nobody_has_checked_is_not_said_to_agree(checked, differing, said):
+    found = MeterFigures(
+        running=4, checked=checked, differing=differing, repaired=0, oldest_check=None
+    )
+    assert verdict(found) == said

@@ -161,7 +161,7 @@ def _meters() -> rx.Component:
             ),
             empty(
                 "gauge",
-                "All meters agree",
+                "No difference found",
                 "What differs from the ledger, or was set right in the last 30 days, is here.",
             ),
         ),

@@ -141,15 +141,18 @@ class AdminUsageState(AuthState):
         )
 
 
+def verdict(found: MeterFigures) -> str:
+    """Say no more than was looked at: a meter that nobody has checked does not agree yet."""
+    if found.differing:
+        return "a person has to look"
+    return "all agree" if found.checked >= found.running else "of those checked so far"
+
+
 def _figures(found: MeterFigures, waiting: int, now: datetime) -> list[dict[str, str]]:
     oldest = fmt.ago(found.oldest_check, now) if found.oldest_check else "not yet"
     figures = (
         ("Meters checked", f"{found.checked} of {found.running}", f"longest ago: {oldest}"),
-        (
-            "Meters that differ",
-            str(found.differing),
-            "a person has to look" if found.differing else "all agree",
-        ),
+        ("Meters that differ", str(found.differing), verdict(found)),
         ("Set right", str(found.repaired), "in the last 30 days"),
         ("Refused events", str(waiting), "not counted yet" if waiting else "none waits"),
     )
