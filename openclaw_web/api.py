@@ -16,7 +16,7 @@ from openclaw_web.core import database
 from openclaw_web.core.settings import require, settings
 from openclaw_web.dashboard.usage import forms as usage_forms
 from openclaw_web.gateway import proxy as gateway
-from openclaw_web.integrations import payments, redis
+from openclaw_web.integrations import payment_client, redis
 from openclaw_web.local import dev_pages
 from openclaw_web.onboarding import forms as onboarding_forms
 
@@ -35,7 +35,7 @@ async def lifespan(_app: FastAPI) -> AsyncGenerator[None]:
         stack.push_async_callback(database.close_database)
         redis.open_redis(chosen.redis_url)
         stack.push_async_callback(redis.close_redis)
-        stack.push_async_callback(payments.close_payments)
+        stack.push_async_callback(payment_client.close_payments)
         await stack.enter_async_context(gateway.lifespan())
         await stack.enter_async_context(live.listening())
         yield

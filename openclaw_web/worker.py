@@ -32,7 +32,7 @@ from openclaw_web.core.leadership import NotLeaderError, only_one
 from openclaw_web.core.logs import configure_logs
 from openclaw_web.core.pauses import back_off
 from openclaw_web.core.settings import require, settings
-from openclaw_web.integrations import cluster, payments, redis
+from openclaw_web.integrations import cluster, payment_client, redis
 from openclaw_web.integrations.cluster import Cluster
 from openclaw_web.jobs import leases
 from openclaw_web.jobs import service as jobs
@@ -222,7 +222,7 @@ async def run() -> None:
         stack.push_async_callback(database.close_database)
         redis.open_redis(chosen.redis_url)
         stack.push_async_callback(redis.close_redis)
-        stack.push_async_callback(payments.close_payments)
+        stack.push_async_callback(payment_client.close_payments)
         opened = await cluster.connect(chosen.kubeconfig)
         stack.push_async_callback(opened.close)
         worker = Worker(cluster=opened, cluster_name=chosen.cluster_name, home=chosen.home)

@@ -9,7 +9,7 @@ from openclaw_web.billing import service as billing
 from openclaw_web.core import migrations
 from openclaw_web.core.database import close_database, open_database, session_scope
 from openclaw_web.core.settings import read_stack_file, settings
-from openclaw_web.integrations import payments
+from openclaw_web.integrations import payment_client, payments
 from openclaw_web.local import keys
 from openclaw_web.local.places import Places, write_secret
 
@@ -37,7 +37,7 @@ async def _fill(places: Places, port: int, *, is_own_stripe: bool) -> None:
         if is_own_stripe:
             await _ensure_webhook(places, f"http://127.0.0.1:{port}{WEBHOOK_PATH}")
     finally:
-        await payments.close_payments()
+        await payment_client.close_payments()
         await close_database()
 
 

@@ -11,7 +11,7 @@ from openclaw_web.boxes import queries as boxes
 from openclaw_web.core.database import close_database, open_database, session_scope
 from openclaw_web.core.errors import NotFoundError
 from openclaw_web.core.settings import Settings
-from openclaw_web.integrations import payments
+from openclaw_web.integrations import payment_client
 from openclaw_web.integrations.redis import close_redis, open_redis
 from openclaw_web.local import keys
 from openclaw_web.metering import service as metering
@@ -72,7 +72,7 @@ async def publish_catalogue() -> dict[str, str]:
     try:
         return await billing.publish_catalogue()
     finally:
-        await payments.close_payments()
+        await payment_client.close_payments()
 
 
 async def fill_demo(chosen: Settings, *, customers: int, days: int) -> None:

@@ -14,7 +14,7 @@ from openclaw_web.billing.checkouts import Sale
 from openclaw_web.billing.models import Checkout, Tier
 from openclaw_web.core import secrets
 from openclaw_web.core.database import session_scope
-from openclaw_web.integrations import payments
+from openclaw_web.integrations import payment_client
 from openclaw_web.jobs import service as jobs
 from openclaw_web.onboarding.models import OnboardingSecret, OnboardingSession, OnboardingState
 from openclaw_web.onboarding.service import BOT_TOKEN_PURPOSE
@@ -88,8 +88,8 @@ async def start_checkout(
 
 
 async def reach(key: str, url: str) -> None:
-    await payments.close_payments()
-    payments.open_payments(key, url)
+    await payment_client.close_payments()
+    payment_client.open_payments(key, url)
 
 
 async def sync(customer_id: UUID) -> None:

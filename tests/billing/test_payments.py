@@ -8,7 +8,7 @@ import pytest
 from openclaw_web.billing import service as billing
 from openclaw_web.billing.tiers import plans
 from openclaw_web.core.errors import VendorError
-from openclaw_web.integrations import payments
+from openclaw_web.integrations import payment_client, payments
 from openclaw_web.integrations.payment_objects import CheckoutRequest, SaleItem
 from tests.billing.stripe_world import KEY, stripe_world
 
@@ -25,9 +25,9 @@ def stripe_process(tmp_path_factory):
 
 @pytest.fixture
 async def stripe(stripe_process):
-    payments.open_payments(KEY, stripe_process.url)
+    payment_client.open_payments(KEY, stripe_process.url)
     yield stripe_process
-    await payments.close_payments()
+    await payment_client.close_payments()
 
 
 async def test_the_catalogue_is_published_once(stripe):
@@ -80,8 +80,8 @@ async def test_a_price_that_nobody_published_is_named(stripe):
 
 
 async def test_a_wrong_key_cannot_be_retried_and_is_not_repeated_in_the_error(stripe):
-    await payments.close_payments()
-    payments.open_payments("sk_test_a_wrong_key_of_ours", stripe.url)
+    await payment_client.close_payments()
+    payment_client.open_payments("sk_test_a_wrong_key_of_ours", stripe.url)
     with pytest.raises(VendorError) as refused:
         await payments.subscriptions_of("cus_1")
     assert not refused.value.can_retry
@@ -90,9 +90,9 @@ async def test_a_wrong_key_cannot_be_retried_and_is_not_repeated_in_the_error(st
 
 async def test_a_stripe_that_is_away_can_be_asked_again(stripe, monkeypatch):
     assert stripe
-    monkeypatch.setattr(payments, "NETWORK_RETRIES", 0)
-    await payments.close_payments()
-    payments.open_payments(KEY, "http://127.0.0.1:9")
+    monkeypatch.setattr(payment_client, "NETWORK_RETRIES", 0)
+    await payment_client.close_payments()
+    payment_client.open_payments(KEY, "http://127.0.0.1:9")
     with pytest.raises(VendorError) as failed:
         await payments.invoices_of("cus_1")
     assert failed.value.can_retry

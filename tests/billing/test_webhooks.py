@@ -14,7 +14,7 @@ from sqlmodel import select
 from openclaw_web.billing import webhooks
 from openclaw_web.billing.redaction import without_people
 from openclaw_web.core.settings import settings
-from openclaw_web.integrations import payments
+from openclaw_web.integrations import payment_client, payments
 from openclaw_web.integrations import redis as our_redis
 from openclaw_web.jobs.models import Alert, WebhookEvent
 
@@ -24,7 +24,7 @@ EVENT = {
     "id": "evt_1",
     "object": "event",
     "type": "checkout.session.completed",
-    "api_version": payments.API_VERSION,
+    "api_version": payment_client.API_VERSION,
     "livemode": False,
     "data": {
         "object": {

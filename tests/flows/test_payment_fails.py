@@ -14,7 +14,7 @@ from openclaw_web.boxes.models import Box
 from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.switches import advance_clock
-from openclaw_web.integrations import payments
+from openclaw_web.integrations import payment_client
 from openclaw_web.jobs.models import OperatorJob
 from openclaw_web.metering.models import UsageMonthly
 from openclaw_web.workflows import subscription as workflow
@@ -28,10 +28,10 @@ async def stripe(tmp_path, database, redis):
     assert database
     assert redis
     with stripe_world(tmp_path) as world:
-        payments.open_payments(KEY, world.url)
+        payment_client.open_payments(KEY, world.url)
         await billing.publish_catalogue()
         yield world
-        await payments.close_payments()
+        await payment_client.close_payments()
 
 
 async def advance(stripe: StripeWorld, span: timedelta) -> None:

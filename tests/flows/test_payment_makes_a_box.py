@@ -22,7 +22,7 @@ from openclaw_web.boxes.models import Box, BoxStatus
 from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import engine, session_scope
 from openclaw_web.core.errors import ValidationError
-from openclaw_web.integrations import payments
+from openclaw_web.integrations import payment_client, payments
 from openclaw_web.jobs.models import Alert, JobType, OperatorJob, WebhookEvent
 from openclaw_web.metering.models import UsageMonthly
 from openclaw_web.onboarding.models import OnboardingSecret, OnboardingSession, OnboardingState
@@ -61,10 +61,10 @@ async def stripe(stripe_process, database, redis):
     """Open our adapter towards a Stripe that knows the catalogue."""
     assert database
     assert redis
-    payments.open_payments(KEY, stripe_process.url)
+    payment_client.open_payments(KEY, stripe_process.url)
     await billing.publish_catalogue()
     yield stripe_process
-    await payments.close_payments()
+    await payment_client.close_payments()
 
 
 @pytest.fixture
@@ -256,7 +256,7 @@ async def test_paying_in_another_tab_leads_on_instead_of_selling_twice(
 
 async def test_when_stripe_is_away_the_request_waits(stripe: StripeWorld, visitor, monkeypatch):
     stripe.pay(visitor.page)
-    monkeypatch.setattr(payments, "NETWORK_RETRIES", 0)
+    monkeypatch.setattr(payment_client, "NETWORK_RETRIES", 0)
     await reach(KEY, "http://127.0.0.1:9")
     await sync(visitor.id)
     async with session_scope() as session:

@@ -14,7 +14,7 @@ from openclaw_web.billing import webhooks
 from openclaw_web.billing.models import Subscription, SubscriptionStatus
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.settings import settings
-from openclaw_web.integrations import payments
+from openclaw_web.integrations import payment_client, payments
 from openclaw_web.integrations import redis as our_redis
 from openclaw_web.jobs.models import WebhookEvent
 from openclaw_web.workflows import subscription as workflow
@@ -29,10 +29,10 @@ async def stripe(tmp_path, database, redis):
     assert database
     assert redis
     with stripe_world(tmp_path) as world:
-        payments.open_payments(KEY, world.url)
+        payment_client.open_payments(KEY, world.url)
         await billing.publish_catalogue()
         yield world
-        await payments.close_payments()
+        await payment_client.close_payments()
 
 
 @asynccontextmanager

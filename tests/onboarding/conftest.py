@@ -6,7 +6,7 @@ import pytest
 
 from openclaw_web.billing import service as billing
 from openclaw_web.core.settings import settings
-from openclaw_web.integrations import payments
+from openclaw_web.integrations import payment_client
 from openclaw_web.integrations import telegram as adapter
 from tests.billing.stripe_world import KEY, stripe_world
 from tests.contracts.simulator_process import running
@@ -41,10 +41,10 @@ async def stripe(stripe_process, database, redis):
     """Open our adapter towards a Stripe that knows the catalogue."""
     assert database
     assert redis
-    payments.open_payments(KEY, stripe_process.url)
+    payment_client.open_payments(KEY, stripe_process.url)
     await billing.publish_catalogue()
     yield stripe_process
-    await payments.close_payments()
+    await payment_client.close_payments()
 
 
 @pytest.fixture
