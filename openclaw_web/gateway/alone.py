@@ -15,6 +15,7 @@ from openclaw_web.core.settings import settings
 from openclaw_web.gateway import upstreams
 
 APP = "openclaw_web.gateway.proxy:alone"
+HTTP = "openclaw_web.gateway.proxy:HttpProtocol"
 BACKLOG = 2_048
 KEEP_ALIVE_SECONDS = 75
 STOP_SECONDS = 25
@@ -35,7 +36,7 @@ def serve_alone(*, host: str | None = None, port: int | None = None, workers: in
         APP,
         interface="asgi3",
         workers=workers,
-        http="httptools",
+        http=HTTP,
         lifespan="on",
         proxy_headers=False,  # who calls is decided by the socket, not by a header
         server_header=False,

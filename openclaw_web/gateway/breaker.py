@@ -37,6 +37,10 @@ class Breaker:
             return State.CLOSED
         return State.HALF_OPEN if self._is_asking else State.OPEN
 
+    @property
+    def is_closed(self) -> bool:
+        return self._failures < self._rules.failures
+
     def allows(self) -> bool:
         """Say whether `begin` would let a request go."""
         return self._failures < self._rules.failures or self._clock() >= self._until

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 CLIENT_SECONDS = 60.0
 LOOK_SECONDS = 5.0
@@ -15,15 +15,19 @@ LOOK_SECONDS = 5.0
 Task = asyncio.Task[Any]
 
 
+class Waiter(Protocol):
+    def cancel(self) -> object: ...
+
+
 class Patience:
-    """Ends the tasks that wait for their client for too long, by cancelling them."""
+    """Cancels what waits for its client for too long: tasks, and whoever else can be cancelled."""
 
     def __init__(
         self, seconds: float = CLIENT_SECONDS, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._seconds = seconds
         self._clock = clock
-        self._waiting: dict[Task, float] = {}
+        self._waiting: dict[Waiter, float] = {}
         self._lost: set[Task] = set()
         self._watch: asyncio.Task[None] | None = None
 
@@ -36,13 +40,13 @@ class Patience:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._watch
 
-    def begin(self, task: Task) -> None:
-        """Note that a task waits for its client from now on."""
-        self._waiting[task] = self._clock()
+    def begin(self, waiter: Waiter) -> None:
+        """Note that somebody waits for their client from now on."""
+        self._waiting[waiter] = self._clock()
 
-    def end(self, task: Task) -> None:
+    def end(self, waiter: Waiter) -> None:
         """Note that the wait is over."""
-        self._waiting.pop(task, None)
+        self._waiting.pop(waiter, None)
 
     def was_lost(self, task: Task) -> bool:
         """Say, once, whether it was we who cancelled a task; it may then go on."""
@@ -55,11 +59,12 @@ class Patience:
     def look(self) -> None:
         """Cancel what has waited for too long."""
         oldest = self._clock() - self._seconds
-        for task, since in list(self._waiting.items()):
+        for waiter, since in list(self._waiting.items()):
             if since < oldest:
-                del self._waiting[task]
-                self._lost.add(task)
-                task.cancel()
+                del self._waiting[waiter]
+                if isinstance(waiter, asyncio.Task):
+                    self._lost.add(waiter)
+                waiter.cancel()
 
     async def _run(self) -> None:
         while True:

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -119,6 +119,17 @@ class Route:
         key, provider = self.key.breaker, self.provider.breaker
         return key.allows() and provider.begin() and key.begin()
 
+    @property
+    def is_trusted(self) -> bool:
+        return self.key.breaker.is_closed and self.provider.breaker.is_closed
+
+
+class Sent(NamedTuple):
+    """A request that is on its way already, and the answer to come."""
+
+    route: Route
+    answer: Answer
+
 
 class Providers:
     """All providers of this process, with their connections."""
@@ -178,12 +189,43 @@ class Providers:
         turned.sort(key=lambda route: route.key.rests_until > now)
         return turned
 
-    async def ask(
+    def ask_now(
         self, request: Request, headers: Headers, customer: Hashable, trail: Trail
+    ) -> Sent | None:
+        """Send a request to who is asked first, if nothing is to be waited for or found out.
+
+        Give what came back to `ask`, or, if the answer turns out well, to `welcome`.
+
+        Raises:
+            NoRouteError: there is nobody to ask.
+            UnsafeHeaderError: a header holds a line break.
+        """
+        route = self.choose(request.form, request.asked_model, customer)[0]
+        if not route.is_trusted:
+            return None
+        answer = route.pool.post_now(route.prepared, _body_for(route, request), headers)
+        if answer is None:
+            return None
+        trail.upstream = route.upstream
+        route.key.requests += 1
+        return Sent(route, answer)
+
+    def welcome(self, sent: Sent) -> None:
+        """Note that an answer has begun well."""
+        self._note_success(sent.route)
+
+    async def ask(
+        self,
+        request: Request,
+        headers: Headers,
+        customer: Hashable,
+        trail: Trail,
+        sent: Sent | None = None,
     ) -> Answer:
         """Send a request to the first provider that takes it, and return the answer's beginning.
 
-        When all refuse, the refusal that is returned is the one that says to wait, if any.
+        When all refuse, the refusal that is returned is the one that says to wait, if any. One that
+        was `sent` already counts as the first try.
 
         Raises:
             UpstreamError: nobody could be asked, or whoever was asked may have worked and failed.
@@ -193,16 +235,16 @@ class Providers:
         refused: tuple[Answer, Route] | None = None
         failure: UpstreamError | None = None
         unreachable: _Provider | None = None
-        for route in self.choose(request.form, request.asked_model, customer):
-            if route.provider is unreachable or not route.may_go():
-                continue
-            trail.upstream = route.upstream
-            body = request.body
-            if route.model != request.model:
-                body = with_model(body, route.model)
-            route.key.requests += 1
+        for route in self._in_order(request, customer, sent):
+            under_way = sent.answer if sent is not None and sent.route is route else None
+            if under_way is None:
+                if route.provider is unreachable or not route.may_go():
+                    continue
+                trail.upstream = route.upstream
+                route.key.requests += 1
+            body = _body_for(route, request)
             try:
-                answer = await route.pool.post(route.prepared, body, headers)
+                answer = await route.pool.post(route.prepared, body, headers, sent=under_way)
             except UpstreamError as error:
                 self._note_error(route, error)
                 if error.was_sent:
@@ -216,6 +258,12 @@ class Providers:
             raise failure or _resting()
         trail.upstream = refused[1].upstream
         return refused[0]
+
+    def _in_order(self, request: Request, customer: Hashable, sent: Sent | None) -> Iterable[Route]:
+        routes = self.choose(request.form, request.asked_model, customer)
+        if sent is None:
+            return routes
+        return (sent.route, *(route for route in routes if route is not sent.route))
 
     def subjects(self) -> list[str]:
         """Return what a change may be about: each provider and each of its keys."""
@@ -297,6 +345,12 @@ class Providers:
 
 def _resting() -> UpstreamError:
     return UpstreamError("The model provider is not answering.", code="resting", was_sent=False)
+
+
+def _body_for(route: Route, request: Request) -> bytes:
+    if route.model == request.model:
+        return request.body
+    return with_model(request.body, route.model)
 
 
 def with_model(body: bytes, model: str) -> bytes:

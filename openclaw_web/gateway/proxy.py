@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,24 +14,30 @@ from openclaw_web.core import collecting, database
 from openclaw_web.core.logs import configure_logs
 from openclaw_web.core.settings import settings
 from openclaw_web.gateway import errors, listing, polite, wire
-from openclaw_web.gateway.admission import Admission
+from openclaw_web.gateway.admission import Admission, Admitted
 from openclaw_web.gateway.alerts import Alerts
 from openclaw_web.gateway.alone import end_with_parent
-from openclaw_web.gateway.calls import Call, Receive, Scope, Send
-from openclaw_web.gateway.credentials import Account, Directory
+from openclaw_web.gateway.calls import AsgiCall, Call, Receive, Scope, Send
+from openclaw_web.gateway.credentials import Account, Directory, Holder
+from openclaw_web.gateway.direct import DirectCall, DirectProtocol
 from openclaw_web.gateway.errors import (
+    BadRequestError,
     Form,
     NotFoundError,
     PoliteError,
     RefusalError,
     UnavailableError,
 )
-from openclaw_web.gateway.forwarding import Exchange, Forwarder
+from openclaw_web.gateway.exchange import Exchange, Tally
+from openclaw_web.gateway.forwarding import Forwarder
 from openclaw_web.gateway.keeping import Keeper
+from openclaw_web.gateway.passing import Passing
 from openclaw_web.gateway.patience import Patience
-from openclaw_web.gateway.providers import Providers
+from openclaw_web.gateway.providers import NoRouteError, Providers
 from openclaw_web.gateway.settling import Settler
+from openclaw_web.gateway.wire import Request
 from openclaw_web.integrations import redis
+from openclaw_web.integrations.upstream import UnsafeHeaderError
 from openclaw_web.metering.meters import Meters
 from openclaw_web.metering.models import TokenKind
 
@@ -45,7 +51,7 @@ _ANTHROPIC_VERSION = b"anthropic-version"
 _GENERATION = GENERATION_HEADER.lower().encode()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Running:
     """What exists between start and stop."""
 
@@ -54,7 +60,9 @@ class _Running:
     meters: Meters
     settler: Settler
     admission: Admission
+    tally: Tally
     forwarder: Forwarder
+    passing: Passing
     providers: Providers
     alerts: Alerts
     patience: Patience
@@ -77,17 +85,30 @@ class Proxy:
         admission = Admission(directory, settler, meters)
         patience = Patience()
         patience.start()
-        forwarder = Forwarder(providers, settler, admission, patience)
+        tally = Tally(settler, admission)
+        forwarder = Forwarder(providers, tally, patience)
+        passing = Passing(providers, tally, patience, forwarder)
         keeper = Keeper(directory)
         keeper.start()
         self._running = _Running(
-            directory, keeper, meters, settler, admission, forwarder, providers, alerts, patience
+            directory=directory,
+            keeper=keeper,
+            meters=meters,
+            settler=settler,
+            admission=admission,
+            tally=tally,
+            forwarder=forwarder,
+            passing=passing,
+            providers=providers,
+            alerts=alerts,
+            patience=patience,
         )
 
     async def stop(self) -> None:
         """Take no more requests, finish abandoned answers and write the last events."""
         running, self._running = self._running, None
         if running is not None:
+            running.passing.stop()
             await running.settler.stop()
             await running.providers.close()
             await running.alerts.stop()
@@ -102,17 +123,53 @@ class Proxy:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one HTTP request."""
-        call = Call(scope, receive, send)
+        call = AsgiCall(scope, receive, send)
+        await self.watch_over(call, self._answer(call))
+
+    def expect(self, call: DirectCall) -> None:
+        if self._running is not None:
+            self._running.patience.begin(call)
+
+    def drop(self, call: DirectCall) -> None:
+        if self._running is not None:
+            self._running.patience.end(call)
+
+    def refuse(self, call: DirectCall, refusal: RefusalError) -> None:
+        call.run(call.refuse(refusal, _form(call)))
+
+    def take(self, call: DirectCall) -> None:
+        """Answer a request that is all here, without a task if nothing is to be waited for."""
         try:
-            await self._answer(call)
+            rest = self._take(call)
+            if rest is not None:
+                call.run(rest)
+        except RefusalError as refusal:
+            self.refuse(call, refusal)
+        except Exception:
+            logger.exception("A request failed.", extra={"request_id": call.request_id})
+            self.refuse(call, _our_fault())
+
+    def _take(self, call: DirectCall) -> Coroutine[Any, Any, None] | None:
+        """Answer as far as nothing is to be waited for; return what is left to do."""
+        running = self._running
+        if running is None:
+            return self._answer(call)
+        running.patience.end(call)
+        holder = running.directory.recognise(call.scope, call.headers)
+        if holder is None:
+            return self._answer(call)
+        return _begin(running, call, _FORMS[call.path], holder, call.taken())
+
+    async def watch_over(self, call: Call, answering: Coroutine[Any, Any, None]) -> None:
+        try:
+            await answering
         except RefusalError as refusal:
             await call.refuse(refusal, _form(call))
         except Exception:
             logger.exception("A proxied request failed.", extra={"request_id": call.request_id})
             if call.has_begun:
                 raise  # the server cuts the connection: half an answer must not look whole
-            failure = UnavailableError("Something went wrong on our side.", status=500)
-            await call.refuse(failure, _form(call))
+            await call.refuse(_our_fault(), _form(call))
 
     async def _answer(self, call: Call) -> None:
         running = self._running
@@ -139,6 +196,12 @@ class Proxy:
 proxy = Proxy()
 
 
+class HttpProtocol(DirectProtocol):
+    """What uvicorn gives each connection of this process."""
+
+    front = proxy
+
+
 def alone(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
     """Serve without the web process; not a coroutine of its own, which each request would pay."""
     return proxy(scope, receive, send) if scope["type"] == "http" else _live(receive, send)
@@ -156,22 +219,69 @@ async def lifespan() -> AsyncGenerator[None]:
 
 async def _complete(running: _Running, call: Call, form: Form) -> None:
     """Read, admit and forward one completion."""
-    caller, account = await running.directory.identify(call.scope, call.headers)
-    request = wire.read_request(
-        await call.body(running.patience), form, running.providers.model_for
-    )
+    holder = await running.directory.identify(call.scope, call.headers)
+    rest = _begin(running, call, form, holder, await call.body(running.patience))
+    if rest is not None:
+        await rest
+
+
+def _begin(
+    running: _Running, call: Call, form: Form, holder: Holder, body: bytes
+) -> Coroutine[Any, Any, None] | None:
+    """Read, admit and forward as far as nothing is to be waited for; return what is left to do.
+
+    Raises:
+        RefusalError: it is not forwarded.
+    """
+    caller, account = holder
+    request = wire.read_request(body, form, running.providers.model_for)
     try:
         admitted = running.admission.admit(caller, account, request)
-        if admitted is None:
-            admitted = await running.admission.admit_near(caller, account, request)
     except PoliteError as refusal:
-        if caller.kind is not TokenKind.BOX or not caller.is_polite:
-            raise
-        said = polite.answer(refusal, request, language=caller.language)
-        await call.answer(said.body, content_type=said.content_type)
-        return
+        return _say(call, holder, request, refusal)
+    if admitted is None:
+        return _complete_near(running, call, holder, request)
+    return _forward(running, call, account, request, admitted)
+
+
+def _forward(
+    running: _Running, call: Call, account: Account, request: Request, admitted: Admitted
+) -> Coroutine[Any, Any, None] | None:
     call.extra = errors.token_warning(used=account.used, limit=account.limit)
-    await running.forwarder.forward(Exchange(call, request, admitted, _generation(call)))
+    exchange = Exchange(call, request, admitted, _generation(call))
+    try:
+        if isinstance(call, DirectCall) and running.passing.begin(call, exchange):
+            return None
+    except (NoRouteError, UnsafeHeaderError) as error:
+        running.tally.release(exchange)
+        raise BadRequestError(str(error)) from error
+    return running.forwarder.forward(exchange)
+
+
+async def _complete_near(running: _Running, call: Call, holder: Holder, request: Request) -> None:
+    """Ask the other processes too, then forward."""
+    caller, account = holder
+    try:
+        admitted = await running.admission.admit_near(caller, account, request)
+    except PoliteError as refusal:
+        await _say(call, holder, request, refusal)
+        return
+    rest = _forward(running, call, account, request, admitted)
+    if rest is not None:
+        await rest
+
+
+async def _say(call: Call, holder: Holder, request: Request, refusal: PoliteError) -> None:
+    """Let the assistant itself say why it does not work, where the box wants that."""
+    caller, _ = holder
+    if caller.kind is not TokenKind.BOX or not caller.is_polite:
+        raise refusal
+    said = polite.answer(refusal, request, language=caller.language)
+    await call.answer(said.body, content_type=said.content_type)
+
+
+def _our_fault() -> RefusalError:
+    return UnavailableError("Something went wrong on our side.", status=500)
 
 
 def _form(call: Call) -> Form:

@@ -11,6 +11,7 @@ from openclaw_web.gateway import upstreams
 from openclaw_web.local.frontend import reflex_environment
 
 APP = "openclaw_web.openclaw_web:serve"
+HTTP = "openclaw_web.gateway.proxy:HttpProtocol"
 GRACE_SECONDS = 3  # after it, streams that still run are cut: a stop must not hang on them
 WEB_FOLDER = "REFLEX_WEB_WORKDIR"
 
@@ -32,6 +33,7 @@ def serve(chosen: Settings) -> None:
     uvicorn.run(
         APP,
         factory=True,
+        http=HTTP,
         host=chosen.host,
         port=chosen.port,
         ws="wsproto",

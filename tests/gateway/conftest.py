@@ -13,6 +13,7 @@ from sqlmodel import col, select
 
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.settings import settings
+from openclaw_web.gateway.direct import DirectProtocol
 from openclaw_web.gateway.proxy import Proxy
 from openclaw_web.metering import line, queries, sharing
 from openclaw_web.metering import service as metering
@@ -62,8 +63,17 @@ async def proxy(database, redis, proxy_settings) -> AsyncIterator[Proxy]:
 
 @pytest.fixture
 async def base_url(proxy) -> AsyncIterator[str]:
+    class HttpProtocol(DirectProtocol):
+        front = proxy
+
     config = uvicorn.Config(
-        proxy, port=0, lifespan="off", ws="none", proxy_headers=False, log_config=None
+        proxy,
+        port=0,
+        http=HttpProtocol,
+        lifespan="off",
+        ws="none",
+        proxy_headers=False,
+        log_config=None,
     )
     server = QuietServer(config)
     serving_task = asyncio.create_task(server.serve())

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from openclaw_web.gateway.calls import Call
+from openclaw_web.gateway.calls import AsgiCall
 from openclaw_web.gateway.errors import BadRequestError
 from openclaw_web.gateway.patience import Patience
 from tests.gateway.test_settling import settled
@@ -35,7 +35,7 @@ async def nobody_listens(_message):
 
 def call_that_gets(receive):
     scope = {"path": "/proxy/v1/messages", "headers": [(b"content-length", b"100")]}
-    return Call(scope, receive, nobody_listens)
+    return AsgiCall(scope, receive, nobody_listens)
 
 
 async def test_a_body_that_never_comes_is_refused_after_a_minute(patience, clock):

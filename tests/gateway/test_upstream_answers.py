@@ -85,7 +85,7 @@ class Line:
         """Return the status and the body, or the error's code and what had arrived before."""
         arrived = b""
         try:
-            await self.answer.began
+            await self.answer.begun()
             async for part in self.answer.parts():
                 arrived += part
         except UpstreamError as error:
@@ -325,7 +325,7 @@ async def test_an_answer_that_came_before_the_question_ends_the_connection():
     assert line.connection.is_dead
     answer = line.connection.send(b"HEAD", b"{}")
     with pytest.raises(UpstreamError) as failed:
-        await answer.began
+        await answer.begun()
     assert not failed.value.was_sent
 
 
@@ -335,7 +335,7 @@ async def test_a_late_reset_may_come_from_somebody_who_had_passed_the_request_on
         line.wait(seconds)
         line.hang_up(ConnectionResetError())
         with pytest.raises(UpstreamError) as failed:
-            await line.answer.began
+            await line.answer.begun()
         assert failed.value.was_sent is was_sent
 
 

@@ -1,6 +1,7 @@
 """One answer: its head, and its body as it arrives."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol
 
 from openclaw_web.integrations.upstream.errors import UpstreamError
@@ -22,19 +23,20 @@ class Source(Protocol):
 class Answer:
     """Read it with `read`, or part by part with `parts`; or `abort` or `discard` it.
 
-    `began` is done when the head has arrived, and is for whoever sent the request.
+    Or be its `listener`: called whenever something has arrived, it looks at `status`, `error` and
+    `is_complete`, and does `take` what there is. What it does not take holds the sender back.
     """
 
     __slots__ = (
-        "_error",
         "_is_discarded",
         "_loop",
         "_parts",
         "_source",
         "_waiter",
-        "began",
+        "error",
         "headers",
         "is_complete",
+        "listener",
         "status",
         "waiting_bytes",
     )
@@ -42,13 +44,13 @@ class Answer:
     def __init__(self, source: Source, loop: asyncio.AbstractEventLoop) -> None:
         self.status = 0
         self.headers = _NO_HEADERS
-        self.began: asyncio.Future[None] = loop.create_future()
         self.is_complete = False
         self.waiting_bytes = 0
         self._loop = loop
         self._source: Source | None = source
         self._parts: list[bytes] = []
-        self._error: UpstreamError | None = None
+        self.error: UpstreamError | None = None
+        self.listener: Callable[[], None] | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._is_discarded = False
 
@@ -61,6 +63,17 @@ class Answer:
         """Whether the body is compressed, though we asked for it as it is."""
         return self.headers.get(b"content-encoding", b"").lower() not in _PLAIN
 
+    async def begun(self) -> None:
+        """Wait for the head.
+
+        Raises:
+            UpstreamError: none came.
+        """
+        while not self.status:
+            if self.error is not None:
+                raise self.error
+            await self._news()
+
     async def read(self) -> bytes:
         """Return the whole body.
 
@@ -68,7 +81,7 @@ class Answer:
             UpstreamError: the answer ended early, was malformed or stood still for too long.
         """
         if self.is_complete:
-            return self._take() if self._parts else b""
+            return self.take() if self._parts else b""
         return b"".join([part async for part in self])
 
     def parts(self) -> "Answer":
@@ -84,13 +97,12 @@ class Answer:
 
     async def __anext__(self) -> bytes:
         while not self._parts:
-            if self._error is not None:
-                raise self._error
+            if self.error is not None:
+                raise self.error
             if self.is_complete:
                 raise StopAsyncIteration
-            self._waiter = self._loop.create_future()
-            await self._waiter
-        return self._take()
+            await self._news()
+        return self.take()
 
     def abort(self) -> None:
         """Give the rest up; the connection is closed unless the answer is complete."""
@@ -110,26 +122,24 @@ class Answer:
         self.waiting_bytes += len(data)
         if not self._is_discarded:
             self._parts.append(data)
-            self._wake()
         elif self.waiting_bytes > MAX_DISCARDED_BYTES:
             self.abort()
 
     def complete(self) -> None:
         self.is_complete = True
         self._source = None
-        self._wake()
 
     def fail(self, error: UpstreamError) -> None:
         """End with an error: of the request before the head, of the body after it."""
         self.abort()
-        if not self.began.done():
-            self.began.set_exception(error)
-        else:
-            self._error = error
-            self._wake()
+        self.error = error
+        self.wake()
 
-    def _take(self) -> bytes:
+    def take(self) -> bytes:
+        """Return what has arrived since the last time, and let more come."""
         parts = self._parts
+        if not parts:
+            return b""
         data = parts[0] if len(parts) == 1 else b"".join(parts)
         parts.clear()
         self.waiting_bytes = 0
@@ -137,7 +147,13 @@ class Answer:
             self._source.resume()
         return data
 
-    def _wake(self) -> None:
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+    def wake(self) -> None:
+        """Say that something has arrived: some of it, the last of it, or an error."""
+        if self.listener is not None:
+            self.listener()
+        elif self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _news(self) -> "asyncio.Future[None]":
+        self._waiter = self._loop.create_future()
+        return self._waiter

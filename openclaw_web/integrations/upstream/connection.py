@@ -189,6 +189,7 @@ class Connection(asyncio.Protocol):
         self._hand_over(answer, len(data))
         if self._is_complete:
             self._end(answer)
+        answer.wake()
 
     def eof_received(self) -> None:
         if self._answer is not None and not self.has_heard:
@@ -203,6 +204,7 @@ class Connection(asyncio.Protocol):
         if exc is None and self._status and not _has_length(self._headers):
             self._can_keep = False
             self._end(answer)
+            answer.wake()
         else:
             waited = self._owner.now - self.heard_at > RESET_SECONDS
             self._fail(errors.closed(was_sent=self.has_heard or self._is_taken or waited))
@@ -263,8 +265,6 @@ class Connection(asyncio.Protocol):
                 return
         if has_begun:
             self.heard_at = self._owner.now
-            if not answer.began.done():
-                answer.began.set_result(None)
 
     def _end(self, answer: Answer) -> None:
         """The answer is whole. Only a connection that owes nothing, either way, is kept."""

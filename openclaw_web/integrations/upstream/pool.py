@@ -91,31 +91,44 @@ class Upstream:
             )
         )
 
-    async def post(self, prepared: bytes, body: bytes, headers: Headers = ()) -> Answer:
+    def post_now(self, prepared: bytes, body: bytes, headers: Headers = ()) -> Answer | None:
+        """Send a request on a kept connection, if there is one; the answer is still to come.
+
+        Raises:
+            UnsafeHeaderError: a header would end its line; nothing was sent.
+        """
+        connection = self._take_idle()
+        return connection and connection.send(_head(prepared, body, headers), body)
+
+    async def post(
+        self, prepared: bytes, body: bytes, headers: Headers = (), *, sent: Answer | None = None
+    ) -> Answer:
         """Send a request and return the answer once its head has arrived.
 
-        Sent a second time only when a kept connection had ended before it took the request.
+        Sent a second time only when a kept connection had ended before it took the request. `sent`
+        is what `post_now` returned for the same request.
 
         Raises:
             UpstreamError: there was no connection, no answer in time, or none that is HTTP.
             UnsafeHeaderError: a header would end its line; nothing was sent.
         """
-        head = b"%b%bContent-Length: %d\r\n\r\n" % (prepared, _lines(headers), len(body))
-        kept = self._take_idle()
-        connection = kept or await self._connect_or_wait()
+        kept = sent or self.post_now(prepared, body, headers)
         while True:
-            answer = connection.send(head, body)
+            answer = kept
+            if answer is None:
+                connection = await self._connect_or_wait()
+                answer = connection.send(_head(prepared, body, headers), body)
             try:
-                await answer.began
+                await answer.begun()
             except UpstreamError as error:
-                if connection is not kept or error.was_sent:
+                if answer is not kept or error.was_sent:
                     raise
+                kept = None
             except asyncio.CancelledError:
                 answer.abort()
                 raise
             else:
                 return answer
-            connection = await self._connect_or_wait()
 
     async def close(self) -> None:
         """Drop all connections, those with a running answer too."""
@@ -265,6 +278,10 @@ def make_tls(ca_file: str = "") -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=ca_file or None)
     context.set_alpn_protocols(["http/1.1"])
     return context
+
+
+def _head(prepared: bytes, body: bytes, headers: Headers) -> bytes:
+    return b"%b%bContent-Length: %d\r\n\r\n" % (prepared, _lines(headers), len(body))
 
 
 @lru_cache(maxsize=MAX_KNOWN_HEADERS)
