@@ -95,7 +95,8 @@ class Tally:
                 outcome=outcome,
                 upstream=exchange.upstream,
                 generation=exchange.generation,
-            )
+            ),
+            admitted.reservation.meter,
         )
         self.release(exchange, prompt + completion)
 
@@ -109,7 +110,9 @@ class Tally:
         """Count what a reader has seen; `otherwise` says how a stream ended that was not whole."""
         is_complete = reader.is_finished and not reader.has_error
         outcome = COMPLETE if is_complete else FAILED if reader.has_error else otherwise
-        self.settle(exchange, reader.usage, outcome, guessed=reader.estimated_completion())
+        usage = reader.usage
+        guessed = reader.estimated_completion() if usage.completion is None else 0
+        self.settle(exchange, usage, outcome, guessed=guessed)
 
     def abandon(self, exchange: Exchange, answer: Answer, reader: Reader) -> None:
         """The client left: read on for the provider's count, within bounds."""

@@ -18,6 +18,7 @@ from openclaw_web.integrations import redis
 from openclaw_web.metering import service as metering
 from openclaw_web.metering import spool
 from openclaw_web.metering.ledger import Event, Settled
+from openclaw_web.metering.meter import Meter
 from openclaw_web.metering.meters import Meters
 
 logger = logging.getLogger(__name__)
@@ -77,15 +78,19 @@ class Settler:
         """Say whether no more can be counted: neither the database nor the disk takes events."""
         return len(self._unspooled) >= MOST_IN_MEMORY
 
-    def settle(self, event: Event) -> None:
-        """Count one request. It is on disk when this returns, in the database a moment later."""
+    def settle(self, event: Event, meter: Meter | None = None) -> None:
+        """Count one request. It is on disk when this returns, in the database a moment later.
+
+        `meter` is the period's, for who has it at hand.
+        """
         if not self._is_on_disk(event):
             self._unspooled.append(event)
         elif not self._is_spilling:
             self._pending.append(event)
             if len(self._pending) >= MOST_IN_MEMORY:
                 self._spill()
-        self._meters.settled(event.customer_id, event.period_start, event.total_tokens)
+        meter = meter or self._meters.meter(event.customer_id, event.period_start)
+        self._meters.settled(meter, event.total_tokens)
         self._news.set()
 
     def _is_on_disk(self, event: Event) -> bool:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import msgspec
@@ -23,11 +23,14 @@ _MODEL_FIELD = re.compile(rb'"model"\s*:\s*"[^"\\]*"')
 _ESCAPED_LETTER = b"\\u006"  # a key may be spelled with these: "\u006dodel" is "model" too
 _USAGE_ASKED = b'"stream_options":{"include_usage":true},'
 _EVENT_END = re.compile(rb"\r?\n\r?\n")
-_FINISHED = re.compile(rb"^(?:data: ?\[DONE\]|event: ?message_stop)", re.MULTILINE)
-_FAILED = re.compile(rb"^(?:data: ?\{\"error\"|event: ?error)", re.MULTILINE)
-# What to look for before one of these is tried: searching for bytes costs next to nothing.
-_DONE, _STOP, _ERROR = b"[DONE]", b"message_stop", b"error"
+_FINISHED = re.compile(rb"data: ?\[DONE\]|event: ?message_stop")
+_FAILED = re.compile(rb"data: ?\{\"error\"|event: ?error")
+# What to look for before a line is tried: searching for bytes costs next to nothing.
+_DONE, _STOP = b"[DONE]", b"message_stop"
+_OPENAI_ERROR, _ERROR = b'{"error"', b"error"
 _USAGE = b'"usage"'
+_NO_USAGE = b":null"  # stands in every chunk but the last where usage was asked for
+_BLANK = b"\n\n"
 
 
 class _Details(msgspec.Struct):
@@ -258,14 +261,18 @@ class StreamReader:
         self.usage = Usage()
         self.is_finished = False
         self.has_error = False
-        self._hides_usage = request.form is Form.OPENAI and not request.wants_usage
+        is_openai = request.form is Form.OPENAI
+        self._hides_usage = is_openai and not request.wants_usage
+        self._end, self._error = (_DONE, _OPENAI_ERROR) if is_openai else (_STOP, _ERROR)
         self._rest = b""
         self._sample = b""
         self._bytes = 0
 
     def feed(self, data: bytes) -> bytes:
         self._bytes += len(data)
-        if len(self._sample) < SAMPLE_BYTES:
+        if not self._sample:
+            self._sample = data
+        elif len(self._sample) < SAMPLE_BYTES:
             self._sample += data
         rest = self._rest + data if self._rest else data
         if len(rest) > MAX_EVENT_BYTES:  # no event of these APIs: let it pass unread
@@ -275,13 +282,15 @@ class StreamReader:
             return self._feed_events(rest)
         end = rest.rfind(b"\n") + 1
         self._rest = rest[end:]
-        self._read_lines(rest[:end])
+        for _ in self._read(rest[:end]):
+            pass
         return data
 
     def close(self) -> bytes:
         """Return what is left of a stream that ended without a blank line."""
         rest, self._rest = self._rest, b""
-        self._read_lines(rest)
+        for _ in self._read(rest):
+            pass
         return rest if self._hides_usage else b""
 
     def estimated_completion(self) -> int:
@@ -289,41 +298,73 @@ class StreamReader:
         return guessing.tokens_for_bytes(self._sample, self._bytes)
 
     def _feed_events(self, data: bytes) -> bytes:
-        if _USAGE not in data and b"\r" not in data:  # nothing to leave out: all events at once
-            end = data.rfind(b"\n\n") + 2
-            if end < len(b"\n\n"):
-                self._rest = data
-                return b""
-            self._rest = data[end:]
-            whole = data[:end]
-            self._read_lines(whole)
-            return whole
+        if b"\r" in data:
+            return self._feed_one_by_one(data)
+        end = data.rfind(_BLANK) + len(_BLANK)
+        if end < len(_BLANK):
+            self._rest = data
+            return b""
+        self._rest, whole = data[end:], data[:end]
+        kept, start = [], 0
+        for at, part in self._read(whole):
+            if _is_usage_only(part):
+                before = whole.rfind(_BLANK, start, at)
+                kept.append(whole[start : before + len(_BLANK)] if before >= 0 else b"")
+                start = whole.find(_BLANK, at) + len(_BLANK)
+        return b"".join([*kept, whole[start:]]) if kept else whole
+
+    def _feed_one_by_one(self, data: bytes) -> bytes:
+        """Do the same for a provider that ends its lines in another way."""
         passed, start = [], 0
         for found in _EVENT_END.finditer(data):
             event = data[start : found.end()]
             start = found.end()
-            if not self._is_usage_only(event):
+            parts = [part for _, part in self._read(event)]  # all of them are read
+            if not any(map(_is_usage_only, parts)):
                 passed.append(event)
         self._rest = data[start:]
         return b"".join(passed)
 
-    def _is_usage_only(self, event: bytes) -> bool:
-        parts = self._read_lines(event)
-        return any(part.choices == [] and part.usage is not None for part in parts)
+    def _read(self, lines: bytes) -> Iterable[tuple[int, _Part]]:
+        """Look at whole lines; return those that say something about usage, and where they start.
 
-    def _read_lines(self, lines: bytes) -> list[_Part]:
-        if _DONE in lines or _STOP in lines:
-            self.is_finished |= _FINISHED.search(lines) is not None
-        if _ERROR in lines:
-            self.has_error |= _FAILED.search(lines) is not None
-        if _USAGE not in lines:
-            return []
-        found = [
-            read_usage(line[5:], self.usage)
-            for line in lines.splitlines()
-            if line.startswith(b"data:") and _USAGE in line
-        ]
-        return [part for part in found if part is not None]
+        The usage is taken over while they are gone through.
+        """
+        if not self.is_finished:
+            self.is_finished = _has_line(lines, self._end, _FINISHED)
+        if not self.has_error:
+            self.has_error = _has_line(lines, self._error, _FAILED)
+        at = lines.find(_USAGE)
+        return self._usages(lines, at) if at >= 0 else ()
+
+    def _usages(self, lines: bytes, at: int) -> Iterator[tuple[int, _Part]]:
+        while at >= 0:
+            if lines.startswith(_NO_USAGE, at + len(_USAGE)):
+                at = lines.find(_USAGE, at + 1)
+                continue
+            start = lines.rfind(b"\n", 0, at) + 1
+            end = lines.find(b"\n", at)
+            end = len(lines) if end < 0 else end
+            if lines.startswith(b"data:", start):
+                part = read_usage(lines[start + len(b"data:") : end], self.usage)
+                if part is not None:
+                    yield start, part
+            at = lines.find(_USAGE, end)
+
+
+def _has_line(lines: bytes, needle: bytes, beginning: re.Pattern[bytes]) -> bool:
+    """Say whether a line that holds the needle begins like that; the last lines first."""
+    at = lines.rfind(needle)
+    while at >= 0:
+        start = lines.rfind(b"\n", 0, at) + 1
+        if beginning.match(lines, start):
+            return True
+        at = lines.rfind(needle, 0, at)
+    return False
+
+
+def _is_usage_only(part: _Part) -> bool:
+    return part.choices == [] and part.usage is not None
 
 
 def _take_over(found: _Usage, usage: Usage) -> None:

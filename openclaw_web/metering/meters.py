@@ -140,9 +140,8 @@ class Meters:
         if reservation.lease:
             self._line.hurry(meter)
 
-    def settled(self, customer_id: UUID, period_start: datetime, tokens: int) -> None:
+    def settled(self, meter: Meter, tokens: int) -> None:
         """Count tokens that are on disk here, and not in the ledger yet."""
-        meter = self.meter(customer_id, period_start)
         meter.unwritten += tokens
         if self._unwritten_since is None:
             self._unwritten_since = self.clock()

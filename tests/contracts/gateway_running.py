@@ -18,6 +18,7 @@ from sqlmodel import col, select
 from openclaw_web.core import database
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.settings import settings
+from openclaw_web.gateway.direct import DirectProtocol
 from openclaw_web.gateway.proxy import Proxy
 from openclaw_web.integrations.redis import close_redis, open_redis
 from openclaw_web.metering import service as metering
@@ -38,10 +39,20 @@ class QuietServer(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def served(app: Any) -> AsyncGenerator[str]:
-    """Serve an app on a free port of this machine and yield its address."""
+async def served(proxy: Proxy) -> AsyncGenerator[str]:
+    """Serve a proxy on a free port of this machine and yield its address."""
+
+    class HttpProtocol(DirectProtocol):
+        front = proxy
+
     config = uvicorn.Config(
-        app, port=0, lifespan="off", ws="none", proxy_headers=False, log_config=None
+        proxy,
+        port=0,
+        http=HttpProtocol,
+        lifespan="off",
+        ws="none",
+        proxy_headers=False,
+        log_config=None,
     )
     server = QuietServer(config)
     task = asyncio.create_task(server.serve())

@@ -50,26 +50,53 @@ def proxy_settings(monkeypatch, tmp_path, upstream):
     settings.cache_clear()
 
 
+WAYS = ("asgi", "waiting", "direct")
+CONNECTIONS = 4
+
+
 @pytest.fixture
-async def proxy(database, redis, proxy_settings) -> AsyncIterator[Proxy]:
+def way() -> str:
+    """Return which way through the code completions take; a module may have a fixture with WAYS.
+
+    "direct" is what uvicorn and a kept connection to the provider make possible, "waiting" is what
+    happens without such a connection, and "asgi" what happens under any other server.
+    """
+    return "direct"
+
+
+@pytest.fixture
+async def proxy(database, redis, proxy_settings, way) -> AsyncIterator[Proxy]:
     assert database
     assert redis
     assert proxy_settings
     made = Proxy()
     await made.start()
+    if way == "direct":
+        await keep_connections(made, CONNECTIONS)
     yield made
     await made.stop()
 
 
+async def keep_connections(proxy: Proxy, count: int) -> None:
+    """Let the pools have connections already, as they do after the first requests."""
+    running = proxy._running  # noqa: SLF001 - a test sets the scene, which nobody else needs to
+    assert running is not None
+    for provider in running.providers._providers:  # noqa: SLF001
+        for pool in provider.pools.values():
+            made = [await pool._connect() for _ in range(count)]  # noqa: SLF001
+            for connection in made:
+                pool.release(connection)
+
+
 @pytest.fixture
-async def base_url(proxy) -> AsyncIterator[str]:
+async def base_url(proxy, way) -> AsyncIterator[str]:
     class HttpProtocol(DirectProtocol):
         front = proxy
 
     config = uvicorn.Config(
         proxy,
         port=0,
-        http=HttpProtocol,
+        http="httptools" if way == "asgi" else HttpProtocol,
         lifespan="off",
         ws="none",
         proxy_headers=False,

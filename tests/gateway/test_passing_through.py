@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tests.gateway.conftest import UPSTREAM_KEY
+from tests.gateway.conftest import UPSTREAM_KEY, WAYS
 from tests.gateway.upstream_server import (
     ANTHROPIC_STREAM,
     DONE,
@@ -18,6 +18,11 @@ from tests.gateway.upstream_server import (
 )
 
 ASKED = {"include_usage": True}
+
+
+@pytest.fixture(params=WAYS)
+def way(request):
+    return request.param
 
 
 async def test_a_whole_answer_passes_byte_for_byte_and_counts(holder, upstream, ledger):
@@ -133,6 +138,7 @@ async def test_answers_reach_the_client_while_the_provider_still_writes(holder, 
         assert b"".join([part async for part in parts]) == chunk("second") + DONE
 
 
+@pytest.mark.parametrize("way", ["waiting"])
 async def test_connections_are_kept_and_a_dead_one_is_replaced_once(holder, upstream, ledger):
     for _ in range(3):
         assert (await holder.chat()).status_code == 200

@@ -179,6 +179,7 @@ async def test_an_answer_may_begin_with_continue_and_end_with_the_connection(hol
     assert (response.status_code, response.content) == (200, b"{}")
 
 
+@pytest.mark.parametrize("way", ["waiting"])
 async def test_a_provider_that_cannot_be_reached_costs_nothing(holder, upstream, ledger):
     upstream.server.close()
     response = await holder.chat()

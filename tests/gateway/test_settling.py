@@ -24,6 +24,7 @@ from openclaw_web.metering import spool
 from openclaw_web.metering.ledger import Event
 from openclaw_web.metering.meters import Meters
 from openclaw_web.metering.models import UsageMonthly
+from tests.gateway.conftest import WAYS
 from tests.gateway.upstream_server import (
     ANTHROPIC_STREAM,
     DONE,
@@ -48,6 +49,11 @@ for line in sys.stdin.buffer.read().splitlines():
     mine.append(msgspec.json.decode(line, type=Event))
 os.kill(os.getpid(), signal.SIGKILL)
 """
+
+
+@pytest.fixture(params=WAYS[1:])
+def way(request):
+    return request.param
 
 
 async def settled(holder, ledger, count=1):

@@ -115,6 +115,7 @@ async def test_a_packed_answer_passes_and_is_estimated(holder, upstream, ledger,
     assert event.prompt_tokens > 0
 
 
+@pytest.mark.parametrize("way", ["waiting"])
 async def test_nothing_is_sent_for_a_request_that_nobody_could_take(holder, upstream, stand_in):
     upstream.server.close()
     stand_in.server.close()

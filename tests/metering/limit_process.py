@@ -56,7 +56,7 @@ class Customer:
             actual = self.random.randint(1, self.task["tokens"])
             self.granted.append(actual)
             self.pending.append(self.event(actual))
-            self.meters.settled(self.customer_id, self.period_start, actual)
+            self.meters.settled(self.meters.meter(self.customer_id, self.period_start), actual)
             self.meters.end(answer, actual)
 
     async def ask(self) -> Reservation | Verdict:

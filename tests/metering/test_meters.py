@@ -75,7 +75,7 @@ class Process:
         )
 
     def finish(self, reservation: Reservation, actual: int) -> None:
-        self.meters.settled(self.world.customer, START, actual)
+        self.meters.settled(self.meters.meter(self.world.customer, START), actual)
         self.meters.end(reservation, actual)
 
     def flush(self, tokens: int) -> None:
@@ -165,7 +165,7 @@ async def test_an_emptied_redis_knows_all_again_before_anybody_is_admitted(world
     world.ledger = LIMIT - 10_000
     one, two, three = await world.processes(3)
     held = await one.until_admitted(8_000)
-    one.meters.settled(world.customer, START, 3_000)
+    one.meters.settled(one.meters.meter(world.customer, START), 3_000)
     await redis.flushall()
     for _ in range(3):
         assert await two.ask() in {Verdict.HELD, Verdict.UNREADY}

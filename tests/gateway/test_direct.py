@@ -1,0 +1,254 @@
+"""The short way of a completion: what a connection may do, and what goes the usual way instead."""
+
+# ruff: noqa: SLF001 - what a connection waits for can be seen only in it
+
+import asyncio
+import contextlib
+import json
+from urllib.parse import urlsplit
+
+import pytest
+
+from openclaw_web.gateway.direct import MAX_BODY_BYTES, DirectProtocol
+from openclaw_web.gateway.patience import Patience
+from tests.gateway.test_settling import settled
+from tests.gateway.upstream_server import DONE, USAGE_CHUNK, chunk, stream
+
+CHAT = json.dumps({"model": "k2p5", "messages": []}).encode()
+STREAMED = json.dumps({"model": "k2p5", "messages": [], "stream": True}).encode()
+LENGTH = len(CHAT)
+
+
+class Line:
+    """A connection of a client that speaks HTTP byte by byte."""
+
+    def __init__(self, reader, writer, clear):
+        self._reader = reader
+        self._writer = writer
+        self._clear = clear
+
+    def head(self, *more, length=LENGTH, version="1.1"):
+        lines = [
+            f"POST /proxy/v1/chat/completions HTTP/{version}",
+            "Host: localhost",
+            f"Authorization: Bearer {self._clear}",
+            *([] if length is None else [f"Content-Length: {length}"]),
+            *more,
+        ]
+        return "\r\n".join([*lines, "", ""]).encode()
+
+    def say(self, *parts):
+        for part in parts:
+            self._writer.write(part)
+
+    async def answer(self):
+        """Return the next answer's status, headers and body."""
+        head = (await self._reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        status = int(head[0].split()[1])
+        headers = {
+            name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:-2])
+        }
+        if "content-length" in headers:
+            return status, headers, await self._reader.readexactly(int(headers["content-length"]))
+        return status, headers, await self._chunks()
+
+    async def is_closed(self):
+        return await self._reader.read(1) == b""
+
+    def leave(self):
+        self._writer.close()
+
+    def stop_reading(self):
+        self._writer.transport.pause_reading()
+
+    def go_on_reading(self):
+        self._writer.transport.resume_reading()
+
+    async def _chunks(self):
+        body = b""
+        while size := int(await self._reader.readline(), 16):
+            body += await self._reader.readexactly(size)
+            await self._reader.readline()
+        await self._reader.readline()
+        return body
+
+
+@pytest.fixture
+async def call(holder, base_url):
+    """Return a function that opens a line; all are closed at the end."""
+    address = urlsplit(base_url)
+    async with contextlib.AsyncExitStack() as lines:
+
+        async def connect():
+            reader, writer = await asyncio.open_connection(address.hostname, address.port)
+            line = Line(reader, writer, holder.clear)
+            lines.callback(line.leave)
+            return line
+
+        yield connect
+
+
+async def test_a_connection_is_used_again(call, upstream):
+    line = await call()
+    for _ in range(3):
+        line.say(line.head(), CHAT)
+        status, headers, body = await line.answer()
+        assert status == 200
+        assert "choices" in json.loads(body)
+        assert headers["x-request-id"] == headers["request-id"]
+        assert "date" in headers
+    assert len(upstream.seen) == 3
+
+
+async def test_requests_that_are_sent_ahead_are_answered_in_turn(call, upstream):
+    go_on = asyncio.Event()
+    upstream.will(stream(chunk("first"), USAGE_CHUNK, DONE, before=go_on))
+    line = await call()
+    line.say(line.head(length=len(STREAMED)), STREAMED, line.head(), CHAT)
+    await upstream.until_seen(1)
+    go_on.set()
+    _, _, first = await line.answer()
+    _, _, second = await line.answer()
+    assert b"first" in first
+    assert "choices" in json.loads(second)
+
+
+async def test_who_wants_to_go_is_let_go(call):
+    line = await call()
+    line.say(line.head("Connection: close"), CHAT)
+    status, headers, _ = await line.answer()
+    assert (status, headers["connection"]) == (200, "close")
+    assert await line.is_closed()
+
+
+async def test_a_body_may_come_in_pieces(call, upstream):
+    line = await call()
+    line.say(line.head())
+    for at in range(0, len(CHAT), 7):
+        line.say(CHAT[at : at + 7])
+        await asyncio.sleep(0)
+    assert (await line.answer())[0] == 200
+    assert len(upstream.seen) == 1
+
+
+UNUSUAL = {
+    "an old version": ((), "1.0", len(CHAT), CHAT),
+    "without a length": (
+        ("Transfer-Encoding: chunked",),
+        "1.1",
+        None,
+        b"%x\r\n%b\r\n0\r\n\r\n" % (len(CHAT), CHAT),
+    ),
+    "a large body": (
+        (),
+        "1.1",
+        len(CHAT) + MAX_BODY_BYTES,
+        CHAT + b" " * MAX_BODY_BYTES,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+async def test_what_is_unusual_is_answered_all_the_same(name, call, upstream):
+    more, version, length, body = UNUSUAL[name]
+    line = await call()
+    line.say(line.head(*more, version=version, length=length), body)
+    assert (await line.answer())[0] == 200
+    assert len(upstream.seen) == 1
+
+
+async def test_who_asks_whether_to_go_on_is_told_so(call):
+    line = await call()
+    line.say(line.head("Expect: 100-continue"))
+    assert (await line._reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100")
+    line.say(CHAT)
+    assert (await line.answer())[0] == 200
+
+
+async def test_who_leaves_in_the_middle_of_a_body_is_forgotten(call, upstream, proxy):
+    line = await call()
+    line.say(line.head(), CHAT[:5])
+    patience = proxy._running.patience
+    while not patience._waiting:  # noqa: ASYNC110 - a wait has no event
+        await asyncio.sleep(0.005)
+    line.leave()
+    while patience._waiting:  # noqa: ASYNC110
+        await asyncio.sleep(0.005)
+    assert upstream.seen == []
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Let the proxy lose patience at each look."""
+    made = []
+
+    class Impatient(Patience):
+        def __init__(self):
+            super().__init__(-1.0)
+            made.append(self)
+
+    monkeypatch.setattr("openclaw_web.gateway.proxy.Patience", Impatient)
+    return made
+
+
+async def test_a_body_that_never_comes_is_refused(impatient, call, upstream):
+    line = await call()
+    line.say(line.head(), CHAT[:5])
+    while not impatient[-1]._waiting:  # noqa: ASYNC110
+        await asyncio.sleep(0.005)
+    impatient[-1].look()
+    status, headers, body = await line.answer()
+    assert (status, headers["connection"]) == (408, "close")
+    assert "in time" in json.loads(body)["error"]["message"]
+    assert await line.is_closed()
+    assert upstream.seen == []
+
+
+async def test_who_takes_nothing_holds_the_provider_back_is_left_and_still_counted(
+    impatient, call, upstream, holder, ledger
+):
+    many = [chunk("x" * 65_536) for _ in range(200)]
+    upstream.will(stream(*many, USAGE_CHUNK, DONE))
+    line = await call()
+    line.stop_reading()
+    line.say(line.head(length=len(STREAMED)), STREAMED)
+    while not impatient[-1]._waiting:  # noqa: ASYNC110
+        await asyncio.sleep(0.005)
+    impatient[-1].look()
+    ((event, meta),) = await settled(holder, ledger)
+    assert (event.prompt_tokens, event.completion_tokens) == (100, 20)
+    assert meta.outcome == "complete"
+
+
+async def test_a_slow_reader_gets_every_byte(call, upstream):
+    many = [chunk(f"{number:06d}" + "x" * 65_536) for number in range(100)]
+    upstream.will(stream(*many, USAGE_CHUNK, DONE))
+    line = await call()
+    line.stop_reading()
+    line.say(line.head(length=len(STREAMED)), STREAMED)
+    await upstream.until_seen(1)
+    line.go_on_reading()
+    _, _, body = await line.answer()
+    assert body == b"".join([*many, DONE])
+
+
+async def test_a_connection_that_rests_for_too_long_is_closed(call, base_url, monkeypatch):
+    assert base_url
+    made = []
+    connection_made = DirectProtocol.connection_made
+
+    def remember(self, transport):
+        made.append(self)
+        connection_made(self, transport)
+
+    monkeypatch.setattr(DirectProtocol, "connection_made", remember)
+    line = await call()
+    line.say(line.head(), CHAT)
+    await line.answer()
+    (protocol,) = made
+    protocol._end_rest()
+    line.say(line.head(), CHAT)
+    assert (await line.answer())[0] == 200  # it had rested for a moment only
+    protocol._rested_at -= protocol.timeout_keep_alive + 1
+    protocol._end_rest()
+    assert await line.is_closed()
