@@ -87,6 +87,27 @@ async def open_period(
     return found.one()
 
 
+async def correct_period(
+    session: AsyncSession, row: UsageMonthly, *, period_end: datetime, tokens_limit: int
+) -> None:
+    """Give an open period the end and the limit that Stripe and the admins say now.
+
+    It never runs into the next one. The caller has just opened it, and so has the customer's turn.
+    """
+    next_start = await session.scalar(
+        sa.select(sa.func.min(col(UsageMonthly.period_start))).where(
+            col(UsageMonthly.customer_id) == row.customer_id,
+            col(UsageMonthly.period_start) > row.period_start,
+        )
+    )
+    end = min(period_end, next_start or period_end)
+    if (row.period_end, row.tokens_limit) == (end, tokens_limit) or end <= row.period_start:
+        return
+    row.period_end, row.tokens_limit = end, tokens_limit
+    session.add(row)
+    await session.flush()
+
+
 def _completed(excluded: Any) -> dict[str, Any]:
     return {
         "period_end": excluded.period_end,

@@ -40,6 +40,7 @@ class Repair:
     row: str
     before: str
     after: str
+    is_lower_total: bool = False  # a month that said more than was used
 
     def as_dict(self) -> dict[str, str]:
         return {"table": self.table, "row": self.row, "before": self.before, "after": self.after}
@@ -131,7 +132,8 @@ async def _set_month(
         .execution_options(synchronize_session=False)
     )
     row = month.period_start.isoformat()
-    return Repair("usage_monthly", row, str(month.tokens_used), str(truth))
+    is_lower = truth < month.tokens_used
+    return Repair("usage_monthly", row, str(month.tokens_used), str(truth), is_lower_total=is_lower)
 
 
 def _wrong_days(seen: Look) -> list[DayKey]:

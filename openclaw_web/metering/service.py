@@ -47,6 +47,13 @@ async def open_period(
     )
 
 
+async def correct_period(
+    session: AsyncSession, period: UsageMonthly, *, period_end: datetime, tokens_limit: int
+) -> None:
+    """Give a period that was just opened the end and the limit of now; what was used stays."""
+    await periods.correct_period(session, period, period_end=period_end, tokens_limit=tokens_limit)
+
+
 async def issue_token(
     session: AsyncSession,
     *,

@@ -1,5 +1,6 @@
 """What the worker does for the meter; every turn is safe to run twice."""
 
+import asyncio
 import logging
 from pathlib import Path
 from uuid import UUID
@@ -8,7 +9,7 @@ from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.errors import OpenClawError
 from openclaw_web.integrations import redis
-from openclaw_web.metering import checking, notices, rejects, repairing, replaying
+from openclaw_web.metering import checking, meters, notices, rejects, repairing, replaying
 
 logger = logging.getLogger(__name__)
 
@@ -16,6 +17,7 @@ CHECKS_PER_TURN = 2_000  # at some ten milliseconds each; the longest unchecked 
 REJECTS_PER_TURN = 500
 NOTICES_PER_TURN = 500
 WORKER = "worker"
+LOOKED_AGAIN_SECONDS = 1.5  # by then every proxy has read the corrected total
 
 
 async def check_meters() -> int:
@@ -44,7 +46,9 @@ async def check_meter(customer_id: UUID) -> None:
             await repairing.tell(session, customer_id, [])
             return
     async with session_scope() as session:
-        await repairing.mend(session, customer_id, now)
+        mended = await repairing.mend(session, customer_id, now)
+    if any(repair.is_lower_total for repair in mended.repairs):
+        await _forget_totals(customer_id)
 
 
 async def retry_rejects() -> int:
@@ -73,6 +77,22 @@ async def send_limit_notices() -> int:
         async with session_scope() as session:
             told += await notices.tell(session, one, now) is not None
     return told
+
+
+async def _forget_totals(customer_id: UUID) -> None:
+    """Have all proxies learn the totals anew: what they hold only grows, and would go on counting.
+
+    If Redis is away, an emptied one does the same when it comes back; else a person has to know.
+    """
+    await asyncio.sleep(LOOKED_AGAIN_SECONDS)
+    try:
+        await meters.forget_totals()
+    except (redis.RedisError, OSError, TimeoutError):
+        logger.exception(
+            "The proxies could not be told of a lower total; its customer may be stopped too early "
+            "until they are started anew.",
+            extra={"customer_id": customer_id},
+        )
 
 
 async def replay_spool(root: Path) -> None:

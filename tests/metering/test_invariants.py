@@ -51,6 +51,11 @@ async def rows(table):
         return list((await session.exec(select(table))).all())
 
 
+@pytest.fixture(autouse=True)
+def nobody_waits(monkeypatch):
+    monkeypatch.setattr(tasks, "LOOKED_AGAIN_SECONDS", 0)
+
+
 @pytest.fixture
 async def used(period, event_of, settle):
     """A period with events of two models on several days; it began a day ago."""
@@ -309,3 +314,20 @@ async def test_nothing_of_another_customer_is_touched(session, used):
             )
         )
     assert kept == 5
+
+
+async def test_a_total_that_was_too_high_is_forgotten_by_the_proxies_too(used, monkeypatch):
+    async with session_scope() as session:
+        await sabotage.break_it(session, "month", used.customer_id)
+    before = {one.tokens_used for one in await rows(UsageMonthly)}
+    forgotten = []
+
+    async def forget():
+        forgotten.append({one.tokens_used for one in await rows(UsageMonthly)})
+
+    monkeypatch.setattr(tasks.meters, "forget_totals", forget)
+    await tasks.check_meter(used.customer_id)
+    ((after,),) = forgotten  # told after the correction, and once
+    assert after < max(before)
+    await tasks.check_meter(used.customer_id)
+    assert len(forgotten) == 1
