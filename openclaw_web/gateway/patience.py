@@ -41,8 +41,8 @@ class Patience:
                 await self._watch
 
     def begin(self, waiter: Waiter) -> None:
-        """Note that somebody waits for their client from now on."""
-        self._waiting[waiter] = self._clock()
+        """Note that somebody waits for their client from now on, if they do not already."""
+        self._waiting.setdefault(waiter, self._clock())
 
     def end(self, waiter: Waiter) -> None:
         """Note that the wait is over."""

@@ -55,6 +55,17 @@ async def test_a_body_that_never_comes_is_refused_after_a_minute(patience, clock
     assert refused.value.status == 408
 
 
+async def test_who_sends_a_little_now_and_then_has_no_more_time(patience, clock):
+    waiting = asyncio.create_task(asyncio.Event().wait())
+    for _ in range(4):
+        patience.begin(waiting)
+        patience.look()
+        clock.now += 20
+    patience.look()
+    await asyncio.wait([waiting])
+    assert patience.was_lost(waiting)
+
+
 async def test_a_request_that_is_cancelled_otherwise_stays_cancelled(patience):
     async def receive():
         await asyncio.get_running_loop().create_future()
