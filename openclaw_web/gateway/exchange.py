@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from dataclasses import dataclass, field
 from typing import Protocol
+
+import msgspec
 
 from openclaw_web.core.errors import VendorError
 from openclaw_web.gateway.admission import Admission, Admitted
@@ -36,15 +37,14 @@ class Reader(Protocol):
     def estimated_completion(self) -> int: ...
 
 
-@dataclass(slots=True, eq=False)
-class Exchange:
+class Exchange(msgspec.Struct, eq=False):
     """One request on its way through us."""
 
     call: Call
     request: Request
     admitted: Admitted
     generation: int | None
-    started: float = field(default_factory=time.monotonic)
+    started: float = msgspec.field(default_factory=time.monotonic)
     first_byte: float | None = None
     status: int | None = None
     upstream: str = ""

@@ -159,7 +159,7 @@ def cut(answer: Answer) -> None:
 
 def passed_on(call: Call) -> Headers:
     """Return what of a client's headers the provider gets."""
-    return tuple(header for header in call.scope["headers"] if header[0] in _PASSED_ON)
+    return tuple([header for header in call.scope["headers"] if header[0] in _PASSED_ON])
 
 
 def unavailable(error: VendorError) -> RefusalError:

@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 
 import msgspec
 
@@ -102,8 +101,7 @@ class Request(msgspec.Struct):
     max_tokens: int | None
 
 
-@dataclass(slots=True)
-class Usage:
+class Usage(msgspec.Struct):
     """Tokens as the provider counts them; `None` until it said so. Set, never added up."""
 
     prompt: int | None = None

@@ -98,7 +98,7 @@ class Upstream:
             UnsafeHeaderError: a header would end its line; nothing was sent.
         """
         connection = self._take_idle()
-        return connection and connection.send(_head(prepared, body, headers), body)
+        return None if connection is None else connection.send(_head(prepared, body, headers), body)
 
     async def post(
         self, prepared: bytes, body: bytes, headers: Headers = (), *, sent: Answer | None = None
