@@ -16,13 +16,17 @@ from openclaw_web.admin.state import AdminState
 from openclaw_web.admin.usage import page as admin_usage
 from openclaw_web.admin.usage.state import AdminUsageState
 from openclaw_web.api import PROXY_PREFIX, make_api, proxy
-from openclaw_web.billing import page as billing
+from openclaw_web.billing import page as landing
+from openclaw_web.billing import pricing_page as pricing
+from openclaw_web.billing.pricing_state import PricingView
 from openclaw_web.core import collecting
 from openclaw_web.core.logs import configure_logs
 from openclaw_web.core.settings import settings
 from openclaw_web.dashboard import page as dashboard
 from openclaw_web.dashboard.api_access import page as api_access
 from openclaw_web.dashboard.api_access.state import ApiAccessState
+from openclaw_web.dashboard.billing import page as billing
+from openclaw_web.dashboard.billing.state import BillingState
 from openclaw_web.dashboard.state import HomeState
 from openclaw_web.dashboard.usage import page as usage
 from openclaw_web.dashboard.usage.state import UsageState
@@ -77,10 +81,17 @@ app.add_middleware(SessionGuard(), index=0)
 app.register_lifespan_task(run_api)
 
 app.add_page(
-    billing.landing_page,
+    landing.landing_page,
     route="/",
     title=("OpenClaw Cloud: your own assistant, running"),
     description=DESCRIPTION,
+)
+app.add_page(
+    pricing.pricing_page,
+    route="/pricing",
+    title="Pricing · OpenClaw Cloud",
+    description=pricing.DESCRIPTION,
+    on_load=PricingView.load,
 )
 app.add_page(
     onboarding.start_page,
@@ -94,6 +105,12 @@ app.add_page(
 )
 app.add_page(
     usage.usage_page, route="/usage", title="Usage · OpenClaw Cloud", on_load=UsageState.load
+)
+app.add_page(
+    billing.billing_page,
+    route="/billing",
+    title="Billing · OpenClaw Cloud",
+    on_load=BillingState.load,
 )
 app.add_page(
     api_access.api_access_page,

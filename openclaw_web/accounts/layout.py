@@ -3,7 +3,7 @@
 from html import escape
 from string import Template
 
-from openclaw_web.accounts.mails import Letter
+from openclaw_web.accounts.letters import Letter
 
 NAME = "OpenClaw Cloud"
 

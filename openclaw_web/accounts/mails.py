@@ -1,15 +1,12 @@
 """The words of every mail that we send: one function a kind, from a small payload."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from datetime import datetime
 from enum import StrEnum
-from typing import Any
 
+from openclaw_web.accounts import money_letters
+from openclaw_web.accounts.letters import Letter, Payload, day, money, page, usage
 from openclaw_web.core.errors import OpenClawError
-from openclaw_web.core.settings import settings
 from openclaw_web.integrations import telegram
-from openclaw_web.ui import format as written
 
 CODE_MINUTES = 10
 
@@ -26,33 +23,28 @@ class MailKind(StrEnum):
     LIMIT_75 = "limit_75"
     LIMIT_90 = "limit_90"
     LIMIT_100 = "limit_100"
+    RENEWAL_RECEIPT = "renewal_receipt"
+    GRACE_ENDING = "grace_ending"
+    PAYMENT_THANKS = "payment_thanks"
+    PLAN_CHANGED = "plan_changed"
+    PLAN_CHANGE_SCHEDULED = "plan_change_scheduled"
+    CANCEL_SCHEDULED = "cancel_scheduled"
+    CANCEL_UNDONE = "cancel_undone"
+    DESTROY_SOON = "destroy_soon"
+    REFUNDED = "refunded"
+    DISPUTE_OPENED = "dispute_opened"
 
 
 class UnknownMailError(OpenClawError):
     """A mail was queued whose kind has no words, or without what its words need."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Letter:
-    """What a mail says; `layout` turns it into text and HTML."""
-
-    subject: str
-    heading: str
-    paragraphs: tuple[str, ...]
-    code: str = ""
-    button: str = ""
-    address: str = ""
-    closing: str = "You get this mail because you have an assistant at OpenClaw Cloud."
-
-
-Payload = Mapping[str, Any]
-
-
 def write(kind: str, payload: Payload, *, secret: str | None = None) -> Letter:
     """Return the letter of a kind; a payload without an optional value just leaves its clause out.
 
-    Payload values, all optional: tier_name, bot_username, price_cents, currency, tokens_used,
-    tokens_limit, reason; and, in ISO 8601: grace_until, delete_after, period_end.
+    Payload values, all optional: tier_name, bot_username, price_cents, amount_cents, currency,
+    tokens_used, tokens_limit, reason, invoice_number, invoice_url; and, in ISO 8601: grace_until,
+    delete_after, period_end.
 
     Raises:
         UnknownMailError: nobody wrote words for this kind, or a code mail came without its code.
@@ -90,7 +82,7 @@ def _welcome(payload: Payload) -> Letter:
             "It usually takes a minute or two. We write again as soon as it answers.",
         ),
         button="Watch it start",
-        address=_page("/home"),
+        address=page("/home"),
     )
 
 
@@ -104,7 +96,7 @@ def _live(payload: Payload) -> Letter:
             f"Open your chat with @{bot} and say hi." if bot else "Open its chat and say hi.",
         ),
         button="Say hi on Telegram" if bot else "See how it is doing",
-        address=telegram.bot_link(bot) if bot else _page("/home"),
+        address=telegram.bot_link(bot) if bot else page("/home"),
     )
 
 
@@ -117,13 +109,13 @@ def _provisioning_failed(_payload: Payload) -> Letter:
             "Nothing is lost and you need not pay again. We write as soon as it answers.",
         ),
         button="See what happened",
-        address=_page("/home"),
+        address=page("/home"),
     )
 
 
 def _payment_failed(payload: Payload) -> Letter:
-    until = _day(payload, "grace_until")
-    price = _price(payload)
+    until = day(payload, "grace_until")
+    price = money(payload)
     return Letter(
         subject="Your payment did not go through",
         heading="Your payment did not go through",
@@ -134,12 +126,12 @@ def _payment_failed(payload: Payload) -> Letter:
             else "It keeps working for now. Update your card and nothing changes.",
         ),
         button="Update your card",
-        address=_page("/home"),
+        address=page("/billing"),
     )
 
 
 def _suspended(payload: Payload) -> Letter:
-    until = _day(payload, "delete_after")
+    until = day(payload, "delete_after")
     reason = str(payload.get("reason") or "the subscription is not paid")
     return Letter(
         subject="Your assistant is paused",
@@ -151,7 +143,7 @@ def _suspended(payload: Payload) -> Letter:
             else "Its memory is safe. It goes on where it stopped once this is mended.",
         ),
         button="Bring it back",
-        address=_page("/home"),
+        address=page("/billing"),
     )
 
 
@@ -161,7 +153,7 @@ def _reactivated(_payload: Payload) -> Letter:
         heading="Your assistant is back",
         paragraphs=("Thank you. It is starting again, with everything that it remembered.",),
         button="See how it is doing",
-        address=_page("/home"),
+        address=page("/home"),
     )
 
 
@@ -174,7 +166,7 @@ def _memory_lost(_payload: Payload) -> Letter:
             "It runs again with your settings and bot, but does not remember earlier chats.",
         ),
         button="See how it is doing",
-        address=_page("/home"),
+        address=page("/home"),
     )
 
 
@@ -184,29 +176,32 @@ def _limit_near(share: int) -> Callable[[Payload], Letter]:
             subject=f"{share} % of your tokens are used",
             heading=f"{share} % of your tokens are used",
             paragraphs=(
-                _usage(payload),
+                usage(payload),
                 "Nothing stops yet, your assistant goes on as before.",
                 "Your usage page shows where the tokens went, day by day.",
             ),
             button="See your usage",
-            address=_page("/usage"),
+            address=page("/usage"),
         )
 
     return letter
 
 
 def _limit_reached(payload: Payload) -> Letter:
-    until = _day(payload, "period_end")
+    until = day(payload, "period_end")
     return Letter(
         subject="Your assistant has used all its tokens",
         heading="All tokens of this period are used",
         paragraphs=(
-            _usage(payload),
+            usage(payload),
             "Your assistant says so politely when somebody writes to it.",
-            f"It works again {f'on {until}' if until else 'when the next period begins'}.",
+            (
+                f"It works again {f'on {until}' if until else 'when the next period begins'}, "
+                "or at once with a bigger plan."
+            ),
         ),
-        button="See your assistant",
-        address=_page("/home"),
+        button="See the bigger plans",
+        address=page("/billing"),
     )
 
 
@@ -221,29 +216,14 @@ LETTERS: Mapping[str, Callable[[Payload], Letter]] = {
     MailKind.LIMIT_75: _limit_near(75),
     MailKind.LIMIT_90: _limit_near(90),
     MailKind.LIMIT_100: _limit_reached,
+    MailKind.RENEWAL_RECEIPT: money_letters.renewal_receipt,
+    MailKind.GRACE_ENDING: money_letters.grace_ending,
+    MailKind.PAYMENT_THANKS: money_letters.payment_thanks,
+    MailKind.PLAN_CHANGED: money_letters.plan_changed,
+    MailKind.PLAN_CHANGE_SCHEDULED: money_letters.plan_change_scheduled,
+    MailKind.CANCEL_SCHEDULED: money_letters.cancel_scheduled,
+    MailKind.CANCEL_UNDONE: money_letters.cancel_undone,
+    MailKind.DESTROY_SOON: money_letters.destroy_soon,
+    MailKind.REFUNDED: money_letters.refunded,
+    MailKind.DISPUTE_OPENED: money_letters.dispute_opened,
 }
-
-
-def _usage(payload: Payload) -> str:
-    used, limit = payload.get("tokens_used"), payload.get("tokens_limit")
-    until = _day(payload, "period_end")
-    counted = (
-        f"Used so far: {written.tokens(int(used))} of {written.tokens(int(limit))} tokens"
-        if used is not None and limit is not None
-        else "Your assistant is near the tokens of your plan"
-    )
-    return f"{counted}{f'. The count starts anew on {until}' if until else ''}."
-
-
-def _day(payload: Payload, name: str) -> str:
-    value = payload.get(name)
-    return written.day(datetime.fromisoformat(value)) if isinstance(value, str) and value else ""
-
-
-def _price(payload: Payload) -> str:
-    cents = payload.get("price_cents")
-    return "" if cents is None else written.money(int(cents), str(payload.get("currency") or "usd"))
-
-
-def _page(path: str) -> str:
-    return f"{settings().public_url}{path}"

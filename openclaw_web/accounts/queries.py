@@ -14,6 +14,7 @@ from openclaw_web.accounts.models import (
     AuthSession,
     Customer,
     CustomerAuth,
+    OutboxMail,
     Role,
 )
 from openclaw_web.core.clock import real_now
@@ -125,3 +126,13 @@ async def sessions_of_customer(session: AsyncSession, customer_id: UUID) -> Sequ
         .order_by(col(AuthSession.last_seen_at).desc())
     )
     return found.all()
+
+
+async def known_mail_keys(session: AsyncSession, keys: Sequence[str]) -> set[str]:
+    """Return those of these dedupe keys whose mail was written already."""
+    if not keys:
+        return set()
+    found = await session.exec(
+        select(OutboxMail.dedupe_key).where(col(OutboxMail.dedupe_key).in_(keys))
+    )
+    return {key for key in found.all() if key}

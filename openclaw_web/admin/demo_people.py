@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from openclaw_web.billing.mapping import GRACE, KEPT_AFTER_END
+from openclaw_web.billing.keeping import GRACE, KEPT_AFTER_END
 from openclaw_web.billing.models import SubscriptionStatus, Tier
 from openclaw_web.boxes.models import BoxStatus
 

@@ -33,6 +33,7 @@ def _content() -> rx.Component:
         rx.foreach(AdminState.alerts, _alert),
         _customers(),
         _jobs(),
+        _margins(),
         class_name="stack loose",
     )
 
@@ -137,4 +138,47 @@ def _job(row: Row) -> rx.Component:
         rx.el.td(row["note"], class_name="small prose"),
         rx.el.td(row["when"]),
         key=row["id"],
+    )
+
+
+def _margins() -> rx.Component:
+    head = (
+        ("Plan", ""),
+        ("Price", "number"),
+        ("90 % cache hits", "number"),
+        ("50 %", "number"),
+        ("0 %", "number"),
+    )
+    return rx.el.section(
+        rx.el.div(
+            rx.el.h2("Margin of a fully used month", class_name="heading"),
+            rx.el.p(
+                "What is left of the price after tokens and pod, by the list prices of the model "
+                "that answers today. One token in a hundred is output.",
+                class_name="small",
+            ),
+            style={"padding": "16px"},
+        ),
+        rx.el.div(
+            rx.el.table(
+                rx.el.thead(rx.el.tr(*(rx.el.th(name, class_name=kind) for name, kind in head))),
+                rx.el.tbody(rx.foreach(AdminState.margins, _margin)),
+                class_name="table",
+                id="margins",
+            ),
+            class_name="table-scroll",
+        ),
+        class_name="card tight",
+        aria_label="Margins",
+    )
+
+
+def _margin(row: Row) -> rx.Component:
+    return rx.el.tr(
+        rx.el.td(row["name"], class_name="strong"),
+        rx.el.td(row["price"], class_name="number"),
+        rx.el.td(row["cached"], class_name=row["cached_tone"]),
+        rx.el.td(row["half"], class_name=row["half_tone"]),
+        rx.el.td(row["uncached"], class_name=row["uncached_tone"]),
+        key=row["name"],
     )

@@ -11,6 +11,8 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from openclaw_web.accounts.state import STAFF, AuthState
 from openclaw_web.admin import queries
 from openclaw_web.admin.queries import CustomerRow, Totals
+from openclaw_web.billing.margins import Margin, margins
+from openclaw_web.billing.tiers import Plan
 from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import session_scope
 from openclaw_web.jobs import queries as jobs
@@ -39,6 +41,7 @@ class AdminState(AuthState):
     customers: list[dict[str, str]] = []
     jobs: list[dict[str, str]] = []
     alerts: list[dict[str, str]] = []
+    margins: list[dict[str, str]] = []
 
     @rx.event
     async def load(self) -> None:
@@ -80,6 +83,7 @@ class AdminState(AuthState):
             customers=[_customer(row) for row in rows],
             jobs=[_job(job, emails, now) for job in newest],
             alerts=[_alert(alert, now) for alert in alerts],
+            margins=[_margin(plan, *found) for plan, found in margins().items()],
         )
 
 
@@ -101,6 +105,24 @@ def _figures(totals: Totals) -> list[dict[str, str]]:
         ("Tokens today", fmt.tokens_short(totals.tokens_today), "all customers"),
     )
     return [{"name": name, "value": value, "note": note} for name, value, note in figures]
+
+
+def _margin(plan: Plan, cached: Margin, half: Margin, uncached: Margin) -> dict[str, str]:
+    """Return one tier's margins; one that loses money is marked."""
+    return {
+        "name": plan.name,
+        "price": fmt.money(plan.price_cents, plan.currency),
+        "cached": f"{cached.percent} %",
+        "half": f"{half.percent} %",
+        "uncached": f"{uncached.percent} %",
+        "cached_tone": _margin_tone(cached),
+        "half_tone": _margin_tone(half),
+        "uncached_tone": _margin_tone(uncached),
+    }
+
+
+def _margin_tone(found: Margin) -> str:
+    return "number bad-text" if found.profit_cents < 0 else "number"
 
 
 def _customer(row: CustomerRow) -> dict[str, str]:

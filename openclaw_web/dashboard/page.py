@@ -15,6 +15,7 @@ def home_page() -> rx.Component:
         HomeState.email,
         page_title("Your assistant", "Whether it answers, and what happens next."),
         error_notice(HomeState.error),
+        rx.cond(HomeState.promise_note != "", _promise_notice()),
         rx.cond(
             HomeState.is_loaded,
             rx.cond(HomeState.has_box, _home_with_box(), _home_without_box()),
@@ -26,6 +27,7 @@ def home_page() -> rx.Component:
 
 def _home_with_box() -> rx.Component:
     return rx.el.div(
+        rx.cond(HomeState.payment_note != "", _payment_notice()),
         rx.cond(HomeState.memory_lost != "", _memory_notice()),
         card(
             rx.el.div(
@@ -74,12 +76,11 @@ def _home_with_box() -> rx.Component:
                     rx.el.p(HomeState.plan, class_name="heading"),
                     rx.el.p(HomeState.renews, class_name="small"),
                 ),
-                rx.el.button(
-                    "Card and invoices",
-                    on_click=HomeState.open_portal,
-                    id="open-portal",
+                rx.el.a(
+                    "Plan, card and invoices",
+                    href="/billing",
+                    id="to-billing",
                     class_name="button quiet",
-                    type="button",
                 ),
                 class_name="row between wrap",
             ),
@@ -87,6 +88,20 @@ def _home_with_box() -> rx.Component:
         ),
         class_name="stack loose",
     )
+
+
+def _payment_notice() -> rx.Component:
+    return notice(
+        rx.el.p(HomeState.payment_note),
+        rx.el.a("Fix your card", href="/billing", class_name="button primary small-button"),
+        tone="warning",
+        icon="triangle-alert",
+        id="payment-overdue",
+    )
+
+
+def _promise_notice() -> rx.Component:
+    return notice(rx.el.p(HomeState.promise_note), tone="warning", icon="life-buoy", id="promise")
 
 
 def _memory_notice() -> rx.Component:

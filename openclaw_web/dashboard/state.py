@@ -9,10 +9,9 @@ from uuid import UUID
 import reflex as rx
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from openclaw_web.accounts import queries as accounts
 from openclaw_web.accounts.state import CUSTOMER, AuthState
+from openclaw_web.billing import deliveries
 from openclaw_web.billing import queries as billing
-from openclaw_web.billing import service as billing_service
 from openclaw_web.billing.models import Subscription, SubscriptionStatus
 from openclaw_web.billing.tiers import plan_of
 from openclaw_web.boxes import queries as boxes
@@ -21,8 +20,8 @@ from openclaw_web.boxes.models import BoxStatus
 from openclaw_web.boxes.queries import BoxView
 from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import session_scope
-from openclaw_web.core.errors import NotFoundError, OpenClawError
-from openclaw_web.core.settings import settings
+from openclaw_web.core.errors import NotFoundError
+from openclaw_web.dashboard import promises
 from openclaw_web.integrations import telegram
 from openclaw_web.jobs import queries as jobs
 from openclaw_web.jobs.leases import SUPERSEDED
@@ -32,7 +31,6 @@ from openclaw_web.metering import forecast
 from openclaw_web.metering import queries as metering
 from openclaw_web.metering.queries import CurrentUsage
 from openclaw_web.ui import format as fmt
-from openclaw_web.ui.navigation import leave_to
 from openclaw_web.ui.showing import show
 
 logger = logging.getLogger(__name__)
@@ -116,6 +114,8 @@ class HomeState(UsageStrip):
     bot_link: str = ""
     plan: str = ""
     renews: str = ""
+    payment_note: str = ""
+    promise_note: str = ""
     story: list[dict[str, str]] = []
 
     @rx.event
@@ -147,22 +147,6 @@ class HomeState(UsageStrip):
                 await box_service.dismiss_memory_notice(session, principal.customer_id)
         await self.load()
 
-    @rx.event
-    async def open_portal(self) -> rx.event.EventSpec | None:
-        """Go to Stripe's page for the card and the invoices."""
-        principal = await self.principal()
-        if principal is None:
-            return None
-        try:
-            async with session_scope() as session:
-                customer = await accounts.find_customer(session, principal.customer_id)
-            if customer is None:
-                return None
-            back = f"{settings().public_url}/home"
-            return leave_to(await billing_service.portal_url(customer, return_url=back))
-        except OpenClawError as error:
-            return rx.toast.error(str(error))
-
     async def _show(self, session: AsyncSession, customer_id: UUID) -> None:
         now = await business_now(session)
         self._show_period(await metering.current_usage(session, customer_id), now)
@@ -173,6 +157,10 @@ class HomeState(UsageStrip):
             self,
             plan=_plan(subscription),
             renews=_renews(subscription),
+            payment_note=_payment_note(subscription),
+            promise_note=promises.sentence_of(
+                await deliveries.find_promise(session, customer_id, now)
+            ),
             story=[_story_line(job, now) for job in newest],
         )
 
@@ -207,6 +195,14 @@ def _plan(subscription: Subscription | None) -> str:
         return "You have no plan at the moment."
     plan = plan_of(subscription.tier)
     return f"{plan.name}, {fmt.money(plan.price_cents, plan.currency)} a month"
+
+
+def _payment_note(subscription: Subscription | None) -> str:
+    """Return what a customer must do about a payment; nothing while all is well."""
+    status = subscription.status if subscription is not None else None
+    if status not in {SubscriptionStatus.PAST_DUE, SubscriptionStatus.SUSPENDED}:
+        return ""
+    return _renews(subscription)
 
 
 def _renews(subscription: Subscription | None) -> str:

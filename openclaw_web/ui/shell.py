@@ -23,6 +23,7 @@ class Place:
 CUSTOMER_PLACES = (
     Place("Home", "/home", "house"),
     Place("Usage", "/usage", "chart-column"),
+    Place("Billing", "/billing", "credit-card"),
     Place("API access", "/api-access", "key-round"),
 )
 ADMIN_PLACES = (
@@ -42,7 +43,7 @@ def public_shell(
                 brand("/"),
                 rx.el.nav(
                     rx.el.a("How it works", href="/#how"),
-                    rx.el.a("Pricing", href="/#pricing"),
+                    rx.el.a("Pricing", href="/pricing"),
                     class_name="public-nav",
                     aria_label="Main",
                 ),

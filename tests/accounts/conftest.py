@@ -6,7 +6,7 @@ import pytest
 from aiosmtpd.controller import Controller
 from sqlmodel import col, select
 
-from openclaw_web.accounts import mails
+from openclaw_web.accounts import letters
 from openclaw_web.accounts import service as accounts
 from openclaw_web.accounts.models import OutboxMail
 from openclaw_web.core.database import session_scope
@@ -69,7 +69,7 @@ def use_server(monkeypatch, tmp_path):
         home = {"OPENCLAW_CLOUD_HOME": str(tmp_path)}
         chosen = load({"SMTP_URL": url, "PUBLIC_URL": "https://cloud.example", **home})
         monkeypatch.setattr(mail, "settings", lambda: chosen)
-        monkeypatch.setattr(mails, "settings", lambda: chosen)
+        monkeypatch.setattr(letters, "settings", lambda: chosen)
 
     return use
 

@@ -198,6 +198,14 @@ def test_a_customer_sees_nothing_of_it(client):
         assert tab.sees("customers") in (None, [])
 
 
+def test_the_margin_of_every_plan_is_shown(client, root):
+    shown = {row["name"]: row for row in opened(client, root).sees("margins")}
+    assert list(shown) == ["Starter", "Pro", "Team"]
+    team = shown["Team"]
+    assert (team["cached"], team["half"], team["uncached"]) == ("49.2 %", "14.2 %", "-29.5 %")
+    assert (team["half_tone"], team["uncached_tone"]) == ("number", "number bad-text")
+
+
 def test_the_page_can_be_drawn():
     assert 'id:"customers"' in str(overview_page())
 

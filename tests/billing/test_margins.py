@@ -4,8 +4,9 @@ from decimal import Decimal
 
 import pytest
 
+from openclaw_web.billing.margins import CACHE_HITS, margin, margins
 from openclaw_web.billing.models import Tier
-from openclaw_web.billing.tiers import margin, model_prices, plan_of, plan_of_price, plans
+from openclaw_web.billing.tiers import model_prices, plan_of, plan_of_price, plans
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,13 @@ def test_a_million_tokens_costs_about_thirty_cents_at_ninety_percent_cache_hits(
 def test_even_the_dearest_model_loses_nothing_at_ninety_percent_cache_hits():
     team = plan_of(Tier.TEAM)
     assert margin(team, cache_hits=Decimal("0.9"), model="k3").profit_cents > 0
+
+
+def test_the_table_of_margins_holds_every_tier_at_every_share():
+    found = margins()
+    assert list(found) == list(plans())
+    for plan, columns in found.items():
+        assert columns == tuple(margin(plan, cache_hits=hits) for hits in CACHE_HITS)
 
 
 def test_every_model_of_a_tier_has_a_price():

@@ -38,10 +38,13 @@ def test_home_says_that_the_assistant_answers(told: Story):
     take_pictures(page, "home")
 
 
-def test_home_leads_to_the_card_and_the_invoices(told: Story):
+def test_home_leads_to_the_plan_the_card_and_the_invoices(told: Story):
     page = told.page
     page.bring_to_front()
     page.goto("/home")
+    page.locator("#to-billing").click()
+    expect(page.locator("#card")).to_contain_text("ending in 4242")
+    take_pictures(page, "billing")
     page.locator("#open-portal").click()
     page.wait_for_url("**/dev/stripe/p/session/**")
     expect(page.locator("body")).to_contain_text("$19")
@@ -50,6 +53,7 @@ def test_home_leads_to_the_card_and_the_invoices(told: Story):
 def test_every_page_has_its_picture(page: Page, stack: Stack):
     for path, name in (
         ("/", "landing"),
+        ("/pricing", "pricing"),
         ("/login", "login"),
         ("/nothing-here", "not-found"),
         ("/dev/", "dev"),

@@ -146,6 +146,19 @@ def test_the_plan_says_what_happens_next(client, ada, plan, sentence):
     assert tab.sees("plan").endswith(" a month")
 
 
+@pytest.mark.parametrize(
+    ("status", "note"),
+    [
+        (SubscriptionStatus.ACTIVE, ""),
+        (SubscriptionStatus.PAST_DUE, "The payment is overdue."),
+        (SubscriptionStatus.SUSPENDED, "Suspended, because a payment is missing."),
+    ],
+)
+def test_a_missing_payment_leads_to_the_billing_page(client, ada, status, note):
+    in_app(client, give_box, ADA, plan={"status": status})
+    assert (opened(client, ada).sees("payment_note") or "").startswith(note)
+
+
 def test_what_happened_is_told_in_order(client, ada):
     box = in_app(client, give_box, ADA)
     in_app(client, add_job, box, JobStatus.COMPLETE)

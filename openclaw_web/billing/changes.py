@@ -1,0 +1,347 @@
+"""What a customer changes about their plan: a bigger one now, a smaller one later, its end.
+
+A bigger plan is a new period that begins now; a smaller one waits for the turn of the period.
+Nothing here changes our own rows' tier or limit: Stripe is changed, and a sync follows it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import sqlalchemy as sa
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from openclaw_web.accounts import service as accounts
+from openclaw_web.accounts.mails import MailKind
+from openclaw_web.billing import change_rules as rules
+from openclaw_web.billing import checkouts, queries
+from openclaw_web.billing import service as billing
+from openclaw_web.billing.change_rules import ChangeRefusedError
+from openclaw_web.billing.checkouts import Sale
+from openclaw_web.billing.models import Subscription, Tier
+from openclaw_web.billing.tiers import Plan, plan_of
+from openclaw_web.core.clock import business_now
+from openclaw_web.core.database import session_scope
+from openclaw_web.core.errors import VendorError
+from openclaw_web.core.settings import settings
+from openclaw_web.integrations import payment_changes
+from openclaw_web.integrations.payment_changes import ConfirmationNeededError, LeavingReason, Terms
+
+PAGE = "/billing"
+LONGEST_COMMENT = 500
+REASONS: Mapping[LeavingReason, str] = {
+    "too_expensive": "It costs too much",
+    "unused": "I do not use it enough",
+    "missing_features": "It cannot do what I need",
+    "low_quality": "It does not answer well enough",
+    "too_complex": "It is too complicated",
+    "switched_service": "I found something else",
+    "customer_service": "I was not helped well",
+    "other": "Something else",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asker:
+    """Where a click came from, for the audit trail."""
+
+    ip: str | None = None
+    user_agent: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangePreview:
+    """What a change of plan means, before it is made; money in cents.
+
+    `proration_date` goes back with the click, so that exactly this amount is charged.
+    """
+
+    tier: Tier
+    is_upgrade: bool
+    due_now_cents: int
+    currency: str
+    next_charge_cents: int
+    next_charge_at: datetime
+    takes_effect_at: datetime
+    tokens_limit: int
+    proration_date: int
+
+
+async def preview_change(session: AsyncSession, customer_id: UUID, tier: Tier) -> ChangePreview:
+    """Return what another plan costs and when it begins.
+
+    Nothing is changed, but a change that waits for a bank's confirmation is given up.
+
+    Raises:
+        ChangeRefusedError: it cannot be changed now, or it is the plan of today.
+        VendorError: Stripe did not answer.
+    """
+    now = await business_now(session)
+    row = await _live(session, customer_id)
+    rules.refuse_unless_changeable(row, tier)
+    terms = await _terms(row)
+    plan = plan_of(tier)
+    price_id = await payment_changes.price_named(plan.lookup_key)
+    date = _proration_date(terms, now)
+    is_upgrade = _is_bigger(plan, row)
+    if is_upgrade:
+        rules.refuse_unpaid(terms)
+        quote = await payment_changes.quote_now(terms, price_id, proration_date=date)
+    else:
+        quote = await payment_changes.quote_at_turn(terms, price_id)
+    return ChangePreview(
+        tier=tier,
+        is_upgrade=is_upgrade,
+        due_now_cents=quote.due_now_cents,
+        currency=quote.currency,
+        next_charge_cents=quote.next_charge_cents,
+        next_charge_at=quote.next_charge_at,
+        takes_effect_at=now if is_upgrade else terms.period_end,
+        tokens_limit=plan.tokens_limit,
+        proration_date=date,
+    )
+
+
+async def change_plan(
+    session: AsyncSession,
+    customer_id: UUID,
+    tier: Tier,
+    *,
+    proration_date: int,
+    asker: Asker | None = None,
+) -> None:
+    """Change the plan as it was previewed; a second click finds it done and changes nothing.
+
+    Raises:
+        ChangeRefusedError: it cannot be changed now, or the card was refused: all is as it was.
+        ConfirmationNeededError: the bank asks its customer first; Stripe waits for 23 hours.
+        VendorError: Stripe did not answer; trying again cannot charge twice.
+    """
+    row = await _take_turn(session, customer_id)
+    rules.refuse_unless_changeable(row, tier)
+    plan = plan_of(tier)
+    price_id = await payment_changes.price_named(plan.lookup_key)
+    terms = await _terms(row, wanted=price_id)
+    is_done = terms.price_id == price_id
+    if not is_done and _is_bigger(plan, row):
+        rules.refuse_old_quote(proration_date, await business_now(session))
+        rules.refuse_unpaid(terms)
+        await _upgrade(row, terms, price_id, tier=tier, proration_date=proration_date)
+        await _audit(session, row, "plan.upgraded", asker, tier=[row.tier.value, tier.value])
+    elif not is_done:
+        await payment_changes.change_at_turn(
+            terms, price_id, price_before=_price_of_today(row, terms)
+        )
+        await _audit(session, row, "plan.downgrade_set", asker, tier=[row.tier.value, tier.value])
+        await _mail(session, row, MailKind.PLAN_CHANGE_SCHEDULED, plan)
+    await billing.request_sync(session, customer_id)
+
+
+async def undo_change(
+    session: AsyncSession, customer_id: UUID, *, asker: Asker | None = None
+) -> None:
+    """Keep the plan of today after all; without a change that waits, nothing happens.
+
+    Raises:
+        ChangeRefusedError: there is no plan, or the change has been made already.
+        VendorError: Stripe did not answer.
+    """
+    row = await _take_turn(session, customer_id)
+    terms = await _terms(row)
+    if terms.price_tier != row.tier.value:
+        name = plan_of(row.tier).lookup_key
+        price_id = terms.price_before or await payment_changes.price_named(name)
+        await payment_changes.change_at_turn(terms, price_id, price_before=price_id)
+        await _audit(session, row, "plan.downgrade_undone", asker, tier=row.tier.value)
+    await billing.request_sync(session, customer_id)
+
+
+async def cancel(
+    session: AsyncSession,
+    customer_id: UUID,
+    *,
+    reason: LeavingReason,
+    comment: str = "",
+    asker: Asker | None = None,
+) -> None:
+    """End the plan with the period that is paid; a second click changes nothing.
+
+    Raises:
+        ChangeRefusedError: there is no plan, or no such reason.
+        VendorError: Stripe did not answer.
+    """
+    if reason not in REASONS:
+        raise ChangeRefusedError("Choose one of the reasons from the list.")
+    row = await _take_turn(session, customer_id)
+    terms = await _running(row)
+    if not terms.cancel_at_period_end:
+        if terms.pending_invoice_id:
+            await payment_changes.drop_pending_change(terms.pending_invoice_id)
+        said = comment.strip()[:LONGEST_COMMENT]
+        await payment_changes.cancel_at_period_end(
+            terms.stripe_subscription_id, reason=reason, comment=said
+        )
+        row.cancel_reason = f"{reason}: {said}" if said else reason
+        session.add(row)
+        await session.flush()
+        await _audit(session, row, "plan.cancelled", asker, reason=reason)
+        await _mail(session, row, MailKind.CANCEL_SCHEDULED, plan_of(row.tier))
+    await billing.request_sync(session, customer_id)
+
+
+async def undo_cancel(
+    session: AsyncSession, customer_id: UUID, *, asker: Asker | None = None
+) -> None:
+    """Take a cancellation back while the plan still runs; a second click changes nothing.
+
+    Raises:
+        ChangeRefusedError: the plan has ended; only a new payment brings it back.
+        VendorError: Stripe did not answer.
+    """
+    row = await _take_turn(session, customer_id)
+    terms = await _running(row)
+    if terms.cancel_at_period_end:
+        await payment_changes.keep_after_period_end(terms.stripe_subscription_id)
+        row.cancel_reason = None
+        session.add(row)
+        await session.flush()
+        await _audit(session, row, "plan.cancel_undone", asker)
+        await _mail(session, row, MailKind.CANCEL_UNDONE, plan_of(row.pending_tier or row.tier))
+    await billing.request_sync(session, customer_id)
+
+
+async def start_again(customer_id: UUID, tier: Tier) -> str:
+    """Return where a customer whose plan has ended pays for a new one; the box comes back with it.
+
+    Raises:
+        AlreadySubscribedError: there is a plan already.
+        VendorError: Stripe did not answer.
+    """
+    base = f"{settings().public_url}{PAGE}"
+    checkout = await checkouts.start_checkout(
+        Sale(
+            customer_id=customer_id,
+            tier=tier,
+            onboarding_session_id=None,
+            success_url=f"{base}?checkout={{CHECKOUT_SESSION_ID}}",
+            cancel_url=base,
+        )
+    )
+    return checkout.url or base
+
+
+async def _upgrade(
+    row: Subscription, terms: Terms, price_id: str, *, tier: Tier, proration_date: int
+) -> None:
+    key = f"plan:{terms.stripe_subscription_id}:{price_id}:{proration_date}"
+    try:
+        await payment_changes.change_now(
+            terms, price_id, proration_date=proration_date, idempotency_key=key
+        )
+    except payment_changes.CardRefusedError as error:
+        await _note_failure(row, "plan.upgrade_refused", tier=tier.value, told=str(error))
+        raise ChangeRefusedError(
+            f"{str(error).rstrip('.')}. Nothing has changed and nothing was charged. "
+            "Try another card."
+        ) from error
+    except VendorError as error:  # Stripe may have done it all the same
+        await _note_failure(row, "plan.upgrade_failed", tier=tier.value, code=error.code)
+        raise
+
+
+async def _note_failure(row: Subscription, action: str, **diff: str) -> None:
+    """Write it down and have Stripe looked at, on its own: what asked for it is rolled back."""
+    async with session_scope() as session:
+        await _audit(session, row, action, None, **diff)
+        await billing.request_sync(session, row.customer_id)
+
+
+async def _take_turn(session: AsyncSession, customer_id: UUID) -> Subscription:
+    """Return the live subscription once nobody else changes it; held until the transaction ends.
+
+    A lock of its own rather than the row's: a sync that runs meanwhile need not wait for Stripe.
+    """
+    key = sa.func.hashtextextended(f"plan:{customer_id}", 0)
+    await session.scalar(sa.select(sa.func.pg_advisory_xact_lock(key)))
+    return await _live(session, customer_id)
+
+
+async def _live(session: AsyncSession, customer_id: UUID) -> Subscription:
+    row = await queries.find_live_subscription(session, customer_id)
+    if row is None or row.stripe_subscription_id is None:
+        raise ChangeRefusedError("You have no plan at the moment. Choose one first.")
+    return row
+
+
+async def _running(row: Subscription) -> Terms:
+    terms = await payment_changes.terms_of(row.stripe_subscription_id or "")
+    if terms.has_ended:
+        raise ChangeRefusedError("Your plan has ended. Choose one to start again.")
+    return terms
+
+
+async def _terms(row: Subscription, *, wanted: str = "") -> Terms:
+    """Return what Stripe has now, free of an earlier change that nobody paid for.
+
+    Raises:
+        ChangeRefusedError: the period has turned at Stripe, and our row does not show it yet.
+        ConfirmationNeededError: the wanted price waits for the bank's customer already.
+    """
+    terms = await _running(row)
+    if terms.pending_invoice_id:
+        if terms.pending_price_id == wanted and terms.pending_address:
+            raise ConfirmationNeededError(address=terms.pending_address)
+        await payment_changes.drop_pending_change(terms.pending_invoice_id)
+        terms = await _running(row)
+    if terms.period_start != row.current_period_start:
+        raise ChangeRefusedError("Your plan has just changed. Look at this page again in a moment.")
+    return terms
+
+
+def _is_bigger(plan: Plan, row: Subscription) -> bool:
+    return plan.price_cents > plan_of(row.tier).price_cents
+
+
+def _proration_date(terms: Terms, now: datetime) -> int:
+    """Return now in seconds, within the period even where Stripe's clock is a little ahead."""
+    first, last = int(terms.period_start.timestamp()), int(terms.period_end.timestamp())
+    return min(max(int(now.timestamp()), first), last)
+
+
+def _price_of_today(row: Subscription, terms: Terms) -> str:
+    """Return the price that this period was paid with."""
+    if terms.price_tier == row.tier.value or terms.price_before is None:
+        return terms.price_id
+    return terms.price_before
+
+
+async def _audit(
+    session: AsyncSession, row: Subscription, action: str, asker: Asker | None, **diff: Any
+) -> None:
+    await accounts.audit(
+        session,
+        action=action,
+        actor_id=str(row.customer_id),
+        user_id=row.customer_id,
+        resource_type="subscription",
+        resource_id=str(row.id),
+        diff=diff or None,
+        ip=asker.ip if asker else None,
+        user_agent=asker.user_agent if asker else None,
+    )
+
+
+async def _mail(session: AsyncSession, row: Subscription, kind: MailKind, plan: Plan) -> None:
+    await accounts.queue_mail(
+        session,
+        kind=kind,
+        customer_id=row.customer_id,
+        payload={
+            "tier_name": plan.name,
+            "price_cents": plan.price_cents,
+            "currency": plan.currency,
+            "period_end": row.current_period_end.isoformat(),
+        },
+    )
