@@ -263,6 +263,24 @@ async def any_customers_namespaces(
     return found.all()
 
 
+async def any_customers_boxes_ending(
+    session: AsyncSession, now: datetime, until: datetime
+) -> Sequence[Box]:
+    """Return the boxes that are deleted before `until`; a hold on their customer freezes that."""
+    is_held = sa.exists().where(
+        col(Hold.customer_id) == col(Box.customer_id), col(Hold.released_at).is_(None)
+    )
+    found = await session.exec(
+        select(Box).where(
+            col(Box.delete_after) > now,
+            col(Box.delete_after) <= until,
+            col(Box.status).not_in([BoxStatus.DESTROYING, BoxStatus.DESTROYED]),
+            ~is_held,
+        )
+    )
+    return found.all()
+
+
 def _facts(
     box: Box,
     subscription: Subscription | None,

@@ -200,6 +200,7 @@ async def _begin(run: Run, box: Box, deployment: DeploymentView | None) -> tuple
     async with session_scope() as session:
         box = await queries.get_any_box(session, box.id, lock=True)
         await leases.hold(session, run.fence)
+        await _require_wanted(session, box)
         rendered = await rendering.render(session, box)
         live = {str(one) for one in await queries.live_token_ids(session, box.id)}
         shown = deployment.annotations if deployment else {}
@@ -219,6 +220,16 @@ async def _begin(run: Run, box: Box, deployment: DeploymentView | None) -> tuple
         )
         await _show_start(session, box, is_current=is_current)
     return goal, is_current
+
+
+async def _require_wanted(session: AsyncSession, box: Box) -> None:
+    """Make sure, under the box's lock, that it shall still run: its money may be on its way back.
+
+    Raises:
+        StopRequestedError: it shall not, and another job says what shall be.
+    """
+    if (await queries.desired_of(session, box))[0] is not Desired.ACTIVE:
+        raise StopRequestedError("This assistant is not to run any more.")
 
 
 async def _show_start(session: AsyncSession, box: Box, *, is_current: bool) -> None:
@@ -347,6 +358,7 @@ async def _arrive(run: Run, goal: Goal, pod: PodView) -> list[BoxChange]:
     view = await run.cluster.find_namespace(goal.namespace)
     async with session_scope() as session:
         box = await queries.get_any_box(session, goal.box_id, lock=True)
+        await _require_wanted(session, box)
         await leases.add_progress(session, run.fence, "The assistant is ready.")
         now = await business_now(session)
         is_rolled_back = goal.rendered.generation < box.generation

@@ -23,9 +23,10 @@ from openclaw_web.core.clock import REAL_NOW, business_now, real_now
 from openclaw_web.core.database import after_commit
 from openclaw_web.core.errors import OpenClawError
 from openclaw_web.core.logs import redact
+from openclaw_web.core.switches import PlatformSetting
 from openclaw_web.integrations import redis
 from openclaw_web.jobs import merging, service
-from openclaw_web.jobs.models import JobStatus, OperatorJob
+from openclaw_web.jobs.models import JobStatus, JobType, OperatorJob
 
 LEASE = timedelta(seconds=60)
 HEARTBEAT_SECONDS = 15
@@ -38,6 +39,7 @@ MAX_ERROR_CHARACTERS = 4_000
 SUPERSEDED = "superseded"
 LEASE_EXPIRED = "lease_expired"
 QUEUE_ALERT = "queue_stuck"
+PROVISIONING_PAUSED = "provisioning_paused"  # the switch of this name
 
 
 class LeaseLostError(OpenClawError):
@@ -85,6 +87,7 @@ async def _claim(session: AsyncSession, owner: str) -> ClaimedJob | None:
         .where(
             OperatorJob.status == JobStatus.QUEUED,
             col(OperatorJob.run_after) <= REAL_NOW,
+            sa.or_(col(OperatorJob.job_type) != JobType.PROVISION, ~_is_provisioning_paused()),
             ~sa.exists().where(
                 col(running.box_id) == col(OperatorJob.box_id),
                 col(running.status) == JobStatus.RUNNING,
@@ -119,6 +122,14 @@ async def _claim(session: AsyncSession, owner: str) -> ClaimedJob | None:
     service.announce(session, job, rings=False)
     fence = Fence(job_id=job.id, owner=owner, attempt=job.attempt, number=number)
     return ClaimedJob(job=job, fence=fence)
+
+
+def _is_provisioning_paused() -> sa.ColumnElement[bool]:
+    """Say that an admin lets nothing new be set up for now; everything else goes on."""
+    return sa.exists().where(
+        col(PlatformSetting.key) == PROVISIONING_PAUSED,
+        sa.cast(col(PlatformSetting.value), sa.Text) == "true",
+    )
 
 
 async def heartbeat(session: AsyncSession, fence: Fence) -> bool:

@@ -95,6 +95,19 @@ async def any_customers_jobs(
     return (await session.exec(statement.limit(limit))).all()
 
 
+async def any_customers_alerts_of(
+    session: AsyncSession, code: str, *, limit: int = 100
+) -> Sequence[Alert]:
+    """Return the open alerts of one kind, the oldest first."""
+    found = await session.exec(
+        select(Alert)
+        .where(Alert.code == code, col(Alert.resolved_at).is_(None))
+        .order_by(col(Alert.first_seen_at))
+        .limit(limit)
+    )
+    return found.all()
+
+
 async def any_customers_open_alerts(session: AsyncSession, *, limit: int = 100) -> Sequence[Alert]:
     """Return what a person should look at, the newest first."""
     found = await session.exec(

@@ -27,6 +27,9 @@ from openclaw_web.jobs.models import (
 
 BELL = "jobs"
 WEBHOOK_BELL = "webhooks"
+TIMER_BELL, SWEEP_BELL = "timers", "sweep"
+# Loops of the worker that turn at once when their bell rings: whoever moves the clock does that.
+RUNG_LOOPS = frozenset({TIMER_BELL, SWEEP_BELL})
 WEBHOOK_LEASE = timedelta(seconds=60)
 WEBHOOK_BACK_OFF_SECONDS = (2, 5, 15, 60, 300, 900)
 WEBHOOK_MAX_ATTEMPTS = 20  # with the back-off above: about four hours
@@ -118,6 +121,11 @@ def announce(session: AsyncSession, job: OperatorJob, *, rings: bool = True) -> 
     after_commit(session, partial(redis.announce_change, job.customer_id))
 
 
+def answer_of(bell: str) -> str:
+    """Return the bell on which a worker says that it has done what it was asked for."""
+    return f"{bell}-done"
+
+
 async def record_webhook_event(
     session: AsyncSession,
     *,
@@ -184,6 +192,33 @@ async def claim_webhook_events(
     )
     claimed = await session.exec(statement, execution_options={"populate_existing": True})
     return sorted(claimed.scalars(), key=lambda event: (event.created_at, event.event_id))
+
+
+async def reopen_webhook_event(session: AsyncSession, event_id: str, *, owner: str) -> WebhookEvent:
+    """Take a stored event once more, whatever became of it, as if it had come for the first time.
+
+    Raises:
+        NotFoundError: no such event came, or it was forgotten.
+    """
+    statement = (
+        sa.update(WebhookEvent)
+        .where(col(WebhookEvent.event_id) == event_id)
+        .values(
+            processed=False,
+            processed_at=None,
+            outcome=None,
+            error_message=None,
+            attempt=1,
+            lease_owner=owner,
+            lease_until=REAL_NOW + WEBHOOK_LEASE,
+        )
+        .returning(WebhookEvent)
+    )
+    found = await session.exec(statement, execution_options={"populate_existing": True})
+    event = found.scalar_one_or_none()
+    if event is None:
+        raise NotFoundError(f"No event {event_id} is stored here.")
+    return event
 
 
 async def finish_webhook_event(

@@ -292,6 +292,26 @@ def failed() -> rx.Component:
     )
 
 
+def refunding() -> rx.Component:
+    return _widget(
+        rx.el.p(rx.el.span("Giving your money back", class_name="status busy"), id="refunding")
+    )
+
+
+def refunded() -> rx.Component:
+    return _widget(
+        notice(
+            "We gave your money back. Your bank shows it within five to ten days.",
+            tone="success",
+            icon="undo-2",
+            id="refunded",
+        ),
+        rx.el.a(
+            "Begin anew", href="/start/begin?fresh=true", class_name="button quiet", id="begin-anew"
+        ),
+    )
+
+
 def _happening(line: Row) -> rx.Component:
     return rx.el.li(
         rx.cond(

@@ -32,6 +32,8 @@ class Step(StrEnum):
     SAY_HELLO = "say_hello"
     LIVE = "live"
     FAILED = "failed"
+    REFUNDING = "refunding"
+    REFUNDED = "refunded"
     ENDED = "ended"
 
 
@@ -123,6 +125,14 @@ FAILED = (
     "Something went wrong while setting up your assistant. You keep your place: try again below. "
     "We were told as well, and give your money back if we cannot mend it."
 )
+REFUNDING = (
+    "We could not set up your assistant within a day. We are sorry, and are giving your money back "
+    "right now."
+)
+REFUNDED = (
+    "We gave your money back and ended your plan. Your bank takes five to ten days to show it. "
+    "Nothing more is charged."
+)
 BACK_FROM_PAYMENT = (
     "No hurry. Nothing was charged; you can change the plan or pay when you are ready."
 )
@@ -178,9 +188,12 @@ FIXED_STEPS = {
     State.GATHERING_USE_CASE: Step.USE_CASE,
     State.AWAITING_PAYMENT: Step.PAY,
     State.PROVISIONING: Step.WATCH,
-    State.FAILED: Step.FAILED,
     State.ABANDONED: Step.ENDED,
 }
+
+
+# What `delivery` notes of the money of a set-up that failed.
+FAILED_STEPS = {"underway": Step.REFUNDING, "done": Step.REFUNDED}
 
 
 def step_of(state: OnboardingState, known: Known) -> Step:
@@ -193,6 +206,8 @@ def step_of(state: OnboardingState, known: Known) -> Step:
         return _account_step(known)
     if state is State.COMPLETE:
         return Step.LIVE if known.has_answered else Step.SAY_HELLO
+    if state is State.FAILED:
+        return FAILED_STEPS.get(known.config.get("refund", ""), Step.FAILED)
     return FIXED_STEPS[state]
 
 

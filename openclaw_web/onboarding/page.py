@@ -75,6 +75,8 @@ def _widget() -> rx.Component | rx.Var[rx.Component]:
         (Step.SAY_HELLO.value, components.say_hello()),
         (Step.LIVE.value, components.live()),
         (Step.FAILED.value, components.failed()),
+        (Step.REFUNDING.value, components.refunding()),
+        (Step.REFUNDED.value, components.refunded()),
         (Step.ENDED.value, components.ended()),
         components.chips(),
     )

@@ -37,7 +37,9 @@ BEGIN = "/start/begin"
 BEGIN_ANEW = f"{BEGIN}?fresh=true"
 HOME = "/home"
 # In these steps the outside world moves the chat on, so the page looks again by itself.
-WAITING = frozenset({Step.PRESS_START, Step.PAY, Step.WATCH, Step.SAY_HELLO})
+WAITING = frozenset(
+    {Step.PRESS_START, Step.PAY, Step.WATCH, Step.SAY_HELLO, Step.FAILED, Step.REFUNDING}
+)
 # A customer who has an assistant belongs on their own page, except while its chat ends.
 PAID = frozenset({OnboardingState.PROVISIONING, OnboardingState.COMPLETE, OnboardingState.FAILED})
 MAX_FORM_CHARACTERS = 2_000

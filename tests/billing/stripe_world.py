@@ -52,6 +52,36 @@ class StripeWorld:
         listed = self.api("GET", "/events", params={"limit": 100})["data"]
         return [event for event in reversed(listed) if _is_about(event, stripe_customer_id)]
 
+    def act(self, what: str, identifier: str) -> None:
+        """Do what a bank does: `dispute` or `warning` of a charge; `won` or `lost` of a dispute."""
+        answer = self._pages.post(f"/_control/{what}/{identifier}")
+        assert answer.is_success, answer.text
+
+    def subscribe(
+        self, stripe_customer_id: str, price_id: str, *, card: str = "pm_card_visa"
+    ) -> str:
+        """Make a paid subscription that our own payment page knows nothing of."""
+        attached = {"customer": stripe_customer_id}
+        method = self.api("POST", f"/payment_methods/{card}/attach", data=attached)
+        fields = {
+            "customer": stripe_customer_id,
+            "items[0][price]": price_id,
+            "default_payment_method": method["id"],
+        }
+        made = self.api("POST", "/subscriptions", data=fields)
+        assert made["status"] == "active", made
+        return made["id"]
+
+    def fail_next(self, kind: str, *, method: str, path: str) -> None:
+        """Let the next call that fits go wrong, in one of the simulator's ways."""
+        fault = {"kind": kind, "method": method, "path": path}
+        answer = self._pages.post("/_control/faults", json=fault)
+        assert answer.is_success, answer.text
+
+    def offset_seconds(self) -> float:
+        """Return how far this Stripe's clock is ahead of the real one."""
+        return self._pages.get("/_control/clock").json()["offset_seconds"]
+
     def advance(self, seconds: int) -> None:
         answer = self._pages.post("/_control/clock/advance", json={"seconds": seconds})
         assert answer.is_success, answer.text

@@ -16,7 +16,7 @@ from openclaw_web.billing.models import BillingSync
 from openclaw_web.core.clock import real_now
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.leadership import NotLeaderError, only_one
-from openclaw_web.integrations import payments
+from openclaw_web.integrations import payment_reversals, payments
 from openclaw_web.integrations import redis as bells
 from tests.factories import make_customer
 
@@ -82,6 +82,8 @@ async def test_a_slow_stripe_holds_up_one_customer_only(worker, monkeypatch):
 
     monkeypatch.setattr(payments, "subscriptions_of", hang)
     monkeypatch.setattr(payments, "invoices_of", hang)
+    monkeypatch.setattr(payments, "is_customer_deleted", hang)
+    monkeypatch.setattr(payment_reversals, "charges_of", hang)
     await ask(slow)
     await ask(quick)
     await turn_until_synced(worker, quick)

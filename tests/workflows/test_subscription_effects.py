@@ -2,7 +2,7 @@
 
 import pytest
 
-from openclaw_web.billing.mapping import Decision, Desired
+from openclaw_web.billing.facts import Decision, Desired
 from openclaw_web.billing.models import SubscriptionStatus
 from openclaw_web.boxes import queries
 from openclaw_web.boxes import service as boxes
@@ -10,7 +10,7 @@ from openclaw_web.boxes.desired import Desired as BoxDesired
 from openclaw_web.core.database import session_scope
 from openclaw_web.jobs.models import JobType
 from openclaw_web.workflows import subscription_effects as effects
-from openclaw_web.workflows.subscription_effects import Before
+from openclaw_web.workflows.subscription_mails import Before
 from tests.factories import make_box, make_subscription
 
 pytestmark = pytest.mark.usefixtures("database", "redis")

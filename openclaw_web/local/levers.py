@@ -1,0 +1,69 @@
+"""The brakes, the switches and the refunds that an operator decides about, from a shell."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from openclaw_web.accounts import service as accounts
+from openclaw_web.core.database import close_database, open_database, session_scope
+from openclaw_web.core.errors import NotFoundError
+from openclaw_web.core.settings import Settings
+from openclaw_web.integrations.redis import close_redis, open_redis
+from openclaw_web.workflows import brakes, refunding
+from openclaw_web.workflows.brakes import Brake, Switch
+
+BY = "admin:shell"
+
+
+async def show(chosen: Settings) -> list[str]:
+    """Return a line for each brake and each switch."""
+    async with _one_act(chosen) as session:
+        found = await brakes.any_customers_brakes(session)
+        switches = {switch: await brakes.is_on(session, switch) for switch in Switch}
+    return [
+        *(
+            f"{one.name}: {one.passed} of {one.limit}"
+            + (f", ON since {one.tripped_at:%Y-%m-%d %H:%M} UTC" if one.tripped_at else "")
+            for one in found
+        ),
+        *(f"{switch.value}: {'on' if is_on else 'off'}" for switch, is_on in switches.items()),
+    ]
+
+
+async def release(chosen: Settings, name: str, *, reason: str) -> bool:
+    """Let acts pass a brake again; `False`: it was not on."""
+    async with _one_act(chosen) as session:
+        return await brakes.release(session, Brake(name), by=BY, reason=reason)
+
+
+async def turn(chosen: Settings, name: str, *, is_on: bool, reason: str) -> None:
+    async with _one_act(chosen) as session:
+        await brakes.turn(session, Switch(name), is_on=is_on, by=BY, reason=reason)
+
+
+async def refund(chosen: Settings, email: str, *, reason: str, ends_now: bool) -> None:
+    """Have a customer's latest payment given back; the worker does it within half a minute.
+
+    Raises:
+        NotFoundError: nobody has this address, or they have paid for nothing.
+    """
+    async with _one_act(chosen) as session:
+        customer = await accounts.find_customer_by_email(session, email)
+        if customer is None:
+            raise NotFoundError(f"Nobody is known as {email}.")
+        await refunding.request_refund(
+            session, customer.id, by=BY, reason=reason, ends_now=ends_now
+        )
+
+
+@asynccontextmanager
+async def _one_act(chosen: Settings) -> AsyncGenerator[AsyncSession]:
+    open_database(chosen.database_url)
+    open_redis(chosen.redis_url)
+    try:
+        async with session_scope() as session:
+            yield session
+    finally:
+        await close_redis()
+        await close_database()

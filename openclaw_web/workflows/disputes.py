@@ -1,0 +1,228 @@
+"""Money that banks and admins take back: what a fresh list of a customer's charges means to us.
+
+An open dispute is a hold: the proxy closes, the box sleeps, nothing is deleted. Won, the hold ends;
+lost, the subscription that it paid for ends first, and its memory is kept as after any end.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from openclaw_web.accounts import queries as account_queries
+from openclaw_web.accounts import service as accounts
+from openclaw_web.accounts.mails import MailKind
+from openclaw_web.billing import holds, reversals
+from openclaw_web.billing.models import HoldKind, ReversalWhy
+from openclaw_web.billing.reversals import Wish
+from openclaw_web.core.database import session_scope
+from openclaw_web.core.errors import OpenClawError
+from openclaw_web.integrations import payment_reversals as payments
+from openclaw_web.integrations.payment_objects import StripeSubscription
+from openclaw_web.integrations.payment_reversals import (
+    ENDED,
+    InvoicePayment,
+    StripeCharge,
+    StripeDispute,
+)
+from openclaw_web.jobs import queries as job_queries
+from openclaw_web.jobs import service as jobs
+from openclaw_web.jobs.models import Alert
+from openclaw_web.workflows import brakes, refunding
+from openclaw_web.workflows.brakes import Switch
+
+logger = logging.getLogger(__name__)
+
+ACTOR = "disputes"
+DISPUTE_ALERT = "charge.dispute.created"
+WARNING_ALERT = "radar.early_fraud_warning.created"
+# Events about a charge; they do not say whose it is.
+CHARGE_EVENTS = frozenset({DISPUTE_ALERT, "charge.dispute.closed", WARNING_ALERT})
+MOST_WARNINGS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """What was taken from a customer's cards, and what of it was taken back."""
+
+    charges: tuple[StripeCharge, ...] = ()
+    disputes: tuple[StripeDispute, ...] = ()
+    payments: tuple[InvoicePayment, ...] = ()
+
+    def payment_of(self, payment_intent_id: str | None) -> InvoicePayment | None:
+        return next(
+            (one for one in self.payments if one.payment_intent_id == payment_intent_id), None
+        )
+
+
+async def look(stripe_customer_id: str) -> Taken:
+    """Ask Stripe; only a customer to whom anything was given back costs more than one question."""
+    charges = await payments.charges_of(stripe_customer_id)
+    if not any(one.is_disputed or one.refunded_cents for one in charges):
+        return Taken(charges=charges)
+    disputes, paid = await asyncio.gather(
+        payments.disputes_of(charges), payments.invoice_payments_of(stripe_customer_id)
+    )
+    return Taken(charges=charges, disputes=disputes, payments=paid)
+
+
+async def payer_of(event_type: str, thing: Mapping[str, Any]) -> str | None:
+    """Return the Stripe customer behind an event about a charge, who is not named in it.
+
+    Raises:
+        VendorError: Stripe did not answer.
+    """
+    charge_id = thing.get("charge")
+    if event_type not in CHARGE_EVENTS or not isinstance(charge_id, str):
+        return None
+    charge = await payments.find_charge(charge_id)
+    return charge.stripe_customer_id if charge else None
+
+
+async def settle_holds(
+    session: AsyncSession,
+    customer_id: UUID,
+    taken: Taken,
+    subscriptions: Iterable[StripeSubscription],
+) -> None:
+    """Hold a customer while a dispute is open, or while what a lost one paid for still runs."""
+    for dispute in taken.disputes:
+        if dispute.is_open:
+            await _hold(session, customer_id, dispute)
+        else:
+            await jobs.resolve_alert(session, code=DISPUTE_ALERT, subject=dispute.id)
+    live = {one.id: one for one in subscriptions if one.status not in ENDED}
+    lost = {
+        payment.stripe_subscription_id
+        for dispute in taken.disputes
+        if dispute.is_lost and (payment := taken.payment_of(dispute.payment_intent_id))
+    }
+    to_end = sorted(one for one in lost if one in live)
+    for stripe_id in to_end:
+        await refunding.request(
+            session,
+            Wish(
+                customer_id=customer_id,
+                stripe_subscription_id=stripe_id,
+                why=ReversalWhy.DISPUTE_LOST,
+                by=ACTOR,
+                refunds=False,
+            ),
+        )
+    if not to_end and not any(one.is_open for one in taken.disputes):
+        await holds.release(
+            session,
+            customer_id=customer_id,
+            kind=HoldKind.DISPUTE,
+            by=ACTOR,
+            reason="No dispute is open any more.",
+        )
+
+
+async def note_refunds(session: AsyncSession, customer_id: UUID, taken: Taken) -> None:
+    """Copy what was given back of each invoice, by whomever; the period is kept all the same."""
+    for charge in taken.charges:
+        payment = taken.payment_of(charge.payment_intent_id)
+        if not charge.refunded_cents or payment is None:
+            continue
+        is_new = await reversals.note_refunded(
+            session, customer_id, payment.invoice_id, charge.refunded_cents
+        )
+        if is_new:
+            await accounts.audit(
+                session,
+                action="invoice.refunded",
+                actor_type="system",
+                actor_id=ACTOR,
+                user_id=customer_id,
+                resource_type="invoice",
+                resource_id=payment.invoice_id,
+                diff={
+                    "refunded_cents": charge.refunded_cents,
+                    "is_full": charge.refunded_cents >= charge.amount_cents,
+                },
+            )
+
+
+async def refund_warned() -> int:
+    """Give back what a bank warned us of, if an admin switched that on; returns how many."""
+    async with session_scope() as session:
+        if not await brakes.is_on(session, Switch.REFUND_FRAUD_WARNINGS):
+            return 0
+        warned = await job_queries.any_customers_alerts_of(
+            session, WARNING_ALERT, limit=MOST_WARNINGS
+        )
+    count = 0
+    for alert in warned:
+        try:
+            count += await _refund_warned(alert)
+        except OpenClawError as error:
+            logger.warning("A fraud warning could not be followed: %s", error)
+    return count
+
+
+async def _refund_warned(alert: Alert) -> bool:
+    charge_id = str(alert.detail.get("charge", ""))
+    customer_id = str(alert.detail.get("customer_id", ""))
+    if not charge_id or not customer_id:
+        return False
+    warnings = await payments.fraud_warnings_of(charge_id)
+    charge = await payments.find_charge(charge_id)
+    is_wanted = any(one.is_actionable for one in warnings) and not (
+        charge is None or charge.is_disputed or charge.refunded_cents >= charge.amount_cents
+    )
+    payment = await _payment_of(charge) if charge and is_wanted else None
+    async with session_scope() as session:
+        if payment is None or payment.stripe_subscription_id is None:
+            await jobs.resolve_alert(session, code=WARNING_ALERT, subject=alert.subject)
+            return False
+        made = await refunding.request(
+            session,
+            Wish(
+                customer_id=UUID(customer_id),
+                stripe_subscription_id=payment.stripe_subscription_id,
+                why=ReversalWhy.FRAUD_WARNING,
+                by=ACTOR,
+                payment_intent_id=payment.payment_intent_id,
+            ),
+        )
+    return made is not None
+
+
+async def _payment_of(charge: StripeCharge) -> InvoicePayment | None:
+    found = await payments.invoice_payments_of(charge.stripe_customer_id or "")
+    return next((one for one in found if one.payment_intent_id == charge.payment_intent_id), None)
+
+
+async def _hold(session: AsyncSession, customer_id: UUID, dispute: StripeDispute) -> None:
+    is_new = not await holds.is_held(session, customer_id, HoldKind.DISPUTE)
+    await holds.place(
+        session,
+        customer_id=customer_id,
+        kind=HoldKind.DISPUTE,
+        reason=f"The cardholder disputes a payment ({dispute.id}).",
+        by=ACTOR,
+    )
+    await jobs.raise_alert(
+        session,
+        code=DISPUTE_ALERT,
+        subject=dispute.id,
+        detail={
+            "customer_id": str(customer_id),
+            "charge": dispute.charge_id,
+            "amount_cents": dispute.amount_cents,
+            "reason": dispute.reason,
+        },
+    )
+    if is_new and await account_queries.find_customer(session, customer_id) is not None:
+        await accounts.queue_mail(
+            session,
+            kind=MailKind.DISPUTE_OPENED,
+            customer_id=customer_id,
+            payload={"amount_cents": dispute.amount_cents, "currency": dispute.currency},
+            dedupe_key=f"dispute_opened:{dispute.id}",
+        )
