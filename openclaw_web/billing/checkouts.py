@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openclaw_web.accounts import queries as accounts
+from openclaw_web.accounts import service as account_service
 from openclaw_web.accounts.models import Customer
 from openclaw_web.billing import queries, records
 from openclaw_web.billing import service as billing
@@ -100,10 +101,8 @@ async def _follow_page(sale: Sale, page: Checkout) -> Checkout | None:
 
 async def _open_page(sale: Sale, known: _Known) -> Checkout | None:
     """Open a page and keep its row; `None`: another tab was faster with something else."""
-    customer, checkout_id = known.customer, uuid5(CHECKOUT_IDS, known.key)
-    stripe_id = customer.stripe_customer_id
-    if stripe_id is None:
-        stripe_id = (await payments.ensure_customer(customer.email, customer.id)).id
+    checkout_id = uuid5(CHECKOUT_IDS, known.key)
+    stripe_id = await _stripe_customer_of(known.customer)
     request = CheckoutRequest(
         stripe_customer_id=stripe_id,
         price_lookup_key=plan_of(sale.tier).lookup_key,
@@ -120,8 +119,35 @@ async def _open_page(sale: Sale, known: _Known) -> Checkout | None:
         if row is None and await queries.find_open_checkout(session, sale.customer_id) is None:
             row = await _keep(session, sale, found, checkout_id=checkout_id, key=known.key)
             owner = await session.get_one(Customer, sale.customer_id)
-            owner.stripe_customer_id = owner.stripe_customer_id or stripe_id
+            await _note_stripe_customer(session, owner, known.customer, stripe_id)
     return None if row is None or row.status == CheckoutStatus.EXPIRED else row
+
+
+async def _stripe_customer_of(customer: Customer) -> str:
+    """Return who pays at Stripe: a new customer for whoever has none, or was deleted there."""
+    known = customer.stripe_customer_id
+    if known is not None and not await payments.is_customer_deleted(known):
+        return known
+    return (await payments.ensure_customer(customer.email, customer.id, instead_of=known)).id
+
+
+async def _note_stripe_customer(
+    session: AsyncSession, owner: Customer, before: Customer, stripe_id: str
+) -> None:
+    """Keep who pays at Stripe, unless another tab was faster; the audit keeps who paid before."""
+    old = before.stripe_customer_id
+    if stripe_id == owner.stripe_customer_id or owner.stripe_customer_id != old:
+        return
+    owner.stripe_customer_id = stripe_id
+    if old is not None:
+        await account_service.audit(
+            session,
+            action="customer.stripe_replaced",
+            actor_type="system",
+            actor_id="checkout",
+            user_id=owner.id,
+            diff={"stripe_customer_id": [old, stripe_id]},
+        )
 
 
 async def _keep(

@@ -6,8 +6,12 @@ Apart from `service`, so that a process that only asks this does not load Stripe
 from datetime import datetime
 from typing import Protocol
 
-from openclaw_web.billing import mapping
+from openclaw_web.billing.facts import Desired
 from openclaw_web.billing.models import SubscriptionStatus
+
+SERVED = frozenset(
+    {SubscriptionStatus.TRIALING, SubscriptionStatus.ACTIVE, SubscriptionStatus.PAST_DUE}
+)
 
 
 class Promise(Protocol):
@@ -27,7 +31,7 @@ class Promise(Protocol):
 
 def entitled(subscription: Promise | None, now: datetime) -> bool:
     """Say whether the token proxy serves this customer at this moment of business time."""
-    return subscription is not None and mapping.is_entitled(
+    return subscription is not None and is_entitled(
         subscription.status,
         now=now,
         period_end=subscription.current_period_end,
@@ -35,3 +39,27 @@ def entitled(subscription: Promise | None, now: datetime) -> bool:
         trial_end=subscription.trial_end,
         grace_until=subscription.grace_until,
     )
+
+
+def is_entitled(
+    status: SubscriptionStatus,
+    *,
+    now: datetime,
+    period_end: datetime,
+    cancel_at_period_end: bool = False,
+    trial_end: datetime | None = None,
+    grace_until: datetime | None = None,
+) -> bool:
+    """Say the same of a subscription that is not a row yet."""
+    if status not in SERVED or (cancel_at_period_end and now >= period_end):
+        return False
+    if status is SubscriptionStatus.TRIALING:
+        return trial_end is None or now < trial_end
+    if status is SubscriptionStatus.PAST_DUE:
+        return grace_until is not None and now < grace_until
+    return True
+
+
+def desired_of(status: SubscriptionStatus) -> Desired:
+    """Return what the box should do; it runs until somebody is told that it is paused."""
+    return Desired.ACTIVE if status in SERVED else Desired.SUSPENDED

@@ -59,6 +59,25 @@ async def take(session: AsyncSession, customer_id: UUID, *, owner: str) -> int |
     )
 
 
+async def check(session: AsyncSession, customer_id: UUID, *, owner: str) -> None:
+    """Refuse to write for whoever lost the lease while Stripe was asked; `finish` decides at last.
+
+    Without it a worker that was too slow would wait for the rows of the one that took over.
+
+    Raises:
+        LeaseLostError: the lease ran out, or another worker has it.
+    """
+    is_ours = await session.scalar(
+        sa.select(col(BillingSync.customer_id)).where(
+            col(BillingSync.customer_id) == customer_id,
+            col(BillingSync.lease_owner) == owner,
+            col(BillingSync.lease_until) > REAL_NOW,
+        )
+    )
+    if is_ours is None:
+        raise LeaseLostError("The lease on this customer's sync was lost.")
+
+
 async def finish(
     session: AsyncSession, customer_id: UUID, *, owner: str, served: int, now: datetime
 ) -> bool:
@@ -99,4 +118,13 @@ async def fail(
         sa.update(BillingSync)
         .where(col(BillingSync.customer_id) == customer_id, col(BillingSync.lease_owner) == owner)
         .values(error=redact(error)[:LONGEST_ERROR], lease_owner=None, lease_until=REAL_NOW + rest)
+    )
+
+
+async def end_rest(session: AsyncSession, customer_id: UUID) -> None:
+    """Let a sync that rests after an error be tried at once, by whoever asks for it by hand."""
+    await session.exec(
+        sa.update(BillingSync)
+        .where(col(BillingSync.customer_id) == customer_id, col(BillingSync.lease_owner).is_(None))
+        .values(lease_until=None, error=None)
     )

@@ -30,6 +30,21 @@ class CheckoutStatus(StrEnum):
     EXPIRED = "expired"
 
 
+class ReversalWhy(StrEnum):
+    UNDELIVERED = "undelivered"
+    DUPLICATE = "duplicate"
+    FRAUD_WARNING = "fraud_warning"
+    DISPUTE_LOST = "dispute_lost"
+    ADMIN = "admin"
+
+
+class HoldKind(StrEnum):
+    ADMIN = "admin"
+    DISPUTE = "dispute"
+    ABUSE = "abuse"
+    REFUNDING = "refunding"
+
+
 class Subscription(SQLModel, table=True):
     __tablename__ = "subscriptions"
     __table_args__ = (
@@ -102,6 +117,15 @@ class Hold(SQLModel, table=True):
     """A reason to suspend that no payment lifts: dispute, abuse, refunding, admin."""
 
     __tablename__ = "holds"
+    __table_args__ = (
+        sa.Index(
+            "holds_one_open",
+            "customer_id",
+            "kind",
+            unique=True,
+            postgresql_where=sa.text("released_at IS NULL"),
+        ),
+    )
 
     id: UUID = Field(default_factory=uuid4, sa_column=columns.uuid_key())
     customer_id: UUID = Field(sa_column=columns.reference("customers.id"))
@@ -188,3 +212,49 @@ class Invoice(SQLModel, table=True):
     paid_at: datetime | None = Field(default=None, sa_column=columns.timestamp())
     hosted_url: str | None = Field(default=None, sa_column=columns.text())
     synced_at: datetime | None = Field(default=None, sa_column=columns.timestamp(default_now=True))
+
+
+class Reversal(SQLModel, table=True):
+    """A subscription that we end, its payment that we give back, or both: one open at a time.
+
+    `created_at`, `cancelled_at` and `finished_at` are business time, `run_after` is real time.
+    `payment_intent_id` names the one payment to give back; without it all are given back that
+    paid for this subscription.
+    """
+
+    __tablename__ = "reversals"
+    __table_args__ = (
+        sa.CheckConstraint(
+            "why IN ('undelivered', 'duplicate', 'fraud_warning', 'dispute_lost', 'admin')",
+            name="reversals_why_check",
+        ),
+        sa.CheckConstraint("refunded_cents >= 0", name="reversals_refunded_cents_check"),
+        sa.Index("reversals_customer_id_idx", "customer_id"),
+        sa.Index(
+            "reversals_one_open",
+            "stripe_subscription_id",
+            unique=True,
+            postgresql_where=sa.text("finished_at IS NULL"),
+        ),
+    )
+
+    id: UUID = Field(default_factory=uuid4, sa_column=columns.uuid_key())
+    customer_id: UUID = Field(sa_column=columns.reference("customers.id"))
+    checkout_id: UUID | None = Field(
+        default=None, sa_column=columns.reference("checkouts.id", nullable=True)
+    )
+    stripe_subscription_id: str = Field(sa_column=columns.text(nullable=False))
+    why: str = Field(sa_column=columns.text(nullable=False))
+    cancels: bool = Field(sa_column=sa.Column(sa.Boolean(), nullable=False))
+    refunds: bool = Field(sa_column=sa.Column(sa.Boolean(), nullable=False))
+    payment_intent_id: str | None = Field(default=None, sa_column=columns.text())
+    requested_by: str = Field(sa_column=columns.text(nullable=False))
+    created_at: datetime = Field(sa_column=columns.timestamp(nullable=False))
+    cancelled_at: datetime | None = Field(default=None, sa_column=columns.timestamp())
+    refund_id: str | None = Field(default=None, sa_column=columns.text())
+    refunded_cents: int = Field(default=0, sa_column=columns.whole(big=True, default=0))
+    currency: str | None = Field(default=None, sa_column=columns.text())
+    finished_at: datetime | None = Field(default=None, sa_column=columns.timestamp())
+    attempt: int = Field(default=0, sa_column=columns.whole(default=0))
+    run_after: datetime = Field(sa_column=columns.timestamp(nullable=False))
+    error: str | None = Field(default=None, sa_column=columns.text())

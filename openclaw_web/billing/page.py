@@ -154,6 +154,10 @@ def _pricing() -> rx.Component:
             class_name="subtitle",
         ),
         rx.el.div(*(_plan(plan) for plan in plans()), class_name="grid-3"),
+        rx.el.p(
+            rx.el.a("Compare the plans in full", href="/pricing", class_name="link"),
+            class_name="below",
+        ),
         id="pricing",
         class_name="section",
     )

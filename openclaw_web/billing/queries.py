@@ -16,12 +16,14 @@ from openclaw_web.billing.models import (
     Checkout,
     CheckoutStatus,
     Hold,
+    Invoice,
     Subscription,
     SubscriptionStatus,
 )
 from openclaw_web.core.clock import REAL_NOW
 
 POLL_AFTER = timedelta(minutes=15)  # Stripe's webhook is lost by then
+COMPARE_AFTER = timedelta(days=1)  # whoever pays is compared with Stripe, though nothing was heard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +55,29 @@ async def find_subscription(session: AsyncSession, customer_id: UUID) -> Subscri
         .limit(1)
     )
     return found.first()
+
+
+async def find_subscription_of_stripe(
+    session: AsyncSession, customer_id: UUID, stripe_subscription_id: str
+) -> Subscription | None:
+    """Return our row of one of Stripe's subscriptions, ended or not."""
+    found = await session.exec(
+        select(Subscription).where(
+            Subscription.customer_id == customer_id,
+            Subscription.stripe_subscription_id == stripe_subscription_id,
+        )
+    )
+    return found.first()
+
+
+async def paid_invoice_ids(session: AsyncSession, customer_id: UUID) -> set[str]:
+    """Return which of the customer's invoices we know to be paid."""
+    found = await session.exec(
+        select(Invoice.stripe_invoice_id).where(
+            Invoice.customer_id == customer_id, Invoice.status == "paid"
+        )
+    )
+    return set(found.all())
 
 
 async def find_open_checkout(session: AsyncSession, customer_id: UUID) -> Checkout | None:
@@ -116,6 +141,13 @@ async def open_holds(session: AsyncSession, customer_id: UUID) -> Sequence[Hold]
     return found.all()
 
 
+async def find_last_release(session: AsyncSession, customer_id: UUID) -> datetime | None:
+    """Return when a hold was released last."""
+    return await session.scalar(
+        sa.select(sa.func.max(Hold.released_at)).where(col(Hold.customer_id) == customer_id)
+    )
+
+
 async def live_allowances(session: AsyncSession, customer_id: UUID, now: datetime) -> Allowances:
     """Return what admins gave that still counts; without `until` it counts for good."""
     found = await session.exec(
@@ -130,6 +162,19 @@ async def live_allowances(session: AsyncSession, customer_id: UUID, now: datetim
     return Allowances(
         grace=timedelta(days=int(sums.get("grace", 0))), tokens=int(sums.get("tokens", 0))
     )
+
+
+async def invoices_of_customer(
+    session: AsyncSession, customer_id: UUID, *, limit: int
+) -> Sequence[Invoice]:
+    """Return what the customer paid or owes, the newest first; dropped invoices are neither."""
+    found = await session.exec(
+        select(Invoice)
+        .where(Invoice.customer_id == customer_id, Invoice.status != "void")
+        .order_by(col(Invoice.finalized_at).desc().nulls_last(), col(Invoice.stripe_invoice_id))
+        .limit(limit)
+    )
+    return found.all()
 
 
 async def find_sync(session: AsyncSession, customer_id: UUID) -> BillingSync | None:
@@ -163,13 +208,28 @@ async def any_customers_due_for_sync(session: AsyncSession, *, limit: int) -> Se
     return found.all()
 
 
+async def any_customers_grace_ending(
+    session: AsyncSession, now: datetime, until: datetime
+) -> Sequence[Subscription]:
+    """Return the unpaid subscriptions whose grace still runs, and ends before `until`."""
+    found = await session.exec(
+        select(Subscription).where(
+            Subscription.status == SubscriptionStatus.PAST_DUE,
+            col(Subscription.grace_until) > now,
+            col(Subscription.grace_until) <= until,
+        )
+    )
+    return found.all()
+
+
 async def any_customers_to_sync(
     session: AsyncSession, now: datetime, *, limit: int = 100
 ) -> Sequence[UUID]:
     """Return who needs a look at Stripe though nobody asked: a date passed, or no event came.
 
     That is a checkout older than 15 minutes whose box does not answer yet, or a grace, a trial or a
-    period that is over; each of them again after 15 minutes, until Stripe says something new.
+    period that is over; each of them again after 15 minutes, until Stripe says something new. And
+    everybody with a live subscription once a day.
     """
     looked_lately = sa.exists().where(
         col(BillingSync.customer_id) == col(Customer.id),
@@ -213,4 +273,6 @@ def _date_passed(now: datetime, looked_lately: sa.ColumnElement[bool]) -> sa.Col
     ):
         is_new = sa.or_(synced_at.is_(None), synced_at < date)
         conditions.append(sa.and_(is_affected, date <= now, sa.or_(is_new, ~looked_lately)))
+    is_old = sa.and_(status != SubscriptionStatus.CANCELLED, synced_at <= now - COMPARE_AFTER)
+    conditions.append(sa.and_(is_old, ~looked_lately))
     return sa.exists().where(col(Subscription.customer_id) == col(Customer.id), sa.or_(*conditions))

@@ -10,7 +10,8 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from openclaw_web.billing.mapping import Decision, Known
+from openclaw_web.billing import queries
+from openclaw_web.billing.facts import Decision, Known
 from openclaw_web.billing.models import (
     Checkout,
     CheckoutStatus,
@@ -32,7 +33,12 @@ def known_from(row: Subscription | None) -> Known | None:
         status=row.status,
         tier=row.tier,
         period_start=row.current_period_start,
+        period_end=row.current_period_end,
+        stripe_price_id=row.stripe_price_id,
+        cancel_at_period_end=row.cancel_at_period_end,
+        trial_end=row.trial_end,
         past_due_since=row.past_due_since,
+        pending_tier=row.pending_tier,
     )
 
 
@@ -122,31 +128,13 @@ async def copy_invoices(
     *,
     subscription: Subscription | None,
     now: datetime,
-) -> None:
-    """Keep a copy of what the customer may see of their invoices."""
-    rows = [
-        {
-            "stripe_invoice_id": one.id,
-            "customer_id": customer_id,
-            "subscription_id": _owner_of(one, subscription),
-            "number": one.number,
-            "status": one.status,
-            "currency": one.currency,
-            "due_cents": one.due_cents,
-            "paid_cents": one.paid_cents,
-            "period_start": one.period_start,
-            "period_end": one.period_end,
-            "finalized_at": one.finalized_at,
-            "due_at": one.due_at,
-            "paid_at": one.paid_at,
-            "hosted_url": one.hosted_url,
-            "synced_at": now,
-        }
-        for one in invoices
-        if one.status in SHOWN_INVOICES
-    ]
-    if not rows:
-        return
+) -> list[StripeInvoice]:
+    """Keep a copy of what the customer may see of their invoices; returns those paid since."""
+    shown = [one for one in invoices if one.status in SHOWN_INVOICES]
+    if not shown:
+        return []
+    paid_before = await queries.paid_invoice_ids(session, customer_id)
+    rows = [_invoice_row(one, customer_id, subscription, now) for one in shown]
     statement = insert(Invoice).values(rows)
     replaced: dict[str, Any] = {name: statement.excluded[name] for name in rows[0]}
     replaced["subscription_id"] = sa.func.coalesce(
@@ -159,6 +147,29 @@ async def copy_invoices(
             where=col(Invoice.customer_id) == customer_id,
         )
     )
+    return [one for one in shown if one.status == "paid" and one.id not in paid_before]
+
+
+def _invoice_row(
+    one: StripeInvoice, customer_id: UUID, subscription: Subscription | None, now: datetime
+) -> dict[str, Any]:
+    return {
+        "stripe_invoice_id": one.id,
+        "customer_id": customer_id,
+        "subscription_id": _owner_of(one, subscription),
+        "number": one.number,
+        "status": one.status,
+        "currency": one.currency,
+        "due_cents": one.due_cents,
+        "paid_cents": one.paid_cents,
+        "period_start": one.period_start,
+        "period_end": one.period_end,
+        "finalized_at": one.finalized_at,
+        "due_at": one.due_at,
+        "paid_at": one.paid_at,
+        "hosted_url": one.hosted_url,
+        "synced_at": now,
+    }
 
 
 def _owner_of(invoice: StripeInvoice, subscription: Subscription | None) -> UUID | None:

@@ -4,6 +4,7 @@ The sync fetches again what it needs, so nothing of ours reads what is taken out
 """
 
 import re
+from functools import lru_cache
 from typing import Any
 
 from openclaw_web.core.logs import REDACTED, redact
@@ -53,7 +54,7 @@ def without_people(value: Any, *, depth: int = 0) -> Any:
         return REDACTED
     if isinstance(value, dict):
         return {
-            _text(key): REDACTED
+            _key(key): REDACTED
             if key in TAKEN_OUT and one
             else without_people(one, depth=depth + 1)
             for key, one in value.items()
@@ -65,4 +66,11 @@ def without_people(value: Any, *, depth: int = 0) -> Any:
 
 def _text(value: str) -> str:
     """Take e-mail addresses and secrets out of a text, and the NUL that PostgreSQL refuses."""
-    return _EMAIL.sub(REDACTED, redact(value.replace("\x00", "")))
+    clean = redact(value.replace("\x00", ""))
+    return _EMAIL.sub(REDACTED, clean) if "@" in clean else clean
+
+
+@lru_cache(maxsize=4_096)
+def _key(name: str) -> str:
+    """Do the same with a field's name: there are few, and they come again in every event."""
+    return _text(name)

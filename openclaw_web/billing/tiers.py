@@ -1,8 +1,7 @@
-"""The one catalogue: what each tier costs, gives and may use, and what it leaves us."""
+"""The one catalogue: what each tier costs, gives and may use."""
 
 import tomllib
 from dataclasses import dataclass
-from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,6 @@ from openclaw_web.billing.models import Tier
 
 CATALOGUE = Path(__file__).with_name("tiers.toml")
 MILLION = 1_000_000
-MARGIN_MODEL = "kimi-k2.7-code"  # what the aliases stand for today, by the vendor's list
-OUTPUT_SHARE = Decimal("0.01")  # an agent re-reads far more than it writes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,23 +42,6 @@ class Plan:
     tokens_per_minute: int
     pod_cost_cents: int
     lookup_key: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Margin:
-    """What a fully used month leaves, in cents; `percent` is of the price."""
-
-    price_cents: int
-    tokens_cost_cents: Decimal
-    pod_cost_cents: int
-
-    @property
-    def profit_cents(self) -> Decimal:
-        return self.price_cents - self.tokens_cost_cents - self.pod_cost_cents
-
-    @property
-    def percent(self) -> Decimal:
-        return (self.profit_cents / self.price_cents * 100).quantize(Decimal("0.1"))
 
 
 @cache
@@ -104,30 +84,6 @@ def plan_of(tier: Tier | str) -> Plan:
 def plan_of_price(lookup_key: str | None) -> Plan | None:
     """Return the plan that a Stripe price stands for, or nothing for a price that is not ours."""
     return next((plan for plan in plans() if plan.lookup_key == lookup_key), None)
-
-
-def margin(
-    plan: Plan,
-    *,
-    cache_hits: Decimal,
-    output_share: Decimal = OUTPUT_SHARE,
-    model: str = MARGIN_MODEL,
-) -> Margin:
-    """Return what is left of a month in which every token of the limit was used.
-
-    `cache_hits` is a share of the prompt tokens, `output_share` of all tokens; both from 0 to 1.
-    """
-    price = model_prices()[model]
-    output = plan.tokens_limit * output_share
-    prompt = plan.tokens_limit - output
-    cost = (
-        output * price.output_cents
-        + prompt * cache_hits * price.cached_input_cents
-        + prompt * (1 - cache_hits) * price.input_cents
-    ) / MILLION
-    return Margin(
-        price_cents=plan.price_cents, tokens_cost_cents=cost, pod_cost_cents=plan.pod_cost_cents
-    )
 
 
 @cache

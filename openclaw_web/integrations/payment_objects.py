@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 
@@ -73,12 +74,16 @@ class StripeSubscription:
     ended_at: datetime | None = None
     canceled_at: datetime | None = None
     latest_invoice_id: str | None = None
+    is_collection_paused: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StripeInvoice:
-    """An invoice; `due_at` is when it had to be paid, which for a card is when it was finalised."""
+    """An invoice; `due_at` is when it had to be paid, which for a card is when it was finalised.
+
+    Period and price are those of its newest line: what it pays for, and at which price.
+    """
 
     id: str
     status: str
@@ -95,6 +100,9 @@ class StripeInvoice:
     due_at: datetime | None = None
     paid_at: datetime | None = None
     hosted_url: str | None = None
+    billing_reason: str | None = None
+    price_id: str | None = None
+    price_cents: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +155,7 @@ def subscription_from(found: Mapping[str, Any]) -> StripeSubscription:
         ended_at=_moment_or_none(found.get("ended_at")),
         canceled_at=_moment_or_none(found.get("canceled_at")),
         latest_invoice_id=_id(found.get("latest_invoice")),
+        is_collection_paused=bool(found.get("pause_collection")),
         metadata=dict(found.get("metadata") or {}),
     )
 
@@ -154,7 +163,8 @@ def subscription_from(found: Mapping[str, Any]) -> StripeSubscription:
 def invoice_from(found: Mapping[str, Any]) -> StripeInvoice:
     steps = found.get("status_transitions") or {}
     finalized_at = _moment_or_none(steps.get("finalized_at"))
-    period = _period_of(found)
+    line = _newest_line(found)
+    period, pricing = line.get("period") or {}, line.get("pricing") or {}
     return StripeInvoice(
         id=found["id"],
         status=found.get("status") or "draft",
@@ -171,6 +181,9 @@ def invoice_from(found: Mapping[str, Any]) -> StripeInvoice:
         due_at=_moment_or_none(found.get("due_date")) or finalized_at,
         paid_at=_moment_or_none(steps.get("paid_at")),
         hosted_url=found.get("hosted_invoice_url"),
+        billing_reason=found.get("billing_reason"),
+        price_id=_id((pricing.get("price_details") or {}).get("price")),
+        price_cents=_cents(pricing.get("unit_amount_decimal")),
     )
 
 
@@ -195,12 +208,26 @@ def _subscription_of(invoice: Mapping[str, Any]) -> str | None:
     return _id((parent.get("subscription_details") or {}).get("subscription"))
 
 
-def _period_of(invoice: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return what the newest line pays for: the invoice's own period is the one before it."""
+def _newest_line(invoice: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the line that pays for the newest time: the invoice's own period is the one before.
+
+    A credit for what was not used of a period ends with it, so the higher amount decides then.
+    """
     lines = (invoice.get("lines") or {}).get("data") or []
-    periods = [line["period"] for line in lines if line.get("period")]
-    own = {"start": invoice.get("period_start"), "end": invoice.get("period_end")}
-    return max(periods, key=lambda period: period["end"], default=own)
+    own = {"period": {"start": invoice.get("period_start"), "end": invoice.get("period_end")}}
+    return max(
+        (line for line in lines if line.get("period")),
+        key=lambda line: (line["period"]["end"], line.get("amount") or 0),
+        default=own,
+    )
+
+
+def _cents(amount: Decimal | str | None) -> int | None:
+    """Read an amount such as "4900"; a price with parts of a cent is none of ours."""
+    if amount is None:
+        return None
+    exact = Decimal(amount)
+    return int(exact) if exact == exact.to_integral_value() else None
 
 
 def _id(found: Any) -> str | None:

@@ -62,12 +62,18 @@ def is_live() -> bool:
     return settings().stripe_secret_key.startswith(("sk_live_", "rk_live_"))
 
 
-async def ensure_customer(email: str, customer_id: UUID) -> StripeCustomer:
-    """Return the Stripe customer of one of ours; asking again within a day gives the same one."""
+async def ensure_customer(
+    email: str, customer_id: UUID, *, instead_of: str | None = None
+) -> StripeCustomer:
+    """Return the Stripe customer of one of ours; asking again within a day gives the same one.
+
+    `instead_of` is one that was deleted at Stripe; its id is not used again.
+    """
+    who = _short_hash(email + (instead_of or ""))
     with in_our_words():
         made = await client().v1.customers.create_async(
             {"email": email, "metadata": {"customer_id": str(customer_id)}},
-            {"idempotency_key": f"customer:{customer_id}:{_short_hash(email)}"},
+            {"idempotency_key": f"customer:{customer_id}:{who}"},
         )
     return objects.customer_from(made.to_dict())
 
@@ -149,6 +155,13 @@ async def invoices_of(stripe_customer_id: str) -> tuple[StripeInvoice, ...]:
             {"customer": stripe_customer_id, "limit": PAGE}
         )
         return tuple([objects.invoice_from(one) async for one in each(page)])
+
+
+async def is_customer_deleted(stripe_customer_id: str) -> bool:
+    """Say whether Stripe has forgotten this customer, which ended all their subscriptions."""
+    with in_our_words():
+        found = await client().v1.customers.retrieve_async(stripe_customer_id)
+    return objects.customer_from(found.to_dict()).is_deleted
 
 
 async def create_portal_session(stripe_customer_id: str, *, return_url: str) -> str:

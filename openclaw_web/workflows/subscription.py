@@ -17,9 +17,9 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openclaw_web.accounts import queries as account_queries
 from openclaw_web.accounts.models import Customer
-from openclaw_web.billing import leases, mapping, queries, records
+from openclaw_web.billing import entitlement, leases, mapping, queries, records
 from openclaw_web.billing import service as billing
-from openclaw_web.billing.mapping import Decision, Facts, Verdict
+from openclaw_web.billing.facts import Decision, Facts, Verdict
 from openclaw_web.billing.models import Subscription
 from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import after_commit, session_scope
@@ -32,10 +32,11 @@ from openclaw_web.integrations.payment_objects import (
 )
 from openclaw_web.jobs import service as jobs
 from openclaw_web.jobs.models import WebhookEvent, WebhookOutcome
-from openclaw_web.metering import periods
 from openclaw_web.metering import service as metering
+from openclaw_web.workflows import brakes, disputes, refunding
 from openclaw_web.workflows import subscription_effects as effects
-from openclaw_web.workflows.subscription_effects import Before
+from openclaw_web.workflows.disputes import Taken
+from openclaw_web.workflows.subscription_mails import Before
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,9 @@ STRIPE_SECONDS = 45  # less than the lease, so that an answer still counts when 
 MOST_TURNS = 10  # of one call; whoever asks more often is served by the next
 FAILED_ALERT = "billing_sync_failed"
 STRANGER_ATTEMPTS = 6  # an event of somebody who is not our customer waits for about six minutes
-ADMIN_EVENTS = frozenset({"charge.dispute.created", "radar.early_fraud_warning.created"})
+ADMIN_EVENTS = frozenset({disputes.DISPUTE_ALERT, disputes.WARNING_ALERT})
+
+NOTHING_TAKEN = Taken()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +56,8 @@ class Found:
     subscriptions: tuple[StripeSubscription, ...]
     invoices: tuple[StripeInvoice, ...]
     page: CheckoutSession | None
+    is_customer_deleted: bool = False
+    taken: Taken = NOTHING_TAKEN
 
 
 async def sync(customer_id: UUID) -> None:
@@ -102,14 +107,21 @@ async def apply_webhook_events(*, limit: int = 50) -> int:
     async with session_scope() as session:
         events = await jobs.claim_webhook_events(session, owner=owner, limit=limit)
     for event in events:
-        try:
-            async with session_scope() as session:
-                await _apply_event(session, event)
-        except Exception as error:
-            logger.exception("The event %s could not be applied.", event.event_id)
-            async with session_scope() as session:
-                await jobs.retry_webhook_event(session, event, error=type(error).__name__)
+        await apply_claimed_event(event)
     return len(events)
+
+
+async def apply_claimed_event(event: WebhookEvent) -> UUID | None:
+    """Ask for the sync that an event of ours calls for; returns whose, once it was applied."""
+    try:
+        payer = await disputes.payer_of(event.event_type, _object_of(event))
+        async with session_scope() as session:
+            return await _apply_event(session, event, payer=payer)
+    except Exception as error:
+        logger.exception("The event %s could not be applied.", event.event_id)
+        async with session_scope() as session:
+            await jobs.retry_webhook_event(session, event, error=type(error).__name__)
+    return None
 
 
 async def _turn(customer_id: UUID, *, owner: str, served: int) -> bool:
@@ -118,6 +130,7 @@ async def _turn(customer_id: UUID, *, owner: str, served: int) -> bool:
         stripe_id, page_id = await _what_to_ask(session, customer_id)
     found = await _ask_stripe(stripe_id, page_id)
     async with session_scope() as session:
+        await leases.check(session, customer_id, owner=owner)
         now = await business_now(session)
         await _write(session, customer_id, found, now)
         await jobs.resolve_alert(session, code=FAILED_ALERT, subject=str(customer_id))
@@ -145,8 +158,9 @@ async def _ask_stripe(stripe_customer_id: str | None, page_id: str | None) -> Fo
         return Found(subscriptions=(), invoices=(), page=None)
     try:
         async with asyncio.timeout(STRIPE_SECONDS), asyncio.TaskGroup() as group:
-            subscriptions = group.create_task(payments.subscriptions_of(stripe_customer_id))
+            subscriptions = group.create_task(_subscriptions(stripe_customer_id))
             invoices = group.create_task(payments.invoices_of(stripe_customer_id))
+            taken = group.create_task(disputes.look(stripe_customer_id))
             page = group.create_task(_page(page_id))
     except TimeoutError as error:
         raise VendorError(
@@ -157,9 +171,29 @@ async def _ask_stripe(stripe_customer_id: str | None, page_id: str | None) -> Fo
         if vendor_error is None:
             raise
         raise vendor_error from group
+    listed, is_customer_deleted = subscriptions.result()
     return Found(
-        subscriptions=subscriptions.result(), invoices=invoices.result(), page=page.result()
+        subscriptions=listed,
+        invoices=invoices.result(),
+        page=page.result(),
+        is_customer_deleted=is_customer_deleted,
+        taken=taken.result(),
     )
+
+
+async def _subscriptions(stripe_customer_id: str) -> tuple[tuple[StripeSubscription, ...], bool]:
+    """Return what Stripe lists; where nothing runs, also whether the customer was deleted there."""
+    try:
+        listed = await payments.subscriptions_of(stripe_customer_id)
+    except VendorError as error:
+        if error.code != "resource_missing" or not await payments.is_customer_deleted(
+            stripe_customer_id
+        ):
+            raise
+        return (), True
+    if any(one.status not in mapping.ENDED for one in listed):
+        return listed, False
+    return listed, await payments.is_customer_deleted(stripe_customer_id)
 
 
 async def _page(page_id: str | None) -> CheckoutSession | None:
@@ -171,7 +205,11 @@ async def _write(session: AsyncSession, customer_id: UUID, found: Found, now: da
     if found.page is not None:
         await _note_page(session, customer_id, found.page, now)
     known = await queries.find_subscription(session, customer_id)
+    await disputes.settle_holds(session, customer_id, found.taken, found.subscriptions)
     verdict = await _verdict(session, customer_id, known, found, now)
+    await refunding.undo_duplicates(session, customer_id, verdict, found.subscriptions)
+    if await brakes.holds_back_suspension(session, known, verdict.current, now=now):
+        return
     for concern in verdict.concerns:
         await jobs.raise_alert(
             session,
@@ -183,19 +221,20 @@ async def _write(session: AsyncSession, customer_id: UUID, found: Found, now: da
     subscription = await _write_subscription(
         session, customer_id, known, verdict, found=found, now=now
     )
-    await records.copy_invoices(
+    paid = await records.copy_invoices(
         session, customer_id, found.invoices, subscription=subscription, now=now
     )
+    await disputes.note_refunds(session, customer_id, found.taken)
     if verdict.current is None or subscription is None:
         return
     await _open_period(session, subscription, verdict.current)
-    metadata = _metadata(found, verdict.current)
     await effects.carry_out(
         session,
         subscription,
         verdict.current,
         before=before,
-        onboarding_session_id=await _onboarding_of(session, customer_id, metadata),
+        onboarding_session_id=await _onboarding_of(session, customer_id, found, verdict.current),
+        paid=tuple(paid),
     )
 
 
@@ -224,6 +263,8 @@ async def _verdict(
             extra_grace=allowances.grace,
             extra_tokens=allowances.tokens,
             known=records.known_from(known),
+            released_at=await queries.find_last_release(session, customer_id),
+            is_customer_deleted=found.is_customer_deleted,
             now=now,
         )
     )
@@ -238,7 +279,10 @@ async def _write_subscription(
     found: Found,
     now: datetime,
 ) -> Subscription | None:
-    """Update our row, or add one when the subscription is another; the old one then ends."""
+    """Update our row, or add one when the subscription is another; the old one then ends.
+
+    One that we had ended comes back with its old row: of two that were paid, the other lapsed.
+    """
     decision = verdict.current
     if decision is None:
         return known
@@ -247,6 +291,10 @@ async def _write_subscription(
             return await records.update_subscription(session, known, decision, now=now)
         status = _status_of(found, known.stripe_subscription_id)
         await records.close_subscription(session, known, stripe_status=status, now=now)
+    stripe_id = decision.stripe_subscription_id
+    old = await queries.find_subscription_of_stripe(session, customer_id, stripe_id)
+    if old is not None:
+        return await records.update_subscription(session, old, decision, now=now)
     return await records.add_subscription(session, customer_id, decision, now=now)
 
 
@@ -259,35 +307,40 @@ def _status_of(found: Found, stripe_subscription_id: str | None) -> str | None:
 async def _open_period(
     session: AsyncSession, subscription: Subscription, decision: Decision
 ) -> None:
-    """Ensure the usage period; one whose invoice is not paid yet gets a part of its tokens."""
-    if subscription.status not in mapping.SERVED:
+    """Ensure the usage period, with the end and the limit that it has now."""
+    if subscription.status not in entitlement.SERVED:
         return
-    limit = decision.tokens_limit
-    await metering.open_period(
+    is_provisional = not decision.is_period_paid
+    row = await metering.open_period(
         session,
         customer_id=subscription.customer_id,
         period_start=decision.period_start,
         period_end=decision.period_end,
-        tokens_limit=limit if decision.is_period_paid else periods.provisional_limit(limit),
-        is_provisional=not decision.is_period_paid,
+        tokens_limit=decision.period_limit,
+        is_provisional=is_provisional,
     )
-
-
-def _metadata(found: Found, decision: Decision) -> Mapping[str, str]:
-    return next(
-        one.metadata for one in found.subscriptions if one.id == decision.stripe_subscription_id
-    )
+    if row.is_provisional == is_provisional:
+        await metering.correct_period(
+            session, row, period_end=decision.period_end, tokens_limit=decision.period_limit
+        )
 
 
 async def _onboarding_of(
-    session: AsyncSession, customer_id: UUID, metadata: Mapping[str, str]
+    session: AsyncSession, customer_id: UUID, found: Found, decision: Decision
 ) -> UUID | None:
-    """Return the chat that this payment came from: by our own checkout, never by an address."""
-    checkout_id = _uuid(metadata.get("checkout_id"))
-    if checkout_id is None:
-        return None
-    checkout = await queries.find_checkout(session, customer_id, checkout_id)
-    return checkout.onboarding_session_id if checkout else None
+    """Return the chat that this payment came from: by our own checkout, never by an address.
+
+    Who comes back may pay without a chat; then the chat of an earlier payment says what to start.
+    """
+    wanted = decision.stripe_subscription_id
+    for one in sorted(found.subscriptions, key=lambda one: (one.id == wanted, one.created))[::-1]:
+        checkout_id = _uuid(one.metadata.get("checkout_id"))
+        if checkout_id is None:
+            continue
+        checkout = await queries.find_checkout(session, customer_id, checkout_id)
+        if checkout is not None and checkout.onboarding_session_id is not None:
+            return checkout.onboarding_session_id
+    return None
 
 
 async def _note_failure(customer_id: UUID, *, owner: str, error: OpenClawError) -> None:
@@ -304,27 +357,37 @@ async def _note_failure(customer_id: UUID, *, owner: str, error: OpenClawError) 
         await leases.fail(session, customer_id, owner=owner, error=str(error), can_retry=can_retry)
 
 
-async def _apply_event(session: AsyncSession, event: WebhookEvent) -> None:
-    """Find out whose event this is and ask for a sync; what it says is not believed."""
+async def _apply_event(
+    session: AsyncSession, event: WebhookEvent, *, payer: str | None = None
+) -> UUID | None:
+    """Find out whose event this is and ask for a sync; what it says is not believed.
+
+    `payer` is the Stripe customer of an event that names none.
+    """
     if event.provider != "stripe" or event.event_type not in payments.EVENTS:
         await jobs.finish_webhook_event(session, event, outcome=WebhookOutcome.IGNORED)
-        return
+        return None
     thing = _object_of(event)
+    customer_id = await _customer_of(session, {"customer": payer, **thing})
     if event.event_type in ADMIN_EVENTS:
         await jobs.raise_alert(
-            session, code=event.event_type, subject=event.object_id or event.event_id
+            session,
+            code=event.event_type,
+            subject=event.object_id or event.event_id,
+            detail={"customer_id": str(customer_id or ""), "charge": str(thing.get("charge", ""))},
         )
-    customer_id = await _customer_of(session, thing)
     if customer_id is not None and await account_queries.find_customer(session, customer_id):
         await jobs.finish_webhook_event(session, event, outcome=WebhookOutcome.APPLIED)
         await billing.request_sync(session, customer_id)
-    elif event.attempt < STRANGER_ATTEMPTS and customer_id is None:
+        return customer_id
+    if event.attempt < STRANGER_ATTEMPTS and customer_id is None:
         # Stripe can be faster than our own commit.
         await jobs.retry_webhook_event(session, event, error="This customer is not known yet.")
     else:
         await jobs.finish_webhook_event(
             session, event, outcome=WebhookOutcome.IGNORED, error="This is no customer of ours."
         )
+    return None
 
 
 def _object_of(event: WebhookEvent) -> Mapping[str, Any]:

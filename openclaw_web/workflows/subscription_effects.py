@@ -1,43 +1,32 @@
-"""What a change of a subscription brings about: the box, its jobs, a mail, the audit trail."""
+"""What a change of a subscription brings about: the box, its jobs, the audit trail, a mail."""
 
-from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy.exc import IntegrityError
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openclaw_web.accounts import service as accounts
-from openclaw_web.accounts.mails import MailKind
-from openclaw_web.billing.mapping import Decision, Desired, desired_of
-from openclaw_web.billing.models import Subscription, SubscriptionStatus, Tier
+from openclaw_web.billing.entitlement import desired_of
+from openclaw_web.billing.facts import Decision, Desired
+from openclaw_web.billing.models import Subscription
 from openclaw_web.billing.tiers import plan_of
+from openclaw_web.boxes import fitting
 from openclaw_web.boxes import queries as box_queries
 from openclaw_web.boxes import service as boxes
 from openclaw_web.boxes.models import Box, BoxStatus
+from openclaw_web.core.clock import business_now
 from openclaw_web.core.errors import OpenClawError
+from openclaw_web.integrations.payment_objects import StripeInvoice
 from openclaw_web.jobs import service as jobs
 from openclaw_web.jobs.models import JobType
 from openclaw_web.workflows import provisioning
+from openclaw_web.workflows import subscription_mails as mails
+from openclaw_web.workflows.subscription_mails import Before
 
 ACTOR = "sync"
 GONE = frozenset({BoxStatus.DESTROYING, BoxStatus.DESTROYED})
 NO_BOX_ALERT = "paid_without_box"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Before:
-    """What our row said before this sync; without a row everything is `None`."""
-
-    subscription_id: UUID | None = None
-    status: SubscriptionStatus | None = None
-    tier: Tier | None = None
-
-    @classmethod
-    def of(cls, row: Subscription | None) -> "Before":
-        if row is None:
-            return cls()
-        return cls(subscription_id=row.id, status=row.status, tier=row.tier)
 
 
 async def carry_out(
@@ -47,6 +36,7 @@ async def carry_out(
     *,
     before: Before,
     onboarding_session_id: UUID | None,
+    paid: tuple[StripeInvoice, ...] = (),
 ) -> None:
     """Bring the box and the customer up to date; without a change there is nothing to do.
 
@@ -61,12 +51,9 @@ async def carry_out(
         await _start_box(session, subscription, onboarding_session_id)
     if is_new or before.status != subscription.status or before.tier != subscription.tier:
         await _write_audit(session, subscription, before)
-        await _write_mail(
-            session,
-            subscription,
-            decision,
-            _mail_for(subscription, before, had_box=box is not None),
-        )
+    await mails.write(
+        session, subscription, decision, before=before, had_box=box is not None, paid=paid
+    )
 
 
 async def _live_box(session: AsyncSession, customer_id: UUID) -> Box | None:
@@ -118,16 +105,31 @@ async def _adjust_box(
     before: Before,
 ) -> None:
     """Give a kept box to a new subscription, and queue what the change asks of it."""
+    if before.tier not in {None, subscription.tier}:
+        await fitting.fit(session, box, plan_of(subscription.tier), requested_by=ACTOR)
     if box.subscription_id != subscription.id and decision.desired is Desired.ACTIVE:
         await boxes.attach_subscription(session, box, subscription, requested_by=ACTOR)
         return
-    if decision.delete_after is not None:  # without one a date stays: a hold froze it, or an admin
-        box.delete_after = decision.delete_after  # set it
+    now = subscription.synced_at or await business_now(session)
+    if moves_deletion(box.delete_after, decision, now):
+        box.delete_after = decision.delete_after
         session.add(box)
         await session.flush()
     job_type = _job_for(subscription, decision, before)
     if job_type is not None:
         await boxes.request_converge(session, box, job_type=job_type, requested_by=ACTOR)
+
+
+def moves_deletion(planned: datetime | None, decision: Decision, now: datetime) -> bool:
+    """Say whether a box gets a date, or another one, on which it may be deleted.
+
+    Without a new date the old one stays: a hold froze it, or an admin set it. A date that has come
+    is moved only by the release of a hold that stood in its way.
+    """
+    if decision.delete_after is None or planned is None:
+        return decision.delete_after is not None
+    was_held = decision.released_at is not None and planned <= decision.released_at
+    return planned > now or was_held
 
 
 def _job_for(subscription: Subscription, decision: Decision, before: Before) -> JobType | None:
@@ -152,54 +154,3 @@ async def _write_audit(session: AsyncSession, subscription: Subscription, before
             "tier": [before.tier and before.tier.value, subscription.tier.value],
         },
     )
-
-
-async def _write_mail(
-    session: AsyncSession, subscription: Subscription, decision: Decision, kind: MailKind | None
-) -> None:
-    """Queue the one mail that this change calls for; its key keeps it from being sent twice."""
-    if kind is None:
-        return
-    plan = plan_of(subscription.tier)
-    payload: dict[str, Any] = {
-        "tier_name": plan.name,
-        "price_cents": plan.price_cents,
-        "currency": plan.currency,
-    }
-    for name, moment in (
-        ("grace_until", decision.grace_until),
-        ("delete_after", decision.delete_after),
-    ):
-        if moment is not None:
-            payload[name] = moment.isoformat()
-    if subscription.status is SubscriptionStatus.CANCELLED:
-        payload["reason"] = "your subscription has ended"
-    await accounts.queue_mail(
-        session,
-        kind=kind,
-        customer_id=subscription.customer_id,
-        payload=payload,
-        dedupe_key=_mail_key(kind, subscription, decision),
-    )
-
-
-def _mail_for(subscription: Subscription, before: Before, *, had_box: bool) -> MailKind | None:
-    status = subscription.status
-    if before.subscription_id != subscription.id:
-        return MailKind.REACTIVATED if had_box else MailKind.WELCOME
-    if status == before.status:
-        return None
-    if status is SubscriptionStatus.PAST_DUE:
-        return MailKind.PAYMENT_FAILED
-    if status in {SubscriptionStatus.SUSPENDED, SubscriptionStatus.CANCELLED}:
-        return MailKind.SUSPENDED
-    return MailKind.REACTIVATED if before.status is SubscriptionStatus.SUSPENDED else None
-
-
-def _mail_key(kind: MailKind, subscription: Subscription, decision: Decision) -> str | None:
-    """Return what makes a mail one of a kind: its subscription, or the start of its lapse."""
-    if kind is MailKind.WELCOME:
-        return f"{kind.value}:{subscription.id}"
-    if kind is MailKind.PAYMENT_FAILED and decision.past_due_since:
-        return f"{kind.value}:{subscription.id}:{decision.past_due_since.isoformat()}"
-    return None

@@ -1,141 +1,30 @@
-"""What Stripe's answer means: every cell of the table, and what may never come out of it."""
+"""What Stripe's answer means: the rules one by one, and what may never come out of it."""
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from openclaw_web.billing.mapping import (
-    GRACE,
-    KEPT_AFTER_END,
-    ConcernCode,
-    Decision,
-    Desired,
-    Facts,
-    Known,
-    Verdict,
-    decide,
-)
+from openclaw_web.billing.facts import ConcernCode, Facts
+from openclaw_web.billing.keeping import GRACE, KEPT_AFTER_END
+from openclaw_web.billing.mapping import decide
 from openclaw_web.billing.models import SubscriptionStatus, Tier
 from openclaw_web.billing.tiers import plan_of
-from openclaw_web.integrations.payment_objects import StripeInvoice, StripeSubscription
-
-NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
-DAY = timedelta(days=1)
-SUB = StripeSubscription(
-    id="sub_1",
-    stripe_customer_id="cus_1",
-    status="active",
-    price_id="price_1",
-    price_lookup_key=plan_of(Tier.PRO).lookup_key,
-    price_tier="pro",
-    period_start=NOW - 10 * DAY,
-    period_end=NOW + 20 * DAY,
-    cancel_at_period_end=False,
-    trial_end=None,
-    created=NOW - 40 * DAY,
+from tests.billing.stripe_facts import (
+    DAY,
+    KNOWN,
+    NOW,
+    PAID,
+    SUB,
+    billed,
+    chosen,
+    decided,
+    facts,
+    priced,
+    unpaid,
+    written,
 )
-PAID = StripeInvoice(
-    id="in_paid",
-    status="paid",
-    currency="usd",
-    due_cents=4900,
-    paid_cents=4900,
-    remaining_cents=0,
-    created=NOW - 10 * DAY,
-    stripe_subscription_id="sub_1",
-    finalized_at=NOW - 10 * DAY,
-    due_at=NOW - 10 * DAY,
-)
-KNOWN = Known(
-    stripe_subscription_id="sub_1",
-    status=SubscriptionStatus.ACTIVE,
-    tier=Tier.PRO,
-    period_start=SUB.period_start,
-)
-
-
-def unpaid(*, since: datetime, id: str = "in_open") -> StripeInvoice:  # noqa: A002 - Stripe's word
-    return replace(
-        PAID, id=id, status="open", paid_cents=0, remaining_cents=4900,
-        created=since, finalized_at=since, due_at=since,
-    )  # fmt: skip
-
-
-def decided(given_facts: Facts) -> Decision:
-    decision = decide(given_facts).current
-    assert decision is not None
-    return decision
-
-
-def chosen(verdict: Verdict) -> str:
-    assert verdict.current is not None
-    return verdict.current.stripe_subscription_id
-
-
-def facts(*subscriptions, **fields) -> Facts:
-    return Facts(subscriptions=subscriptions or (SUB,), now=fields.pop("now", NOW), **fields)
-
-
-CELLS = {
-    "active": (facts(invoices=(PAID,)), "active", True),
-    "active, cancelled at the period's end": (
-        facts(replace(SUB, cancel_at_period_end=True)), "active", True),
-    "active, cancelled, and the period is over": (
-        facts(replace(SUB, cancel_at_period_end=True), now=SUB.period_end), "active", False),
-    "active, its newest invoice still open": (
-        facts(replace(SUB, latest_invoice_id="in_open"), invoices=(unpaid(since=NOW - DAY),)),
-        "active", True),
-    "active, an older invoice still open": (
-        facts(replace(SUB, latest_invoice_id="in_paid"),
-              invoices=(PAID, unpaid(since=NOW - DAY))), "past_due", True),
-    "active, an older invoice open for longer than the grace": (
-        facts(replace(SUB, latest_invoice_id="in_paid"),
-              invoices=(PAID, unpaid(since=NOW - 8 * DAY))), "suspended", False),
-    "active, but held": (facts(holds=("dispute",)), "suspended", False),
-    "trialing": (
-        facts(replace(SUB, status="trialing", trial_end=NOW + DAY)), "trialing", True),
-    "trialing, but held": (
-        facts(replace(SUB, status="trialing", trial_end=NOW + DAY), holds=("abuse",)),
-        "suspended", False),
-    "trial over, nothing paid": (
-        facts(replace(SUB, status="trialing", trial_end=NOW), known=KNOWN), "suspended", False),
-    "trial over and paid": (
-        facts(replace(SUB, status="trialing", trial_end=NOW), invoices=(PAID,)), "active", True),
-    "past due, in grace": (
-        facts(replace(SUB, status="past_due"), invoices=(unpaid(since=NOW - 6 * DAY),)),
-        "past_due", True),
-    "past due, grace over": (
-        facts(replace(SUB, status="past_due"), invoices=(unpaid(since=NOW - GRACE),)),
-        "suspended", False),
-    "past due, grace given by an admin": (
-        facts(replace(SUB, status="past_due"), invoices=(unpaid(since=NOW - GRACE),),
-              extra_grace=DAY), "past_due", True),
-    "past due, but held": (
-        facts(replace(SUB, status="past_due"), invoices=(unpaid(since=NOW),), holds=("admin",)),
-        "suspended", False),
-    "unpaid": (facts(replace(SUB, status="unpaid"), known=KNOWN), "suspended", False),
-    "paused": (facts(replace(SUB, status="paused"), known=KNOWN), "suspended", False),
-    "canceled": (facts(replace(SUB, status="canceled"), known=KNOWN), "cancelled", False),
-    "first payment never came, though there is a row": (
-        facts(replace(SUB, status="incomplete_expired"), known=KNOWN), "cancelled", False),
-    "a status of the future keeps what was": (
-        facts(replace(SUB, status="hibernating"), known=KNOWN), "active", True),
-    "a status of the future never gives back what was lost": (
-        facts(replace(SUB, status="hibernating"),
-              known=replace(KNOWN, status=SubscriptionStatus.SUSPENDED)), "suspended", False),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS.keys())
-def test_a_cell_of_the_table(cell):
-    given_facts, status, is_entitled = cell
-    decision = decided(given_facts)
-    assert (decision.status, decision.is_entitled) == (status, is_entitled)
-    runs = status in {"active", "trialing", "past_due"}
-    assert decision.desired is (Desired.ACTIVE if runs else Desired.SUSPENDED)
 
 
 @pytest.mark.parametrize(
@@ -176,19 +65,35 @@ def test_a_customer_who_comes_back_gets_the_new_subscription():
 
 
 def test_a_smaller_plan_waits_for_the_turn_of_the_period():
-    smaller = replace(SUB, price_lookup_key=plan_of(Tier.STARTER).lookup_key)
-    now = decided(facts(smaller, known=KNOWN))
+    now = decided(facts(priced(Tier.STARTER), invoices=(PAID,), known=KNOWN))
     assert (now.tier, now.pending_tier) == (Tier.PRO, Tier.STARTER)
-    turned = replace(smaller, period_start=SUB.period_end, period_end=SUB.period_end + 30 * DAY)
-    then = decided(facts(turned, known=KNOWN))
+    turned = replace(
+        priced(Tier.STARTER), period_start=SUB.period_end, period_end=SUB.period_end + 30 * DAY
+    )
+    then = decided(facts(turned, invoices=(PAID,), known=written(now)))
     assert (then.tier, then.pending_tier) == (Tier.STARTER, None)
 
 
-def test_a_bigger_plan_counts_at_once():
-    bigger = replace(SUB, price_lookup_key=plan_of(Tier.TEAM).lookup_key)
-    decision = decided(facts(bigger, known=KNOWN))
-    assert decision.tier is Tier.TEAM
-    assert decision.tokens_limit == plan_of(Tier.TEAM).tokens_limit
+def test_a_bigger_plan_counts_at_once_when_it_starts_a_period():
+    bigger = replace(priced(Tier.TEAM), period_start=NOW, period_end=NOW + 30 * DAY)
+    paid = replace(
+        billed(Tier.TEAM), id="in_team", created=NOW, period_start=NOW, period_end=bigger.period_end
+    )
+    decision = decided(facts(bigger, invoices=(PAID, paid), known=KNOWN))
+    assert (decision.tier, decision.pending_tier) == (Tier.TEAM, None)
+    assert decision.period_limit == plan_of(Tier.TEAM).tokens_limit
+
+
+def test_a_bigger_plan_in_a_period_that_was_paid_for_less_waits_for_its_turn():
+    decision = decided(facts(priced(Tier.TEAM), invoices=(PAID,), known=KNOWN))
+    assert (decision.tier, decision.pending_tier) == (Tier.PRO, Tier.TEAM)
+    assert decision.period_limit == plan_of(Tier.PRO).tokens_limit
+
+
+@pytest.mark.parametrize("known", [None, replace(KNOWN, tier=Tier.STARTER, period_start=NOW)])
+def test_what_a_period_was_billed_with_counts_though_we_look_late(known):
+    decision = decided(facts(priced(Tier.STARTER), invoices=(PAID,), known=known))
+    assert (decision.tier, decision.pending_tier) == (Tier.PRO, Tier.STARTER)
 
 
 def test_a_replaced_price_is_known_by_its_tier():
@@ -210,28 +115,108 @@ def test_a_subscription_that_vanished_changes_nothing_and_is_said_aloud():
     assert [one.code for one in verdict.concerns] == [ConcernCode.MISSING]
 
 
+def test_a_customer_deleted_at_stripe_has_ended_and_an_admin_hears_of_it():
+    given = Facts(subscriptions=(), now=NOW, known=KNOWN, is_customer_deleted=True)
+    verdict = decide(given)
+    assert [one.code for one in verdict.concerns] == [ConcernCode.CUSTOMER_DELETED]
+    decision = decided(given)
+    assert (decision.status, decision.delete_after) == ("cancelled", NOW + KEPT_AFTER_END)
+    again = decide(replace(given, known=written(decision), now=NOW + DAY))
+    assert (again.current, again.concerns) == (None, ())
+
+
 def test_a_box_is_kept_a_week_and_as_long_as_was_paid_for():
-    unpaid_end = facts(
-        replace(SUB, status="canceled", ended_at=NOW, latest_invoice_id="in_open"),
-        invoices=(unpaid(since=NOW - DAY),),
-        known=KNOWN,
-    )
+    ended = replace(SUB, status="canceled", ended_at=NOW)
+    owed = replace(unpaid(since=NOW - DAY), created=SUB.period_start)
+    unpaid_end = facts(ended, invoices=(owed,), known=KNOWN)
     assert decided(unpaid_end).delete_after == NOW + KEPT_AFTER_END
-    paid_end = facts(replace(SUB, status="canceled", ended_at=NOW), invoices=(PAID,), known=KNOWN)
+    paid_end = facts(ended, invoices=(PAID,), known=KNOWN)
     assert decided(paid_end).delete_after == SUB.period_end
     assert decided(replace(paid_end, holds=("dispute",))).delete_after is None
 
 
-def test_a_period_is_paid_once_its_newest_invoice_is():
-    waiting = replace(SUB, latest_invoice_id="in_open")
-    decision = decided(facts(waiting, invoices=(PAID, unpaid(since=NOW))))
+def test_the_release_of_a_hold_starts_the_week_again():
+    ended = replace(SUB, status="canceled", ended_at=NOW - 60 * DAY, period_end=NOW - 60 * DAY)
+    given = facts(ended, known=KNOWN, released_at=NOW - DAY)
+    assert decided(given).delete_after == NOW + 6 * DAY
+    early = replace(given, released_at=NOW - 61 * DAY)
+    assert decided(early).delete_after == NOW - 53 * DAY
+
+
+def test_a_period_is_paid_once_its_own_invoice_is():
+    open_one = replace(unpaid(since=NOW), created=SUB.period_start)
+    before = replace(PAID, period_start=NOW - 40 * DAY, period_end=SUB.period_start)
+    decision = decided(facts(invoices=(before, open_one)))
     assert not decision.is_period_paid
+    assert decision.period_limit == plan_of(Tier.PRO).tokens_limit // 4
     assert decided(facts(invoices=(PAID,))).is_period_paid
 
 
-def test_tokens_given_by_an_admin_are_added_to_the_plan():
-    decision = decided(facts(extra_tokens=1_000_000))
-    assert decision.tokens_limit == plan_of(Tier.PRO).tokens_limit + 1_000_000
+def test_a_period_whose_invoice_we_have_not_seen_is_not_paid():
+    turned = replace(SUB, period_start=SUB.period_end, period_end=SUB.period_end + 30 * DAY)
+    assert not decided(facts(turned, invoices=(PAID,))).is_period_paid
+    assert not decided(facts()).is_period_paid
+
+
+def test_an_invoice_made_after_the_list_of_subscriptions_was_read_is_not_an_old_debt():
+    renewal = replace(unpaid(since=NOW, id="in_new"), created=NOW)
+    behind = replace(SUB, latest_invoice_id="in_paid")
+    decision = decided(facts(behind, invoices=(renewal, PAID)))
+    assert (decision.status, decision.past_due_since) == ("active", None)
+
+
+def test_the_newest_invoice_written_off_is_still_owed_and_an_older_one_is_forgiven():
+    off = replace(unpaid(since=NOW - 3 * DAY), status="uncollectible", created=NOW - 3 * DAY)
+    assert decided(facts(invoices=(off,))).status == "past_due"
+    assert decided(facts(invoices=(replace(off, created=NOW - 40 * DAY), PAID))).status == "active"
+
+
+def test_an_invoice_that_waits_for_its_due_date_is_not_overdue():
+    later = replace(unpaid(since=NOW - 20 * DAY), due_at=NOW + DAY)
+    assert decided(facts(invoices=(later, PAID))).status == "active"
+
+
+def test_an_upgrade_that_waits_for_its_payment_changes_nothing():
+    asked = replace(
+        billed(Tier.TEAM, unpaid(since=NOW)), created=NOW, period_start=NOW,
+        period_end=NOW + 30 * DAY,
+    )  # fmt: skip
+    decision = decided(facts(replace(SUB, latest_invoice_id=asked.id), invoices=(asked, PAID)))
+    assert (decision.status, decision.tier) == ("active", Tier.PRO)
+    assert decision.is_period_paid
+
+
+def test_an_invoice_that_stripe_never_asks_for_is_told_to_an_admin():
+    stuck = replace(PAID, id="in_draft", status="draft", finalized_at=None, due_at=None)
+    verdict = decide(facts(invoices=(replace(stuck, created=NOW - 4 * DAY),)))
+    assert [(one.code, one.subject) for one in verdict.concerns] == [
+        (ConcernCode.UNBILLED, "in_draft")
+    ]
+    paused = replace(SUB, is_collection_paused=True)
+    assert decide(facts(paused, invoices=(replace(stuck, created=NOW - 4 * DAY),))).concerns == ()
+
+
+def test_tokens_given_by_an_admin_are_added_to_the_plan_and_to_its_quarter():
+    full = plan_of(Tier.PRO).tokens_limit
+    paid = decided(facts(invoices=(PAID,), extra_tokens=1_000_000))
+    assert (paid.tokens_limit, paid.period_limit) == (full + 1_000_000,) * 2
+    assert decided(facts(extra_tokens=1_000_000)).period_limit == full // 4 + 1_000_000
+
+
+def test_a_status_of_the_future_raises_no_rights():
+    odd = replace(
+        priced(Tier.TEAM), status="hibernating", period_start=NOW, period_end=NOW + 90 * DAY
+    )
+    decision = decided(facts(odd, invoices=(billed(Tier.TEAM),), known=KNOWN))
+    assert (decision.tier, decision.period_end) == (Tier.PRO, KNOWN.period_end)
+    ends = replace(KNOWN, cancel_at_period_end=True, period_end=NOW)
+    assert not decided(facts(odd, known=ends)).is_entitled
+
+
+def test_a_status_of_the_future_is_told_to_an_admin_even_of_a_stranger():
+    verdict = decide(facts(replace(SUB, status="hibernating")))
+    assert verdict.current is None
+    assert [one.code for one in verdict.concerns] == [ConcernCode.UNKNOWN_STATUS]
 
 
 STATUSES = ("incomplete", "incomplete_expired", "trialing", "active", "past_due", "canceled",
@@ -306,11 +291,5 @@ def test_deciding_again_on_what_was_written_changes_nothing(given_facts):
     first = decide(given_facts).current
     if first is None:
         return
-    known = Known(
-        stripe_subscription_id=first.stripe_subscription_id,
-        status=first.status,
-        tier=first.tier,
-        period_start=first.period_start,
-        past_due_since=first.past_due_since,
-    )
+    known = written(first)
     assert decide(replace(given_facts, known=known)).current == first

@@ -7,7 +7,7 @@ import pytest
 from openclaw_web.accounts.models import OutboxMail
 from openclaw_web.billing import entitlement, queries
 from openclaw_web.billing import service as billing
-from openclaw_web.billing.mapping import GRACE
+from openclaw_web.billing.keeping import GRACE
 from openclaw_web.billing.models import Hold, Subscription, SubscriptionStatus
 from openclaw_web.billing.tiers import plan_of
 from openclaw_web.boxes.models import Box
@@ -131,4 +131,4 @@ async def test_a_renewal_opens_the_next_period_with_the_full_limit(stripe: Strip
     first, second = sorted(await rows(UsageMonthly), key=lambda period: period.period_start)
     assert first.period_end == second.period_start
     assert (second.tokens_limit, second.is_provisional) == (plan_of(TIER).tokens_limit, False)
-    assert await mails() == ["welcome"]
+    assert await mails() == ["renewal_receipt", "welcome"]
