@@ -129,7 +129,7 @@ class Stack:
         """Start `python -m openclaw_web proxy`, the token proxy alone."""
         return self._start_ours(name, "proxy", ports.free_port())
 
-    def start_web(self) -> Server:
+    def start_web(self, **more: str) -> Server:
         """Start `python -m openclaw_web web`, the pages with the proxy before them."""
         pages = self.home / "web"
         if not frontend.is_fresh(pages, frontend.build_key(WEB_PORT)):
@@ -137,17 +137,41 @@ class Stack:
             os.environ[HOME] = str(self.home)
             frontend.build(pages, WEB_PORT)
         port = WEB_PORT if ports.is_free(WEB_PORT) else ports.free_port()
-        return self._start_ours("mounted", "web", port)
+        return self._start_ours("mounted", "web", port, **more)
+
+    def start_worker(self, **more: str) -> Server:
+        """Start `python -m openclaw_web worker`, which answers nobody."""
+        words = [sys.executable, "-m", "openclaw_web", "worker"]
+        command = Command(words=words, environment=self.environment(**more))
+        return self.run("worker", "", command)
+
+    def start_stripe(self, key: str) -> Server:
+        """Start the simulator of Stripe."""
+        port, folder = ports.free_port(), self.folder / "stripe"
+        folder.mkdir()
+        words = [sys.executable, "-m", "simulators.stripe", "--port", str(port)]
+        for name, value in (("key", key), ("token", secrets.token_hex(16))):
+            places.write_secret(folder / name, value)
+            words += [f"--{name}-file", str(folder / name)]
+        url = f"http://{ports.LOOPBACK}:{port}"
+        words += ["--state", str(folder / "state"), "--public-url", url]
+        made = self.run("stripe", url, Command(words=words))
+        deadline = time.monotonic() + READY_SECONDS
+        while not ports.answers(port):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"Stripe's simulator does not answer at {url}")
+            time.sleep(0.05)
+        return made
 
     def stop_all(self) -> None:
         for server in reversed(self.servers.values()):
             server.signal(signal.SIGCONT)
             server.stop()
 
-    def _start_ours(self, name: str, command: str, port: int) -> Server:
+    def _start_ours(self, name: str, command: str, port: int, **more: str) -> Server:
         words = [sys.executable, "-m", "openclaw_web", command]
         url = f"http://{ports.LOOPBACK}:{port}"
-        environment = self.environment(PORT=str(port))
+        environment = self.environment(PORT=str(port), **more)
         made = self.run(name, f"{url}/proxy", Command(words=words, environment=environment))
         wait_until_answers(f"{url}/proxy/healthz", made)
         return made

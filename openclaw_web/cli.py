@@ -7,6 +7,8 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from datetime import timedelta
+from pathlib import Path
 
 from openclaw_web.core.errors import OpenClawError
 from openclaw_web.core.settings import Settings, settings
@@ -159,9 +161,27 @@ def proxy(arguments: argparse.Namespace) -> int:
 def clock(arguments: argparse.Namespace) -> int:
     from openclaw_web.local import clocks
 
-    seconds = _seconds(arguments.by) if arguments.action == "advance" else None
-    print(asyncio.run(clocks.advance(settings(), seconds) if seconds else clocks.tell(settings())))
-    return 0
+    if arguments.action == "show":
+        print(asyncio.run(clocks.tell(settings())))
+        return 0
+    span = None if arguments.by == "next" else timedelta(seconds=_seconds(arguments.by))
+    return asyncio.run(_advance(span))
+
+
+async def _advance(span: timedelta | None) -> int:
+    """Move the clock, and print each stop; exit code 1 when something could not be finished."""
+    from openclaw_web.local import clocks
+
+    stops = unfinished = 0
+    async for hop in clocks.advance(settings(), span):
+        print(hop, flush=True)
+        stops, unfinished = stops + 1, unfinished + bool(hop.left)
+    if not stops:
+        print("Nothing is planned.")
+    print(await clocks.tell(settings()))
+    if unfinished:
+        print(f"{unfinished} of {stops} stops were left before all was done.", file=sys.stderr)
+    return FAILED if unfinished else 0
 
 
 def create_admin(arguments: argparse.Namespace) -> int:
@@ -196,6 +216,61 @@ def publish_catalogue(_arguments: argparse.Namespace) -> int:
     return 0
 
 
+def brakes(arguments: argparse.Namespace) -> int:
+    from openclaw_web.local import levers
+
+    if arguments.release:
+        was_on = asyncio.run(levers.release(settings(), arguments.release, reason=arguments.reason))
+        print(f"{arguments.release} {'is released' if was_on else 'was not on'}.")
+    for switch, is_on in ((arguments.on, True), (arguments.off, False)):
+        if switch:
+            asyncio.run(levers.turn(settings(), switch, is_on=is_on, reason=arguments.reason))
+    print("\n".join(asyncio.run(levers.show(settings()))))
+    return 0
+
+
+def refund(arguments: argparse.Namespace) -> int:
+    from openclaw_web.local import levers
+
+    asyncio.run(
+        levers.refund(
+            settings(), arguments.email, reason=arguments.reason, ends_now=arguments.ends_now
+        )
+    )
+    print("The worker gives it back within half a minute; the audit trail says when it did.")
+    return 0
+
+
+def sync(arguments: argparse.Namespace) -> int:
+    from openclaw_web.local import syncing
+
+    changes = asyncio.run(syncing.sync(settings(), arguments.customer))
+    print("\n".join(changes or ["Nothing changed: what we have is what Stripe says."]))
+    return 0
+
+
+def replay_event(arguments: argparse.Namespace) -> int:
+    from openclaw_web.local import syncing
+
+    found = asyncio.run(syncing.replay(settings(), arguments.event))
+    print(f"{arguments.event} ({found.event_type}): {found.outcome}")
+    print("\n".join(found.changes or ["Nothing changed."]))
+    return 0 if found.is_applied else FAILED
+
+
+def replay_scenarios(arguments: argparse.Namespace) -> int:
+    from openclaw_web.workflows import billing_scenarios
+
+    outcome = billing_scenarios.replay(arguments.file)
+    for one in outcome.mismatches:
+        where = f"{arguments.file}:{one.line}: {one.scenario}, {one.at:%Y-%m-%d %H:%M}"
+        print(f"✗ {where}: {one.name} is {one.actual}, expected {one.expected}")
+    if outcome.mismatches:
+        return FAILED
+    print(f"✓ {outcome.scenarios} scenarios, {outcome.dates} dates: all as expected.")
+    return 0
+
+
 def demo(arguments: argparse.Namespace) -> int:
     from openclaw_web.local import support
 
@@ -205,32 +280,21 @@ def demo(arguments: argparse.Namespace) -> int:
 
 
 def check_invariants(arguments: argparse.Namespace) -> int:
-    from openclaw_web.local import meter_check
-    from openclaw_web.metering import sabotage
+    from openclaw_web.local import audits
 
     name = arguments.sabotage
     if name and (arguments.customer or arguments.repair):
         raise OpenClawError("A sabotage happens to somebody made up, and is never repaired.")
-    verdict = asyncio.run(
-        meter_check.check_sabotaged(settings(), name)
+    audit = asyncio.run(
+        audits.run_sabotaged(settings(), name)
         if name
-        else meter_check.check(settings(), email=arguments.customer, repair=arguments.repair)
+        else audits.run(settings(), email=arguments.customer, repair=arguments.repair)
     )
-    if arguments.json:
-        print(json.dumps(verdict.as_dict(), indent=1))
-    else:
-        for repair in verdict.repairs:
-            print(f"set right: {repair.table} {repair.row}: {repair.before} -> {repair.after}")
-        for finding in verdict.findings:
-            whose = finding.customer_id or "this machine"
-            print(f"✗ {finding.invariant} ({whose}, {finding.subject}): {finding.sentence}")
-        if verdict.is_green:
-            print(f"✓ {verdict.customers} customers: events, days, months and counters agree.")
-    noticed = {finding.invariant for finding in verdict.findings}
-    if name and sabotage.NOTICED_BY[name] not in noticed:
+    print(json.dumps(audit.as_dict(), indent=1) if arguments.json else "\n".join(audit.lines()))
+    if name and audits.NOTICED_BY[name] not in audit.noticed:
         print(f"The check did not notice the sabotage {name}.", file=sys.stderr)
         return NOT_NOTICED
-    return 0 if verdict.is_green else FAILED
+    return 0 if audit.is_green else FAILED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -287,7 +351,7 @@ def _add_server_commands(commands: "argparse._SubParsersAction[argparse.Argument
 def _add_clock_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     found = _add(commands, "clock", clock, "tell both clocks, or move business time forward")
     found.add_argument("action", nargs="?", choices=["show", "advance"], default="show")
-    found.add_argument("by", nargs="?", default="", help="how far: 35d, 2h, 90s")
+    found.add_argument("by", nargs="?", default="", help="how far: 35d, 2h, 90s, next")
 
 
 def _add_admin_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -306,7 +370,7 @@ def _add_admin_commands(commands: "argparse._SubParsersAction[argparse.ArgumentP
     found.add_argument("--unthrottled", action="store_true", help="without the tier's rate limits")
     _add(tasks, "publish-catalogue", publish_catalogue, "have Stripe know every tier and its price")
     found = _add(
-        tasks, "invariants", check_invariants, "check that events, days, months and counters agree"
+        tasks, "invariants", check_invariants, "check that the meter is true and the money is right"
     )
     found.add_argument("--customer", default="", metavar="EMAIL", help="one, from the first day on")
     found.add_argument("--repair", action="store_true", help="bring roll-ups back to the ledger")
@@ -314,9 +378,43 @@ def _add_admin_commands(commands: "argparse._SubParsersAction[argparse.ArgumentP
         "--sabotage", default="", metavar="NAME", help="break one of somebody's made up"
     )
     found.add_argument("--json", action="store_true", help="for programs")
+    _add_money_commands(tasks)
+    _add_sync_commands(tasks)
     found = _add(tasks, "demo", demo, "add made-up customers with history, to look at full screens")
     found.add_argument("--customers", type=int, default=40)
     found.add_argument("--days", type=int, default=60)
+
+
+def _add_money_commands(tasks: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    brake_names = ["suspensions", "refunds", "undelivered_refunds"]
+    switch_names = [
+        "refund_undelivered",
+        "refund_duplicates",
+        "refund_fraud_warnings",
+        "provisioning_paused",
+    ]
+    found = _add(tasks, "brakes", brakes, "show what stops mass failures; release it, or switch")
+    found.add_argument("--release", choices=brake_names, default="", metavar="BRAKE")
+    found.add_argument("--on", choices=switch_names, default="", metavar="SWITCH")
+    found.add_argument("--off", choices=switch_names, default="", metavar="SWITCH")
+    found.add_argument("--reason", default="", help="required to change anything")
+    found = _add(tasks, "refund", refund, "give a customer's latest payment back")
+    found.add_argument("--email", required=True)
+    found.add_argument("--reason", required=True)
+    found.add_argument("--ends-now", action="store_true", help="end the subscription as well")
+
+
+def _add_sync_commands(tasks: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    found = _add(tasks, "sync", sync, "compare a customer with Stripe now; print what changed")
+    found.add_argument("--customer", required=True, metavar="EMAIL")
+    found = _add(tasks, "replay", replay_event, "apply a stored event of Stripe's once more")
+    found.add_argument("--event", required=True, metavar="ID", help="evt_…, as Stripe names it")
+    billing = tasks.add_parser("billing", help="what is decided about payments")
+    acts = billing.add_subparsers(required=True, metavar="ACT")
+    found = _add(
+        acts, "replay", replay_scenarios, "play a file of scenarios; 1: one ends otherwise"
+    )
+    found.add_argument("file", type=Path, help="YAML; docs/billing.md says how it is written")
 
 
 def _count(text: str) -> int:

@@ -39,7 +39,13 @@ from openclaw_web.jobs import service as jobs
 from openclaw_web.jobs.leases import ClaimedJob, LeaseLostError
 from openclaw_web.metering import tasks as metering
 from openclaw_web.onboarding.tasks import abandon_expired_chats
-from openclaw_web.workflows import provisioning, subscription
+from openclaw_web.workflows import (
+    delivery,
+    margins,
+    provisioning,
+    subscription,
+    subscription_mails,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +62,7 @@ CHECK_SECONDS = 300.0
 NOTICE_SECONDS = 60.0
 REJECT_SECONDS = 3_600.0
 SPOOL_SECONDS = 30.0
+MARGIN_SECONDS = 3_600.0
 ALIVE_SECONDS = 5.0
 STUCK_SECONDS = 60.0  # a worker whose job loop does not turn for so long is not alive
 LEADER_SECONDS = 5.0
@@ -67,6 +74,7 @@ WATCH_LOCK = 7_236_002  # numbers of our own, beside the migrations' lock
 SWEEP_LOCK = 7_236_003
 TIDY_LOCK = 7_236_004
 METER_LOCK = 7_236_005
+MARGIN_LOCK = 7_236_006
 
 
 @dataclass
@@ -95,13 +103,14 @@ class Worker:
                 ("webhooks", apply_webhooks, 0.0),
                 ("mail", send_mail, 0.0),
                 ("watch", self.watch, LEADER_SECONDS),
-                ("sweep", self.sweep, SWEEP_SECONDS),
+                (jobs.SWEEP_BELL, self.sweep, SWEEP_SECONDS),
                 ("reaper", reap, REAP_SECONDS),
-                ("timers", turn_timers, TIMER_SECONDS),
+                (jobs.TIMER_BELL, turn_timers, TIMER_SECONDS),
                 ("tidy", tidy, TIDY_SECONDS),
                 ("meter", check_meters, CHECK_SECONDS),
                 ("notices", tell_of_limits, NOTICE_SECONDS),
                 ("rejects", retry_rejects, REJECT_SECONDS),
+                ("margins", watch_margins, MARGIN_SECONDS),
                 ("spool", self.replay_spool, SPOOL_SECONDS),
                 ("alive", self.tell_alive, ALIVE_SECONDS),
             )
@@ -191,19 +200,25 @@ class Worker:
         await asyncio.to_thread((self.home / ALIVE_FILE).write_text, real_now().isoformat())
 
     async def _forever(self, name: str, turn: Callable[[], Awaitable[None]], pause: float) -> None:
-        failed = 0
+        failed, asked_by = 0, None
         while True:
             try:
                 await turn()
                 failed = 0
+                if asked_by is not None:
+                    await redis.ring(jobs.answer_of(name), asked_by)
             except NotLeaderError:
                 failed = 0
             except Exception as error:
                 failed += 1
                 is_ours = isinstance(error, OpenClawError)
                 logger.warning("The loop %s failed: %s", name, error, exc_info=not is_ours)
-            longest = LONGEST_BACK_OFF_SECONDS
-            await asyncio.sleep(back_off(failed, longest_seconds=longest) if failed else pause)
+            if failed:
+                await asyncio.sleep(back_off(failed, longest_seconds=LONGEST_BACK_OFF_SECONDS))
+            elif name in jobs.RUNG_LOOPS:
+                asked_by = await redis.wait_for_bell(name, timeout_seconds=pause)
+            else:
+                await asyncio.sleep(pause)
 
 
 def main() -> None:
@@ -260,6 +275,8 @@ async def reap() -> None:
 async def turn_timers() -> None:
     await abandon_expired_chats()
     await subscription.request_overdue_syncs()
+    await delivery.turn_timers()
+    await subscription_mails.send_reminders()
 
 
 async def tidy() -> None:
@@ -283,6 +300,12 @@ async def tell_of_limits() -> None:
 async def retry_rejects() -> None:
     if count := await metering.retry_rejects():
         logger.info("%d refused events were written after all.", count)
+
+
+async def watch_margins() -> None:
+    async with only_one(MARGIN_LOCK):
+        if count := await margins.watch():
+            logger.info("%d customers cost us more than they should.", count)
 
 
 async def _sync(customer_id: UUID) -> None:

@@ -17,9 +17,11 @@ from fastapi.responses import HTMLResponse, PlainTextResponse, RedirectResponse,
 from starlette.datastructures import Headers
 from starlette.responses import StreamingResponse
 
+from openclaw_web.accounts.origins import is_own_post
 from openclaw_web.core.errors import VendorError
 from openclaw_web.core.settings import LOOPBACK_NAMES, settings
 from openclaw_web.integrations import loopback
+from openclaw_web.local import clock_page, clocks
 from openclaw_web.local.dev_services import DevServices, dev_services
 
 MAX_BODY_BYTES = 10 * 1024**2
@@ -43,7 +45,7 @@ NOT_FORWARDED = frozenset(
     }
 )
 INDEX_POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none';"
+    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'self';"
     " frame-ancestors 'none'"
 )
 CARDS = {
@@ -82,8 +84,31 @@ async def index(request: Request) -> Response:
         for name, (title, what) in CARDS.items()
         if name in known
     )
+    clock = clock_page.FORM if "stripe" in known else ""
     return HTMLResponse(
-        page.substitute(cards=cards), headers={"content-security-policy": INDEX_POLICY}
+        page.substitute(cards=cards, clock=clock),
+        headers={"content-security-policy": INDEX_POLICY},
+    )
+
+
+@router.post("/clock")
+async def move_clock(request: Request) -> Response:
+    """Move the clock as a form of the list says, and show each stop as it is reached."""
+    if (refused := _refusal(request)) is not None:
+        return refused
+    if not is_own_post(request.headers):
+        return PlainTextResponse("Move the clock from this site's own page.", status_code=403)
+    by = str((await request.form()).get("by", ""))
+    if by not in clock_page.SPANS:
+        return PlainTextResponse("The clock cannot be moved by that.", status_code=400)
+    try:
+        clocks.refuse_real_time(settings())
+    except clocks.ClockError as error:
+        return PlainTextResponse(str(error), status_code=409)
+    return StreamingResponse(
+        clock_page.stops(settings(), by),
+        media_type="text/html; charset=utf-8",
+        headers={"content-security-policy": INDEX_POLICY, "x-accel-buffering": "no"},
     )
 
 

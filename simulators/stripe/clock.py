@@ -22,12 +22,12 @@ class Clock:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._offset: int = store.setting(OFFSET, 0)
+        self._offset: float = store.setting(OFFSET, 0)
         self._held: int | None = None
         self._frozen: int | None = None
 
     @property
-    def offset_seconds(self) -> int:
+    def offset_seconds(self) -> float:
         return self._offset
 
     def now(self) -> int:
@@ -44,10 +44,15 @@ class Clock:
 
     def move_to(self, moment: int) -> None:
         """Go forwards to a moment; a moment that is already past changes nothing."""
-        ahead = math.ceil(moment - time.time())
-        if ahead > self._offset:
-            self._offset = ahead
-            self._store.set_setting(OFFSET, ahead)
+        # To the millisecond: others on this machine are told the same moment, and may not find
+        # themselves a second behind.
+        self.be_ahead(math.ceil((moment - time.time()) * 1000) / 1000)
+
+    def be_ahead(self, seconds: float) -> None:
+        """Be so far ahead of real time; less than now changes nothing."""
+        if seconds > self._offset:
+            self._offset = seconds
+            self._store.set_setting(OFFSET, seconds)
 
     @contextmanager
     def held_at(self, moment: int) -> Generator[None]:

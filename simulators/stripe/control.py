@@ -1,6 +1,7 @@
 """Buttons that Stripe does not have: the clock, the webhooks' manners, faults, disputes."""
 
 import json
+from collections import Counter
 from typing import Any
 
 from starlette.requests import Request
@@ -22,21 +23,50 @@ class Refused(Exception):  # noqa: N818 - a button was pressed wrongly, nothing 
     """What was asked for makes no sense; the text says why."""
 
 
-def clock_state(world: World) -> Json:
+def clock_state(world: World, since: int = 0) -> Json:
+    """Tell the time, what comes next by itself, what waits to be delivered, and what happened.
+
+    `events` counts by type what came after the event with the number `since`.
+    """
+    waiting = world.store.sql.execute("SELECT count(*) FROM deliveries WHERE state = 'pending'")
+    (newest,) = world.store.sql.execute("SELECT coalesce(max(seq), 0) FROM objects").fetchone()
+    rows = world.store.sql.execute(
+        "SELECT body FROM objects WHERE object = 'event' AND seq > ? AND seq <= ?",
+        (since or newest, newest),
+    )
     return {
         "now": world.wall(),
         "offset_seconds": world.clock.offset_seconds,
         "next_due_at": schedule.next_due_at(world),
+        "deliveries_waiting": waiting.fetchone()[0],
+        "newest": newest,
+        "events": dict(Counter(json.loads(row["body"])["type"] for row in rows)),
     }
 
 
 async def advance(world: World, seconds: Any) -> Json:
-    if isinstance(seconds, bool) or not isinstance(seconds, int):
-        raise Refused("seconds must be a whole number")
+    """Move the clock by a step, and tell what happened on the way."""
+    _check_whole("seconds", seconds)
     if not 0 <= seconds <= LONGEST_ADVANCE_SECONDS:
         raise Refused(f"seconds must be between 0 and {LONGEST_ADVANCE_SECONDS}")
+    ahead = world.clock.offset_seconds + seconds
     steps = await schedule.advance(world, world.wall() + seconds)
+    world.clock.be_ahead(ahead)  # the whole step, however long its events took
     return {**clock_state(world), "steps": steps}
+
+
+async def advance_until(world: World, moment: Any) -> Json:
+    """Move the clock to a moment; one that has passed already changes nothing."""
+    _check_whole("until", moment)
+    if moment - world.wall() > LONGEST_ADVANCE_SECONDS:
+        raise Refused(f"until must be at most {LONGEST_ADVANCE_SECONDS} seconds ahead")
+    steps = await schedule.advance(world, moment)
+    return {**clock_state(world), "steps": steps}
+
+
+def _check_whole(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise Refused(f"{name} must be a whole number")
 
 
 def set_switches(world: World, given: Json) -> Json:
@@ -152,11 +182,17 @@ class Buttons:
             Route(act_on, self._act, methods=["POST"]),
         ]
 
-    async def _clock(self, _request: Request) -> JSONResponse:
-        return JSONResponse(clock_state(self._world))
+    async def _clock(self, request: Request) -> JSONResponse:
+        since = request.query_params.get("since", "0")
+        if not since.isdigit():
+            raise Refused("since must be a whole number")
+        return JSONResponse(clock_state(self._world, int(since)))
 
     async def _advance(self, request: Request) -> JSONResponse:
-        return JSONResponse(await advance(self._world, (await _body(request)).get("seconds")))
+        body = await _body(request)
+        if "until" in body:
+            return JSONResponse(await advance_until(self._world, body["until"]))
+        return JSONResponse(await advance(self._world, body.get("seconds")))
 
     async def _delivery(self, request: Request) -> JSONResponse:
         if request.method == "POST":
