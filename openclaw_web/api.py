@@ -22,6 +22,7 @@ from openclaw_web.onboarding import forms as onboarding_forms
 
 proxy = gateway.proxy
 PROXY_PREFIX = "/proxy/"
+WEBHOOK_PREFIX = "/webhooks/"
 
 
 @asynccontextmanager

@@ -15,7 +15,7 @@ from openclaw_web.admin import page as admin
 from openclaw_web.admin.state import AdminState
 from openclaw_web.admin.usage import page as admin_usage
 from openclaw_web.admin.usage.state import AdminUsageState
-from openclaw_web.api import PROXY_PREFIX, make_api, proxy
+from openclaw_web.api import PROXY_PREFIX, WEBHOOK_PREFIX, make_api, proxy
 from openclaw_web.billing import page as landing
 from openclaw_web.billing import pricing_page as pricing
 from openclaw_web.billing.pricing_state import PricingView
@@ -43,13 +43,16 @@ api = make_api()
 
 
 def serve() -> ASGIApp:
-    """Return what the server runs: token traffic goes to the gateway before all middleware."""
+    """Return what the server runs: what programs send goes its way before all middleware."""
     inner: Any = app()  # uvicorn and Starlette name the same types differently
     pages: Any = ProxyHeadersMiddleware(inner, trusted_hosts=settings().trusted_proxies)
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"].startswith(PROXY_PREFIX):
+        path = scope["path"] if scope["type"] == "http" else ""
+        if path.startswith(PROXY_PREFIX):
             await proxy(scope, receive, send)
+        elif path.startswith(WEBHOOK_PREFIX):
+            await api(scope, receive, send)
         else:
             await pages(scope, receive, send)
 

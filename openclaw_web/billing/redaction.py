@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from openclaw_web.core.logs import REDACTED, redact
+from openclaw_web.jobs.merging import SECRET_WORDS
 
 PERSONAL = frozenset(
     {
@@ -49,28 +50,32 @@ _EMAIL = re.compile(r"[^\s@<>\"']+@[^\s@<>\"']+\.[^\s@<>\"']+")
 
 
 def without_people(value: Any, *, depth: int = 0) -> Any:
-    """Return a copy of a document without personal fields; empty ones stay empty."""
-    if depth > DEEPEST:
+    """Return a copy of a document without personal fields and secrets; empty ones stay empty."""
+    if isinstance(value, str):
+        return _text(value)
+    if depth > DEEPEST and isinstance(value, dict | list):
         return REDACTED
     if isinstance(value, dict):
         return {
-            _key(key): REDACTED
-            if key in TAKEN_OUT and one
-            else without_people(one, depth=depth + 1)
-            for key, one in value.items()
+            name: REDACTED if one and is_taken_out else without_people(one, depth=depth + 1)
+            for (name, is_taken_out), one in zip(map(_field, value), value.values(), strict=True)
         }
     if isinstance(value, list):
         return [without_people(one, depth=depth + 1) for one in value]
-    return _text(value) if isinstance(value, str) else value
+    return value
 
 
 def _text(value: str) -> str:
     """Take e-mail addresses and secrets out of a text, and the NUL that PostgreSQL refuses."""
-    clean = redact(value.replace("\x00", ""))
+    clean = redact(value.replace("\x00", "") if "\x00" in value else value)
     return _EMAIL.sub(REDACTED, clean) if "@" in clean else clean
 
 
 @lru_cache(maxsize=4_096)
-def _key(name: str) -> str:
-    """Do the same with a field's name: there are few, and they come again in every event."""
-    return _text(name)
+def _field(name: str) -> tuple[str, bool]:
+    """Return a field's name as it may be stored, and whether its value may not.
+
+    There are few names, and they come again in every event.
+    """
+    is_secret = any(word in name.lower() for word in SECRET_WORDS)
+    return _text(name), name in TAKEN_OUT or is_secret

@@ -5,12 +5,14 @@ import logging
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
+from openclaw_web.billing.inbox import Inbox
 from openclaw_web.billing.redaction import without_people
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.settings import settings
 from openclaw_web.integrations import payments
 from openclaw_web.integrations.payment_objects import PaymentEvent
 from openclaw_web.jobs import service as jobs
+from openclaw_web.jobs.inbox import Received
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +22,7 @@ LONGEST_TYPE = 100
 SIGNATURE_HEADER = "stripe-signature"
 
 router = APIRouter()
+_inbox = Inbox()
 
 
 @router.post("/webhooks/stripe", response_model=None)
@@ -57,9 +60,8 @@ async def _body(request: Request) -> bytes | None:
 
 
 async def _store(event: PaymentEvent) -> bool:
-    async with session_scope() as session:
-        return await jobs.record_webhook_event(
-            session,
+    return await _inbox.keep(
+        Received(
             provider="stripe",
             event_id=event.id,
             event_type=event.type,
@@ -68,6 +70,7 @@ async def _store(event: PaymentEvent) -> bool:
             livemode=event.livemode,
             api_version=event.api_version,
         )
+    )
 
 
 async def _wrong_mode(event: PaymentEvent) -> JSONResponse:

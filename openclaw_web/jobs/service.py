@@ -15,7 +15,8 @@ from openclaw_web.core.database import after_commit
 from openclaw_web.core.errors import NotFoundError, ValidationError
 from openclaw_web.core.logs import redact
 from openclaw_web.integrations import redis
-from openclaw_web.jobs import merging
+from openclaw_web.jobs import inbox, merging
+from openclaw_web.jobs.inbox import Received
 from openclaw_web.jobs.models import (
     Alert,
     JobStatus,
@@ -26,7 +27,7 @@ from openclaw_web.jobs.models import (
 )
 
 BELL = "jobs"
-WEBHOOK_BELL = "webhooks"
+WEBHOOK_BELL = inbox.BELL
 TIMER_BELL, SWEEP_BELL = "timers", "sweep"
 # Loops of the worker that turn at once when their bell rings: whoever moves the clock does that.
 RUNG_LOOPS = frozenset({TIMER_BELL, SWEEP_BELL})
@@ -137,30 +138,17 @@ async def record_webhook_event(
     livemode: bool | None = None,
     api_version: str | None = None,
 ) -> bool:
-    """Store a provider's event under its own id; `False` means that we know it already.
-
-    Whoever received it has taken out what it says of people, as only they know where that stands.
-    """
-    statement = (
-        insert(WebhookEvent)
-        .values(
-            provider=provider,
-            event_id=event_id,
-            event_type=event_type,
-            payload=merging.without_secrets(payload),
-            object_id=object_id,
-            livemode=livemode,
-            api_version=api_version,
-            created_at=await business_now(session),
-            run_after=REAL_NOW,
-        )
-        .on_conflict_do_nothing(index_elements=["event_id"])
-        .returning(col(WebhookEvent.id))
+    """Store a provider's event under its own id; `False` means that we know it already."""
+    event = Received(
+        provider=provider,
+        event_id=event_id,
+        event_type=event_type,
+        payload=merging.without_secrets(payload),
+        object_id=object_id,
+        livemode=livemode,
+        api_version=api_version,
     )
-    is_new = await session.scalar(statement) is not None
-    if is_new:
-        after_commit(session, partial(redis.ring, WEBHOOK_BELL, event_id))
-    return is_new
+    return bool(await inbox.keep(session, [event]))
 
 
 async def claim_webhook_events(
