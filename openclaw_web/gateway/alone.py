@@ -37,6 +37,7 @@ def serve_alone(*, host: str | None = None, port: int | None = None, workers: in
         interface="asgi3",
         workers=workers,
         http=HTTP,
+        ws="none",
         lifespan="on",
         proxy_headers=False,  # who calls is decided by the socket, not by a header
         server_header=False,

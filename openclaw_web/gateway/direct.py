@@ -23,6 +23,7 @@ from openclaw_web.gateway.patience import Patience
 
 MAX_BODY_BYTES = 262_144  # taken before anybody asked who sends it; more goes the usual way
 MAX_KNOWN_HEADS = 256
+UNTAKEN_SECONDS = 60.0  # for a client that takes nothing of an answer that is written
 
 _PATHS = {f"{MOUNT}{path}".encode(): path for path in ("/v1/chat/completions", "/v1/messages")}
 _UNUSUAL = frozenset({b"expect", b"upgrade", b"transfer-encoding"})
@@ -112,8 +113,9 @@ class DirectCall(Call):
         return self._protocol.flow.write_paused
 
     def taken(self) -> bytes:
-        """Return the body, which is all here."""
-        return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        """Return the body, which is all here, once: a resting connection shall not keep it."""
+        parts, self._parts = self._parts, []
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def write_whole(self, kind: bytes, encoding: bytes | None, body: bytes) -> None:
         """Send an answer with one write."""
@@ -147,11 +149,15 @@ class DirectCall(Call):
         self.task.add_done_callback(self._end_task)
 
     def close(self) -> None:
-        """Close the connection: half an answer must not look whole."""
-        self._protocol.transport.close()
+        """Close the connection at once: half an answer must not look whole.
+
+        What the client has not taken yet is given up, or it could hold the connection for ever.
+        """
+        self._protocol.transport.abort()
 
     def cancel(self) -> None:
         """Give up waiting for a body that does not come."""
+        self.is_read = True  # what comes from now on is too late
         self.keep_alive = False
         self._protocol.front.refuse(self, late_body())
 
@@ -191,6 +197,8 @@ class DirectCall(Call):
 
     def complete(self) -> None:
         """Take over that the body is whole."""
+        if self.is_read:
+            return
         self.is_read = True
         self._protocol.front.take(self)
 
@@ -232,6 +240,8 @@ class DirectCall(Call):
 
     def _end_task(self, task: "asyncio.Task[None]") -> None:
         self._protocol.tasks.discard(task)
+        if task is not self.task:
+            return  # a newer one answers
         failed = task.cancelled() or task.exception() is not None
         is_unanswered = not self.response_complete and not self.is_passing
         if not self.disconnected and (failed or is_unanswered):
@@ -250,6 +260,7 @@ class DirectProtocol(HttpToolsProtocol):
         self._call: DirectCall | None = None
         self._rest: asyncio.TimerHandle | None = None
         self._rested_at = 0.0
+        self._unsent = 0  # bytes that the client had not taken at the last look
 
     def common_headers(self) -> bytes:
         """Return what uvicorn says in every head: a new list every second, for the date."""
@@ -261,6 +272,7 @@ class DirectProtocol(HttpToolsProtocol):
         return lines
 
     def data_received(self, data: bytes) -> None:
+        self._rested_at = self.loop.time()
         super().data_received(data)
         call = self._call
         if call is not None and not call.is_read and not call.disconnected:
@@ -293,16 +305,18 @@ class DirectProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        if self.cycle is self._call and self._call is not None:
-            self._call.add(body)
-        else:
+        call = self._call
+        if call is None or call is not self.cycle:
             super().on_body(body)
+        elif not call.is_read:
+            call.add(body)
 
     def on_message_complete(self) -> None:
-        if self.cycle is self._call and self._call is not None:
-            self._call.complete()
-        else:
+        call = self._call
+        if call is None or call is not self.cycle:
             super().on_message_complete()
+        else:  # or an upgrade ends, of which there is no cycle: then the call is answered already
+            call.complete()
 
     def on_response_complete(self) -> None:
         """Do as uvicorn does, but with one timer for a connection and not one for each answer."""
@@ -337,6 +351,7 @@ class DirectProtocol(HttpToolsProtocol):
             method == b"POST"
             and version == "1.1"
             and (self.cycle is None or self.cycle.response_complete)
+            and not self.flow.write_paused  # the usual way waits until the client takes more
             and length.isdigit()
             and 0 < int(length) <= MAX_BODY_BYTES
             and _UNUSUAL.isdisjoint(headers)
@@ -348,10 +363,16 @@ class DirectProtocol(HttpToolsProtocol):
         if self.cycle is not None and not self.cycle.response_complete:
             return
         left = self._rested_at + self.timeout_keep_alive - self.loop.time()
+        unsent, before = self.transport.get_write_buffer_size(), self._unsent
+        self._unsent = unsent
         if left > 0:
             self._rest = self.loop.call_later(left, self._end_rest)
-        else:
+        elif not unsent:
             self.timeout_keep_alive_handler()
+        elif unsent == before:
+            self.transport.abort()
+        else:  # its answer is still on its way
+            self._rest = self.loop.call_later(UNTAKEN_SECONDS, self._end_rest)
 
 
 @lru_cache(maxsize=MAX_KNOWN_HEADS)

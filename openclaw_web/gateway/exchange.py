@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
@@ -147,11 +148,11 @@ class Tally:
 class WholeReader:
     """Reads a whole body that nobody waits for, as `StreamReader` reads a stream."""
 
-    def __init__(self) -> None:
+    def __init__(self, begun: Sequence[bytes] = ()) -> None:
         self.usage = Usage()
         self.is_finished = False
         self.has_error = False
-        self._parts: list[bytes] = []
+        self._parts: list[bytes] = list(begun)
 
     def feed(self, data: bytes) -> bytes:
         self._parts.append(data)

@@ -86,8 +86,16 @@ class Forwarder:
         body = await self._read_whole(exchange, answer)
         if answer.status != OK and answer.status not in ABOUT_THE_REQUEST:
             raise _refusal(answer)
-        await exchange.call.begin(answer.status, _head(answer, length=len(body)))
-        await exchange.call.end(body)
+        call = exchange.call
+        self._patience.begin(call.task)
+        try:
+            await call.begin(answer.status, _head(answer, length=len(body)))
+            await call.end(body)
+        except asyncio.CancelledError:
+            if not self._patience.was_lost(call.task):
+                raise
+        finally:
+            self._patience.end(call.task)
 
     async def _read_whole(self, exchange: Exchange, answer: Answer) -> bytes:
         """Read and count a body that is not streamed, also when nobody waits for it any more."""
@@ -116,7 +124,8 @@ class Forwarder:
         except VendorError as error:
             self._tally.settle_stream(exchange, reader, CUT)
             refusal = UnknownTokenError() if ending.has_come else unavailable(error)
-            await exchange.call.end(errors.event_of(refusal, exchange.request.form))
+            event = errors.event_of(refusal, exchange.request.form)
+            await exchange.call.end(reader.separator + event)
         except (OSError, RuntimeError):  # what servers raise when the client has gone
             self._tally.abandon(exchange, answer, reader)
         except asyncio.CancelledError:
@@ -136,7 +145,9 @@ class Forwarder:
         leaving: asyncio.Future[None],
     ) -> None:
         call, task, patience = exchange.call, exchange.call.task, self._patience
+        patience.begin(task)
         await call.begin(answer.status, _head(answer, length=None))
+        patience.end(task)
         async for part in answer.parts():
             passed = reader.feed(part)
             if leaving.done():
@@ -148,6 +159,7 @@ class Forwarder:
                 patience.end(task)
         rest = reader.close()
         self._tally.settle_stream(exchange, reader, CUT)
+        patience.begin(task)
         await call.end(rest)
 
 

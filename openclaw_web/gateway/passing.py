@@ -54,7 +54,7 @@ class Passing:
 class Passage:
     """One exchange. Its methods are called by the provider's connection and by the client's."""
 
-    __slots__ = ("_all", "_answer", "_call", "_exchange", "_reader", "_sent")
+    __slots__ = ("_all", "_answer", "_call", "_exchange", "_parts", "_reader", "_sent")
 
     def __init__(
         self, everything: Passing, call: DirectCall, exchange: Exchange, sent: Sent
@@ -66,6 +66,7 @@ class Passage:
         self._sent = sent
         self._answer = sent.answer
         self._reader: StreamReader | None = None
+        self._parts: list[bytes] = []  # of a whole answer that is too large to wait in one piece
         self._answer.listener = self._go_on
 
     def cancel(self) -> None:
@@ -86,10 +87,13 @@ class Passage:
             logger.exception(
                 "A proxied request failed.", extra={"request_id": self._call.request_id}
             )
+            self._call.close()
             self._end()
             self._answer.abort()
-            self._all.tally.settle(self._exchange, Usage(), CUT)
-            self._call.close()
+            if self._reader is not None:
+                self._all.tally.settle_stream(self._exchange, self._reader, CUT)
+            else:
+                self._all.tally.settle(self._exchange, Usage(), CUT)
 
     def _begin(self) -> None:
         """The head has arrived, and often everything else with it."""
@@ -101,9 +105,11 @@ class Passage:
             self._begin_stream()
         elif answer.is_complete:
             self._end()
-            body = answer.take()
+            body = b"".join([*self._parts, answer.take()]) if self._parts else answer.take()
             self._all.tally.settle_whole(exchange, body)
             self._call.write_whole(*_kind(self._sent), body)
+        elif answer.waiting_bytes:
+            self._parts.append(answer.take())
 
     def _begin_stream(self) -> None:
         call = self._call
@@ -119,7 +125,10 @@ class Passage:
     def _pass_on(self, reader: StreamReader) -> None:
         """Write what there is, unless the client is behind: then the provider is held back too."""
         call, answer = self._call, self._answer
-        if call.is_held_back or answer.listener is None:
+        if answer.listener is None:
+            return
+        if call.is_held_back:
+            self._all.patience.begin(self)
             return
         data = answer.take()
         passed = reader.feed(data) if data else b""
@@ -138,7 +147,7 @@ class Passage:
         else:
             has_ended = exchange.admitted.caller.ending.has_come
             refusal = UnknownTokenError() if has_ended else unavailable(error)
-            passed += errors.event_of(refusal, exchange.request.form)
+            passed += reader.separator + errors.event_of(refusal, exchange.request.form)
         self._all.tally.settle_stream(exchange, reader, CUT)
         self._call.write_last(passed)
 
@@ -161,7 +170,7 @@ class Passage:
         self._end()
         tally, exchange, answer = self._all.tally, self._exchange, self._answer
         if answer.status:
-            tally.abandon(exchange, answer, self._reader or WholeReader())
+            tally.abandon(exchange, answer, self._reader or WholeReader(self._parts))
         else:
             answer.abort()
             tally.settle(exchange, Usage(), ABANDONED)

@@ -5,9 +5,12 @@ A timer for each wait costs more than the waits themselves, so one task looks th
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
+
+logger = logging.getLogger(__name__)
 
 CLIENT_SECONDS = 60.0
 LOOK_SECONDS = 5.0
@@ -64,7 +67,10 @@ class Patience:
                 del self._waiting[waiter]
                 if isinstance(waiter, asyncio.Task):
                     self._lost.add(waiter)
-                waiter.cancel()
+                try:
+                    waiter.cancel()
+                except Exception:
+                    logger.exception("Somebody who waits could not be told that it is over.")
 
     async def _run(self) -> None:
         while True:

@@ -12,11 +12,9 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-import msgspec
-
 from openclaw_web.core.errors import OpenClawError
 from openclaw_web.core.settings import Settings
-from openclaw_web.gateway import upstreams
+from openclaw_web.gateway import upstreams, wire
 from openclaw_web.gateway.breaker import Breaker, State
 from openclaw_web.gateway.errors import Form
 from openclaw_web.gateway.upstreams import UpstreamConfig
@@ -39,8 +37,6 @@ OF_THE_PROVIDER = frozenset({502, 503, 521, 522, 523, 529})
 DEFAULT_REST_SECONDS = 1.0  # of a key that has asked too much and was not told for how long
 LONGEST_REST_SECONDS = 60.0
 MAX_KNOWN_ROUTES = 256
-
-_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class NoRouteError(OpenClawError):
@@ -350,14 +346,7 @@ def _resting() -> UpstreamError:
 def _body_for(route: Route, request: Request) -> bytes:
     if route.model == request.model:
         return request.body
-    return with_model(request.body, route.model)
-
-
-def with_model(body: bytes, model: str) -> bytes:
-    """Return a request's body with another model; what stands in it is not read."""
-    fields = _FIELDS.decode(body)
-    fields["model"] = msgspec.Raw(msgspec.json.encode(model))
-    return msgspec.json.encode(fields)
+    return wire.with_model(request.body, route.model)
 
 
 def _open(config: UpstreamConfig, clock: Callable[[], float]) -> _Provider:

@@ -204,7 +204,11 @@ class HttpProtocol(DirectProtocol):
 
 def alone(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
     """Serve without the web process; not a coroutine of its own, which each request would pay."""
-    return proxy(scope, receive, send) if scope["type"] == "http" else _live(receive, send)
+    if scope["type"] == "http":
+        return proxy(scope, receive, send)
+    if scope["type"] == "lifespan":
+        return _live(receive, send)
+    raise RuntimeError("The token proxy speaks HTTP only.")
 
 
 @contextlib.asynccontextmanager
@@ -255,6 +259,9 @@ def _forward(
     except (NoRouteError, UnsafeHeaderError) as error:
         running.tally.release(exchange)
         raise BadRequestError(str(error)) from error
+    except Exception:
+        running.tally.release(exchange)
+        raise
     return running.forwarder.forward(exchange)
 
 

@@ -11,6 +11,7 @@ from openclaw_web.gateway.errors import BadRequestError, Form
 
 PROVIDER_PREFIX = "kimi-coding/"
 MAX_MODEL_CHARACTERS = 100
+MAX_TOKENS = 2**31 - 1  # what the ledger has room for
 
 MAX_EVENT_BYTES = 8 * 1024 * 1024
 SAMPLE_BYTES = 8_192  # of a stream's beginning, kept to guess from if it is cut
@@ -142,10 +143,15 @@ def read_request(body: bytes, form: Form, model_for: Callable[[str], str]) -> Re
     )
 
 
+def with_model(body: bytes, model: str) -> bytes:
+    """Return a request's body with another model; what else stands in it stays as it is."""
+    return _written_anew(body, model, asks_for_usage=False)
+
+
 def _asked(body: bytes) -> _Asked:
     try:
         return _ASKED.decode(body)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         pass
     # Half of a surrogate pair, which text that was cut off can end in, is JSON all the same.
     try:
@@ -287,9 +293,13 @@ class StreamReader:
     def close(self) -> bytes:
         """Return what is left of a stream that ended without a blank line."""
         rest, self._rest = self._rest, b""
-        for _ in self._read(rest):
-            pass
-        return rest if self._hides_usage else b""
+        parts = [part for _, part in self._read(rest)]
+        return rest if self._hides_usage and not any(map(_is_usage_only, parts)) else b""
+
+    @property
+    def separator(self) -> bytes:
+        """Return what has to stand before an event of ours: a stream may be cut in any line."""
+        return b"" if self._hides_usage else b"\n\n"
 
     def estimated_completion(self) -> int:
         """Guess from what has come, for a stream whose usage never did."""
@@ -357,7 +367,7 @@ def _has_line(lines: bytes, needle: bytes, beginning: re.Pattern[bytes]) -> bool
         start = lines.rfind(b"\n", 0, at) + 1
         if beginning.match(lines, start):
             return True
-        at = lines.rfind(needle, 0, at)
+        at = lines.rfind(needle, 0, start)
     return False
 
 
@@ -368,28 +378,33 @@ def _is_usage_only(part: _Part) -> bool:
 def _take_over(found: _Usage, usage: Usage) -> None:
     _take_over_prompt(found, usage)
     if found.completion_tokens is not None:
-        usage.completion = found.completion_tokens
+        usage.completion = _count(found.completion_tokens)
     elif found.output_tokens is not None:
-        usage.completion = found.output_tokens
+        usage.completion = _count(found.output_tokens)
     details = found.completion_tokens_details
     if details is not None and details.reasoning_tokens is not None:
-        usage.reasoning = details.reasoning_tokens
+        usage.reasoning = _count(details.reasoning_tokens) or 0
 
 
 def _take_over_prompt(found: _Usage, usage: Usage) -> None:
     """Set what is given. Anthropic's three kinds of input make one prompt."""
     if found.prompt_tokens is not None:
-        usage.prompt = found.prompt_tokens
+        usage.prompt = _count(found.prompt_tokens)
     elif found.input_tokens is not None:
-        usage.prompt = (
+        usage.prompt = _count(
             found.input_tokens
             + (found.cache_read_input_tokens or 0)
             + (found.cache_creation_input_tokens or 0)
         )
     details = found.prompt_tokens_details
     if details is not None and details.cached_tokens is not None:
-        usage.cached = details.cached_tokens
+        usage.cached = _count(details.cached_tokens) or 0
     elif found.cached_tokens is not None:
-        usage.cached = found.cached_tokens
+        usage.cached = _count(found.cached_tokens) or 0
     elif found.cache_read_input_tokens is not None:
-        usage.cached = found.cache_read_input_tokens
+        usage.cached = _count(found.cache_read_input_tokens) or 0
+
+
+def _count(tokens: int) -> int | None:
+    """Return a count that can be true; what cannot is no count, and is guessed."""
+    return tokens if 0 <= tokens <= MAX_TOKENS else None

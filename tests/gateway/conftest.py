@@ -89,7 +89,13 @@ async def keep_connections(proxy: Proxy, count: int) -> None:
 
 
 @pytest.fixture
-async def base_url(proxy, way) -> AsyncIterator[str]:
+def ws() -> str:
+    """Return which library for websockets the server has, if any."""
+    return "none"
+
+
+@pytest.fixture
+async def base_url(proxy, way, ws) -> AsyncIterator[str]:
     class HttpProtocol(DirectProtocol):
         front = proxy
 
@@ -98,7 +104,7 @@ async def base_url(proxy, way) -> AsyncIterator[str]:
         port=0,
         http="httptools" if way == "asgi" else HttpProtocol,
         lifespan="off",
-        ws="none",
+        ws=ws,
         proxy_headers=False,
         log_config=None,
     )

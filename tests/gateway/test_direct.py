@@ -12,7 +12,7 @@ import pytest
 from openclaw_web.gateway.direct import MAX_BODY_BYTES, DirectProtocol
 from openclaw_web.gateway.patience import Patience
 from tests.gateway.test_settling import settled
-from tests.gateway.upstream_server import DONE, USAGE_CHUNK, chunk, stream
+from tests.gateway.upstream_server import DONE, USAGE_CHUNK, chunk, completion, stream, whole
 
 CHAT = json.dumps({"model": "k2p5", "messages": []}).encode()
 STREAMED = json.dumps({"model": "k2p5", "messages": [], "stream": True}).encode()
@@ -53,7 +53,9 @@ class Line:
         return status, headers, await self._chunks()
 
     async def is_closed(self):
-        return await self._reader.read(1) == b""
+        with contextlib.suppress(ConnectionResetError):  # it sent something after the end
+            return await self._reader.read(1) == b""
+        return True
 
     def leave(self):
         self._writer.close()
@@ -197,6 +199,7 @@ async def test_a_body_that_never_comes_is_refused(impatient, call, upstream):
     while not impatient[-1]._waiting:  # noqa: ASYNC110
         await asyncio.sleep(0.005)
     impatient[-1].look()
+    line.say(CHAT[5:])  # too late
     status, headers, body = await line.answer()
     assert (status, headers["connection"]) == (408, "close")
     assert "in time" in json.loads(body)["error"]["message"]
@@ -204,8 +207,19 @@ async def test_a_body_that_never_comes_is_refused(impatient, call, upstream):
     assert upstream.seen == []
 
 
+@pytest.fixture
+def counted(holder, ledger):
+    """Return a function that waits for the one event there is."""
+
+    async def wait():
+        (found,) = await settled(holder, ledger)
+        return found
+
+    return wait
+
+
 async def test_who_takes_nothing_holds_the_provider_back_is_left_and_still_counted(
-    impatient, call, upstream, holder, ledger
+    impatient, connections, call, upstream, counted
 ):
     many = [chunk("x" * 65_536) for _ in range(200)]
     upstream.will(stream(*many, USAGE_CHUNK, DONE))
@@ -215,9 +229,12 @@ async def test_who_takes_nothing_holds_the_provider_back_is_left_and_still_count
     while not impatient[-1]._waiting:  # noqa: ASYNC110
         await asyncio.sleep(0.005)
     impatient[-1].look()
-    ((event, meta),) = await settled(holder, ledger)
+    event, meta = await counted()
     assert (event.prompt_tokens, event.completion_tokens) == (100, 20)
     assert meta.outcome == "complete"
+    (connection,) = connections
+    while connection.parser is not None:  # noqa: ASYNC110 - uvicorn's sign that it is closed
+        await asyncio.sleep(0.005)
 
 
 async def test_a_slow_reader_gets_every_byte(call, upstream):
@@ -232,8 +249,9 @@ async def test_a_slow_reader_gets_every_byte(call, upstream):
     assert body == b"".join([*many, DONE])
 
 
-async def test_a_connection_that_rests_for_too_long_is_closed(call, base_url, monkeypatch):
-    assert base_url
+@pytest.fixture
+def connections(monkeypatch):
+    """Return the server's side of each connection that is made from now on."""
     made = []
     connection_made = DirectProtocol.connection_made
 
@@ -242,13 +260,39 @@ async def test_a_connection_that_rests_for_too_long_is_closed(call, base_url, mo
         connection_made(self, transport)
 
     monkeypatch.setattr(DirectProtocol, "connection_made", remember)
+    return made
+
+
+async def test_a_connection_that_rests_for_too_long_is_closed_and_keeps_no_body(connections, call):
     line = await call()
     line.say(line.head(), CHAT)
     await line.answer()
-    (protocol,) = made
+    (protocol,) = connections
+    assert protocol._call._parts == []
     protocol._end_rest()
     line.say(line.head(), CHAT)
     assert (await line.answer())[0] == 200  # it had rested for a moment only
     protocol._rested_at -= protocol.timeout_keep_alive + 1
     protocol._end_rest()
     assert await line.is_closed()
+
+
+@pytest.mark.parametrize("ws", ["wsproto"])
+async def test_an_upgrade_does_not_repeat_the_request_before_it(call, upstream):
+    line = await call()
+    line.say(line.head(), CHAT)
+    await line.answer()
+    line.say(
+        b"GET /proxy/v1/models HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n"
+        b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    answer = await line._reader.read()
+    assert b"choices" not in answer
+    assert len(upstream.seen) == 1
+
+
+async def test_an_answer_may_be_larger_than_what_is_held_in_one_piece(holder, upstream):
+    upstream.will(whole(completion("x" * 2_000_000)))
+    answer = await holder.chat()
+    assert len(answer.json()["choices"][0]["message"]["content"]) == 2_000_000

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openclaw_web.gateway.errors import Form
-from openclaw_web.gateway.wire import StreamReader, Usage, read_request, read_usage
+from openclaw_web.gateway.errors import BadRequestError, Form
+from openclaw_web.gateway.wire import StreamReader, Usage, read_request, read_usage, with_model
 from tests.gateway.upstream_server import ANTHROPIC_STREAM, DONE, USAGE_CHUNK, chunk, model_for
 
 QUIET = b'{"model":"k2p5","stream":true}'
@@ -66,6 +66,32 @@ def test_nonsense_counts_as_nothing(body):
     usage = Usage()
     read_usage(body, usage)
     assert usage == Usage()
+
+
+@pytest.mark.parametrize("count", [-1, 2**31, 2**63])
+def test_a_count_that_cannot_be_true_is_none(count):
+    usage = Usage()
+    read_usage(b'{"usage":{"prompt_tokens":%d,"completion_tokens":%d}}' % (count, count), usage)
+    assert (usage.prompt, usage.completion) == (None, None)
+
+
+def test_a_usage_chunk_without_a_blank_line_after_it_is_left_out_too():
+    reader = StreamReader(request())
+    passed = reader.feed(chunk("a") + USAGE_CHUNK.rstrip()) + reader.close()
+    assert passed == chunk("a")
+    assert reader.usage.prompt == 100
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"model":"k2p5","x":"\\ud800"}', b'{"x":[1,2],"model":"k2p5","n":1e400}']
+)
+def test_another_provider_gets_the_same_request_under_its_own_name(body):
+    assert with_model(body, "other") == body.replace(b"k2p5", b"other")
+
+
+def test_a_body_that_nests_too_deeply_is_a_bad_request():
+    with pytest.raises(BadRequestError):
+        request(b'{"model":"k2p5","messages":' + b"[" * 100_000 + b"]" * 100_000 + b"}")
 
 
 def test_other_stream_options_are_kept():

@@ -183,6 +183,7 @@ class Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             if not self._is_complete:
+                self._hand_over(answer, len(data))  # what was read before that
                 self._fail(errors.malformed(error))
                 return
             self._can_keep = False  # the answer is whole; what came after it was not asked for

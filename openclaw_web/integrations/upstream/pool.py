@@ -97,8 +97,9 @@ class Upstream:
         Raises:
             UnsafeHeaderError: a header would end its line; nothing was sent.
         """
+        head = _head(prepared, body, headers)
         connection = self._take_idle()
-        return None if connection is None else connection.send(_head(prepared, body, headers), body)
+        return None if connection is None else connection.send(head, body)
 
     async def post(
         self, prepared: bytes, body: bytes, headers: Headers = (), *, sent: Answer | None = None
@@ -259,10 +260,12 @@ class Upstream:
         return connection
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.sweep()
         self._timer = None
-        if self._open or self._connecting:
-            self._timer = loop.call_later(TICK_SECONDS, self._tick, loop)
+        try:
+            self.sweep()
+        finally:
+            if self._open or self._connecting:
+                self._timer = loop.call_later(TICK_SECONDS, self._tick, loop)
 
     def _noted(self, error: UpstreamError) -> UpstreamError:
         self.note_failure(error)
