@@ -109,12 +109,17 @@ def metered(stack: Stack, customer_id: UUID) -> Metered:
 
 
 def wait_until_written(stack: Stack, customer_id: UUID, *, at_least: int) -> Metered:
-    """Return our count once it stands still; it has time to reach `at_least` events."""
+    """Return our count once it stands still; it has time to reach `at_least` events.
+
+    While events come it waits: a proxy can outrun its database, and writes what it spooled later.
+    """
     deadline = time.monotonic() + WRITTEN_SECONDS
     quiet, known = 0, metered(stack, customer_id)
     while quiet < QUIET_STEPS and time.monotonic() < deadline:
         time.sleep(STEP_SECONDS)
         found = metered(stack, customer_id)
+        if found.events > known.events:
+            deadline = time.monotonic() + WRITTEN_SECONDS
         quiet = quiet + 1 if found == known and found.events >= at_least else 0
         known = found
     return known

@@ -273,10 +273,25 @@ async def reap() -> None:
 
 
 async def turn_timers() -> None:
-    await abandon_expired_chats()
-    await subscription.request_overdue_syncs()
-    await delivery.turn_timers()
-    await subscription_mails.send_reminders()
+    """Turn each timer; one that fails holds up no other.
+
+    Raises:
+        OpenClawError: at least one failed, and was logged.
+    """
+    has_failed = False
+    for turn in (
+        abandon_expired_chats,
+        subscription.request_overdue_syncs,
+        delivery.turn_timers,
+        subscription_mails.send_reminders,
+    ):
+        try:
+            await turn()
+        except Exception:
+            logger.exception("The timer %s failed.", turn.__name__)
+            has_failed = True
+    if has_failed:
+        raise OpenClawError("At least one timer failed.")
 
 
 async def tidy() -> None:

@@ -36,11 +36,18 @@ def overdue_since(
 
 
 def is_period_paid(one: StripeSubscription, invoices: Sequence[StripeInvoice]) -> bool:
-    """Say whether the running period was paid for; a trial's invoice is paid, too, with nothing."""
-    return any(
-        invoice.status == "paid" and covers(invoice, one.period_start)
-        for invoice in of_subscription(one, invoices)
-    )
+    """Say whether the running period was paid for; a trial's invoice is paid, too, with nothing.
+
+    Only the invoice counts that billed it: where the period was begun anew, the one that paid for
+    the old one covers its start as well.
+    """
+    billing = billing_of_period(one, invoices)
+    return billing is not None and billing.status == "paid"
+
+
+def owes(one: StripeSubscription, invoices: Sequence[StripeInvoice]) -> bool:
+    """Say whether any of its invoices waits for money, be it due by now or not."""
+    return any(_is_owed(invoice, is_newest=True) for invoice in of_subscription(one, invoices))
 
 
 def has_paid(one: StripeSubscription, invoices: Sequence[StripeInvoice]) -> bool:

@@ -128,7 +128,7 @@ async def change_plan(
     if not is_done and _is_bigger(plan, row):
         rules.refuse_old_quote(proration_date, await business_now(session))
         rules.refuse_unpaid(terms)
-        await _upgrade(row, terms, price_id, tier=tier, proration_date=proration_date)
+        await _upgrade(session, row, terms, price_id, tier=tier, proration_date=proration_date)
         await _audit(session, row, "plan.upgraded", asker, tier=[row.tier.value, tier.value])
     elif not is_done:
         await payment_changes.change_at_turn(
@@ -233,7 +233,13 @@ async def start_again(customer_id: UUID, tier: Tier) -> str:
 
 
 async def _upgrade(
-    row: Subscription, terms: Terms, price_id: str, *, tier: Tier, proration_date: int
+    session: AsyncSession,
+    row: Subscription,
+    terms: Terms,
+    price_id: str,
+    *,
+    tier: Tier,
+    proration_date: int,
 ) -> None:
     key = f"plan:{terms.stripe_subscription_id}:{price_id}:{proration_date}"
     try:
@@ -241,30 +247,43 @@ async def _upgrade(
             terms, price_id, proration_date=proration_date, idempotency_key=key
         )
     except payment_changes.CardRefusedError as error:
-        await _note_failure(row, "plan.upgrade_refused", tier=tier.value, told=str(error))
+        await _note_failure(session, row, "plan.upgrade_refused", tier=tier.value, told=str(error))
         raise ChangeRefusedError(
             f"{str(error).rstrip('.')}. Nothing has changed and nothing was charged. "
             "Try another card."
         ) from error
     except VendorError as error:  # Stripe may have done it all the same
-        await _note_failure(row, "plan.upgrade_failed", tier=tier.value, code=error.code)
+        await _note_failure(session, row, "plan.upgrade_failed", tier=tier.value, code=error.code)
         raise
 
 
-async def _note_failure(row: Subscription, action: str, **diff: str) -> None:
-    """Write it down and have Stripe looked at, on its own: what asked for it is rolled back."""
-    async with session_scope() as session:
-        await _audit(session, row, action, None, **diff)
-        await billing.request_sync(session, row.customer_id)
+async def _note_failure(session: AsyncSession, row: Subscription, action: str, **diff: str) -> None:
+    """Write it down and have Stripe looked at, on its own: what asked for it is rolled back.
+
+    That happens first, so that its connection is free again: many refused cards at once would else
+    all wait for a second one.
+    """
+    session.expunge(row)
+    await session.rollback()
+    async with session_scope() as own:
+        await _audit(own, row, action, None, **diff)
+        await billing.request_sync(own, row.customer_id)
 
 
 async def _take_turn(session: AsyncSession, customer_id: UUID) -> Subscription:
-    """Return the live subscription once nobody else changes it; held until the transaction ends.
+    """Return the live subscription if nobody else changes it; held until the transaction ends.
 
     A lock of its own rather than the row's: a sync that runs meanwhile need not wait for Stripe.
+    Nobody queues for it: each who waits would keep a connection that all of our pages need.
+
+    Raises:
+        ChangeRefusedError: another tab is at it, or there is no plan.
     """
     key = sa.func.hashtextextended(f"plan:{customer_id}", 0)
-    await session.scalar(sa.select(sa.func.pg_advisory_xact_lock(key)))
+    if not await session.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(key))):
+        raise ChangeRefusedError(
+            "Your plan is being changed in another tab. Try again in a moment."
+        )
     return await _live(session, customer_id)
 
 

@@ -25,6 +25,10 @@ CHECKOUT_IDS = UUID("6f0c9f0e-3f6b-4b0e-9d53-0d7f6a3f5a51")
 TRIES = 6  # one closes a page of before, one opens the new one; other tabs may come between
 
 
+class PaymentArrivedError(ValidationError):
+    """The customer has paid a moment ago; a second payment would only be given back."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sale:
     """What a customer wants to pay for; `success_url` may hold `{CHECKOUT_SESSION_ID}`."""
@@ -54,18 +58,24 @@ async def start_checkout(sale: Sale) -> Checkout:
 
     Raises:
         AlreadySubscribedError: there is a subscription already.
-        ValidationError: the account is being deleted, or other tabs kept changing the page.
+        PaymentArrivedError: it is paid, and a sync, which is asked for, has yet to see it.
+        ValidationError: the account is being deleted or held, or other tabs kept changing the page.
         VendorError: Stripe refused or did not answer.
     """
-    for _ in range(TRIES):
+    try:
+        for _ in range(TRIES):
+            async with session_scope() as session:
+                known = await _look(session, sale)
+            if known.open_page is None:
+                found = await _open_page(sale, known)
+            else:
+                found = await _follow_page(sale, known.open_page)
+            if found is not None:
+                return found
+    except PaymentArrivedError:
         async with session_scope() as session:
-            known = await _look(session, sale)
-        if known.open_page is None:
-            found = await _open_page(sale, known)
-        else:
-            found = await _follow_page(sale, known.open_page)
-        if found is not None:
-            return found
+            await billing.request_sync(session, sale.customer_id)
+        raise
     raise ValidationError("Your payment page changes in another tab; try again in a moment.")
 
 
@@ -174,6 +184,14 @@ async def _refuse_second(session: AsyncSession, sale: Sale) -> None:
     if await queries.find_live_subscription(session, sale.customer_id):
         raise billing.AlreadySubscribedError(
             "You have a plan already; change it on the billing page."
+        )
+    now = await business_now(session)
+    if await queries.has_unseen_payment(session, sale.customer_id, now):
+        raise PaymentArrivedError("Your payment has arrived; give us a moment.")
+    if await queries.open_holds(session, sale.customer_id):
+        raise ValidationError(
+            "Your account is on hold, so we take no payment from you now. Try again once we have "
+            "looked into it."
         )
 
 

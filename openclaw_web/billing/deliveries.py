@@ -23,6 +23,8 @@ from openclaw_web.billing.models import (
 TOLD_AFTER = timedelta(minutes=10)  # five tries of the operator take about that long
 SHOWN_FOR = timedelta(days=30)  # a bank may take ten days to show the money
 
+TOLD_OF = (ReversalWhy.UNDELIVERED.value, ReversalWhy.ADMIN.value)
+
 
 class PromiseState(StrEnum):
     LATE = "late"
@@ -82,6 +84,27 @@ async def find_sold(session: AsyncSession, checkout: Checkout) -> Subscription |
     return found.first()
 
 
+async def find_undelivered(
+    session: AsyncSession, customer_id: UUID, stripe_subscription_id: str
+) -> UUID | None:
+    """Return the paid checkout that a subscription came from, if its box never answered."""
+    found = await session.exec(
+        select(Checkout.id)
+        .join(Subscription, col(Subscription.customer_id) == col(Checkout.customer_id))
+        .where(
+            Checkout.customer_id == customer_id,
+            Subscription.stripe_subscription_id == stripe_subscription_id,
+            col(Checkout.created_at) <= col(Subscription.created_at),
+            col(Checkout.paid_at).is_not(None),
+            col(Checkout.delivered_at).is_(None),
+            col(Checkout.refunded_at).is_(None),
+        )
+        .order_by(col(Checkout.created_at).desc())
+        .limit(1)
+    )
+    return found.first()
+
+
 async def lock_checkout(session: AsyncSession, checkout_id: UUID) -> Checkout:
     return await session.get_one(
         Checkout, checkout_id, with_for_update={"key_share": True}, populate_existing=True
@@ -95,7 +118,7 @@ async def find_promise(session: AsyncSession, customer_id: UUID, now: datetime) 
     """
     is_another_story = sa.exists().where(
         col(Reversal.checkout_id) == col(Checkout.id),
-        col(Reversal.why) != ReversalWhy.UNDELIVERED.value,
+        col(Reversal.why).not_in(TOLD_OF),
     )
     found = await session.exec(
         select(Checkout)

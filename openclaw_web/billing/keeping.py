@@ -51,8 +51,17 @@ def unchanged(one: StripeSubscription, mine: Known, facts: Facts) -> Decision:
     )
 
 
-def orphaned(mine: Known, facts: Facts) -> Decision:
-    """End a subscription that Stripe does not list any more, as it deleted its customer."""
+def orphaned(facts: Facts) -> Decision | None:
+    """End a subscription that Stripe does not list any more, as it deleted its customer.
+
+    Its end is decided once, and again when a hold was released, which had frozen the deletion.
+    """
+    mine, kept_from = facts.live, facts.now
+    if mine is None and facts.released_at is not None and not facts.holds:
+        mine, kept_from = facts.known, facts.released_at
+    if mine is None or not facts.is_customer_deleted:
+        return None
+    kept_until = max(kept_from + KEPT_AFTER_END, mine.period_end)
     return Decision(
         stripe_subscription_id=mine.stripe_subscription_id or "",
         stripe_price_id=mine.stripe_price_id,
@@ -70,7 +79,7 @@ def orphaned(mine: Known, facts: Facts) -> Decision:
         past_due_since=None,
         grace_until=None,
         pending_tier=None,
-        delete_after=None if facts.holds else facts.now + KEPT_AFTER_END,
+        delete_after=None if facts.holds else kept_until,
         released_at=facts.released_at,
         period_limit=tokens_of(mine, facts),
     )

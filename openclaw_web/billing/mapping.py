@@ -25,7 +25,8 @@ ENDED = frozenset({"canceled", "incomplete_expired"})
 UNPAID_START = frozenset({"incomplete", "incomplete_expired"})
 SUSPENDING = frozenset({"unpaid", "paused", "incomplete"})
 KNOWN_STATUSES = ENDED | UNPAID_START | SUSPENDING | {"trialing", "active", "past_due"}
-# Of several subscriptions the paid one counts, and of those the earliest: the others are a mistake.
+# Of several subscriptions those in order count first, of those the ones that were paid with money,
+# and of those the earliest: the others are a mistake.
 RANK = {"active": 0, "trialing": 0, "past_due": 1}
 LAST_RANK = 2
 MISSING = (
@@ -47,9 +48,7 @@ def decide(facts: Facts) -> Verdict:
     chosen = _chosen(facts)
     concerns = (*_duplicates(facts, chosen), *_oddities(facts, chosen))
     if chosen is None:
-        orphan = facts.live if facts.is_customer_deleted else None
-        ended = orphaned(orphan, facts) if orphan else None
-        return Verdict(current=ended, concerns=concerns)
+        return Verdict(current=orphaned(facts), concerns=concerns)
     if chosen.status not in KNOWN_STATUSES:
         mine = facts.known_of(chosen)
         kept = unchanged(chosen, mine, facts) if mine else None
@@ -76,9 +75,10 @@ def _live(facts: Facts) -> list[StripeSubscription]:
         if one.status not in ENDED | UNPAID_START and (one.id == mine or _gives_a_row(one, facts))
     ]
 
-    def order(one: StripeSubscription) -> tuple[int, datetime, bool, str]:
+    def order(one: StripeSubscription) -> tuple[int, bool, datetime, bool, str]:
         """Of two that were made in the same second, the one that we know came first."""
-        return RANK.get(one.status, LAST_RANK), one.created, one.id != mine, one.id
+        rank, is_free = RANK.get(one.status, LAST_RANK), not arrears.has_paid(one, facts.invoices)
+        return rank, is_free, one.created, one.id != mine, one.id
 
     return sorted(usable, key=order)
 

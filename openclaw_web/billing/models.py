@@ -118,6 +118,7 @@ class Hold(SQLModel, table=True):
 
     __tablename__ = "holds"
     __table_args__ = (
+        sa.Index("holds_customer_id_idx", "customer_id"),
         sa.Index(
             "holds_one_open",
             "customer_id",
@@ -142,6 +143,7 @@ class Adjustment(SQLModel, table=True):
     __tablename__ = "adjustments"
     __table_args__ = (
         sa.CheckConstraint("kind IN ('tokens', 'grace')", name="adjustments_kind_check"),
+        sa.Index("adjustments_customer_id_idx", "customer_id"),
     )
 
     id: UUID = Field(default_factory=uuid4, sa_column=columns.uuid_key())
@@ -168,6 +170,12 @@ class Checkout(SQLModel, table=True):
             unique=True,
             postgresql_where=sa.text("status = 'open'"),
         ),
+        sa.Index("checkouts_customer_id_idx", "customer_id"),
+        sa.Index(
+            "checkouts_undelivered_idx",
+            "paid_at",
+            postgresql_where=sa.text("delivered_at IS NULL AND refunded_at IS NULL"),
+        ),
     )
 
     id: UUID = Field(default_factory=uuid4, sa_column=columns.uuid_key())
@@ -193,6 +201,10 @@ class Invoice(SQLModel, table=True):
     """A copy of what the customer may see of a Stripe invoice; money in cents."""
 
     __tablename__ = "invoices"
+    __table_args__ = (
+        sa.Index("invoices_customer_id_idx", "customer_id"),
+        sa.Index("invoices_subscription_id_idx", "subscription_id"),
+    )
 
     stripe_invoice_id: str = Field(sa_column=sa.Column(sa.Text(), primary_key=True))
     customer_id: UUID = Field(sa_column=columns.reference("customers.id"))

@@ -20,9 +20,10 @@ from openclaw_web.billing.models import (
     Subscription,
     SubscriptionStatus,
 )
-from openclaw_web.core.clock import REAL_NOW
+from openclaw_web.core.clock import REAL_NOW, business_now
 
 POLL_AFTER = timedelta(minutes=15)  # Stripe's webhook is lost by then
+ON_ITS_WAY = timedelta(days=14)  # a bank transfer that takes longer has failed
 COMPARE_AFTER = timedelta(days=1)  # whoever pays is compared with Stripe, though nothing was heard
 
 
@@ -93,7 +94,7 @@ async def find_unsettled_checkout(session: AsyncSession, customer_id: UUID) -> C
     """Return the payment page whose outcome we do not know yet."""
     found = await session.exec(
         select(Checkout)
-        .where(Checkout.customer_id == customer_id, _is_unsettled())
+        .where(Checkout.customer_id == customer_id, _is_unsettled(await business_now(session)))
         .order_by(col(Checkout.status) != CheckoutStatus.OPEN, col(Checkout.created_at).desc())
         .limit(1)
     )
@@ -119,6 +120,23 @@ async def find_checkout_of_page(
         )
     )
     return found.first()
+
+
+async def has_unseen_payment(session: AsyncSession, customer_id: UUID, now: datetime) -> bool:
+    """Say whether a page was paid within a day and no sync has found its subscription yet."""
+    is_seen = sa.exists().where(
+        col(Subscription.customer_id) == col(Checkout.customer_id),
+        col(Subscription.created_at) >= col(Checkout.created_at),
+    )
+    found = await session.exec(
+        select(Checkout.id).where(
+            Checkout.customer_id == customer_id,
+            col(Checkout.paid_at) > now - COMPARE_AFTER,
+            col(Checkout.refunded_at).is_(None),
+            ~is_seen,
+        )
+    )
+    return found.first() is not None
 
 
 async def count_checkouts(session: AsyncSession, key_start: str) -> int:
@@ -228,8 +246,9 @@ async def any_customers_to_sync(
     """Return who needs a look at Stripe though nobody asked: a date passed, or no event came.
 
     That is a checkout older than 15 minutes whose box does not answer yet, or a grace, a trial or a
-    period that is over; each of them again after 15 minutes, until Stripe says something new. And
-    everybody with a live subscription once a day.
+    period that is over; each of them again after 15 minutes, until Stripe says something new. A
+    grace and a trial are looked at 15 minutes before, too, so that nobody whom an admin's brake
+    keeps is cut off meanwhile. And everybody with a live subscription once a day.
     """
     looked_lately = sa.exists().where(
         col(BillingSync.customer_id) == col(Customer.id),
@@ -245,7 +264,7 @@ async def any_customers_to_sync(
     )
     waits = sa.exists().where(
         col(Checkout.customer_id) == col(Customer.id),
-        sa.or_(_is_unsettled(), is_owed),
+        sa.or_(_is_unsettled(now), is_owed),
         col(Checkout.created_at) < now - POLL_AFTER,
     )
     found = await session.exec(
@@ -256,9 +275,13 @@ async def any_customers_to_sync(
     return found.all()
 
 
-def _is_unsettled() -> sa.ColumnElement[bool]:
+def _is_unsettled(now: datetime) -> sa.ColumnElement[bool]:
     status = col(Checkout.status)
-    is_on_its_way = sa.and_(status == CheckoutStatus.COMPLETE, col(Checkout.paid_at).is_(None))
+    is_on_its_way = sa.and_(
+        status == CheckoutStatus.COMPLETE,
+        col(Checkout.paid_at).is_(None),
+        col(Checkout.created_at) > now - ON_ITS_WAY,
+    )
     return sa.or_(status == CheckoutStatus.OPEN, is_on_its_way)
 
 
@@ -266,9 +289,12 @@ def _date_passed(now: datetime, looked_lately: sa.ColumnElement[bool]) -> sa.Col
     """Say that a date passed since the last sync, which is acted on at once, or long ago."""
     status, synced_at = col(Subscription.status), col(Subscription.synced_at)
     conditions = []
+    grace_until, trial_end = col(Subscription.grace_until), col(Subscription.trial_end)
     for is_affected, date in (
-        (status == SubscriptionStatus.PAST_DUE, col(Subscription.grace_until)),
-        (status == SubscriptionStatus.TRIALING, col(Subscription.trial_end)),
+        (status == SubscriptionStatus.PAST_DUE, grace_until - POLL_AFTER),
+        (status == SubscriptionStatus.PAST_DUE, grace_until),
+        (status == SubscriptionStatus.TRIALING, trial_end - POLL_AFTER),
+        (status == SubscriptionStatus.TRIALING, trial_end),
         (status != SubscriptionStatus.CANCELLED, col(Subscription.current_period_end)),
     ):
         is_new = sa.or_(synced_at.is_(None), synced_at < date)

@@ -94,8 +94,12 @@ async def update_subscription(
 async def note_checkout(
     session: AsyncSession, row: Checkout, found: CheckoutSession, *, now: datetime
 ) -> None:
-    """Follow a payment page; once it is paid, a day to deliver begins. Safe to call twice."""
-    row.status = CheckoutStatus(found.status)
+    """Follow a payment page; once it is paid, a day to deliver begins. Safe to call twice.
+
+    A page that is complete stays so: an answer that says otherwise is an older one.
+    """
+    if row.status != CheckoutStatus.COMPLETE:
+        row.status = CheckoutStatus(found.status)
     if row.status != CheckoutStatus.OPEN:
         row.url = None  # worth nothing any more, and nobody else's business
     if found.is_paid and row.paid_at is None:

@@ -35,11 +35,15 @@ class Wish:
 
 @dataclass(frozen=True, kw_only=True)
 class Returned:
-    """What Stripe gave back for one reversal: the cents of each invoice, and the last refund."""
+    """What Stripe gave back in all of one reversal's invoices, each in cents, and the last refund.
+
+    `own_cents` is what this reversal gave: the rest was given back before it, by somebody else.
+    """
 
     refund_id: str | None = None
     currency: str | None = None
     cents_of_invoices: tuple[tuple[str, int], ...] = ()
+    own_cents: int = 0
 
     @property
     def cents(self) -> int:
@@ -118,10 +122,19 @@ async def note_cancelled(session: AsyncSession, reversal_id: UUID) -> None:
     )
 
 
+async def note_payment(session: AsyncSession, reversal_id: UUID, payment_intent_id: str) -> None:
+    """Keep which payment is given back, so that a later try does not find a newer one."""
+    await session.exec(
+        sa.update(Reversal)
+        .where(col(Reversal.id) == reversal_id, col(Reversal.payment_intent_id).is_(None))
+        .values(payment_intent_id=payment_intent_id)
+    )
+
+
 async def finish(
     session: AsyncSession, reversal_id: UUID, returned: Returned, *, now: datetime
 ) -> Reversal | None:
-    """Write down what was given back; `None`: somebody else wrote it already."""
+    """Write down what was given back, be it nothing; `None`: somebody else wrote it already."""
     row = await session.get(Reversal, reversal_id, with_for_update=True, populate_existing=True)
     if row is None or row.finished_at is not None:
         return None
@@ -133,34 +146,43 @@ async def finish(
         await note_refunded(session, row.customer_id, invoice_id, cents)
     if row.checkout_id is not None:
         checkout = await session.get(Checkout, row.checkout_id, with_for_update={"key_share": True})
-        if checkout is not None and checkout.refunded_at is None and row.refunds:
+        if checkout is not None and checkout.refunded_at is None and returned.cents:
             checkout.refund_id, checkout.refunded_at = returned.refund_id, now
             session.add(checkout)
     await session.flush()
     return row
 
 
+async def refunded_of_invoices(session: AsyncSession, customer_id: UUID) -> dict[str, int]:
+    """Return what we know to have been given back of each invoice, in cents."""
+    found = await session.exec(
+        select(Invoice.stripe_invoice_id, Invoice.refunded_cents).where(
+            Invoice.customer_id == customer_id
+        )
+    )
+    return dict(found.all())
+
+
 async def note_refunded(
     session: AsyncSession, customer_id: UUID, invoice_id: str, cents: int
-) -> bool:
-    """Copy what was given back of an invoice; says whether that is more than we knew."""
-    found = await session.scalar(
+) -> None:
+    """Copy what was given back of an invoice."""
+    await session.exec(
         sa.update(Invoice)
         .where(
             col(Invoice.stripe_invoice_id) == invoice_id,
             col(Invoice.customer_id) == customer_id,
-            col(Invoice.refunded_cents) < cents,
         )
         .values(refunded_cents=cents)
-        .returning(col(Invoice.stripe_invoice_id))
         .execution_options(synchronize_session=False)
     )
-    return found is not None
 
 
-async def fail(session: AsyncSession, reversal: Reversal, *, error: str) -> None:
-    """Keep what is to be done for later, with growing pauses."""
-    pause = PAUSES[min(reversal.attempt, len(PAUSES)) - 1]
+async def fail(
+    session: AsyncSession, reversal: Reversal, *, error: str, pause_seconds: int | None = None
+) -> None:
+    """Keep what is to be done for later, with growing pauses unless another is given."""
+    pause = pause_seconds or PAUSES[min(reversal.attempt, len(PAUSES)) - 1]
     await session.exec(
         sa.update(Reversal)
         .where(col(Reversal.id) == reversal.id, col(Reversal.finished_at).is_(None))

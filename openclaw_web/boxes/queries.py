@@ -25,6 +25,8 @@ MEMORY_LOST_AT = "memory_lost_at"
 # Keeps others from changing a box, but not from adding rows that point at it: those would wait for
 # us while we wait for them.
 LOCK: dict[str, bool] = {"key_share": True}
+# When a right ends by its date, the sync that follows at once decides; it may also prolong it.
+SYNC_COMES_FIRST = timedelta(minutes=10)
 WATCHED = (BoxStatus.ACTIVE, BoxStatus.UPDATING, BoxStatus.UNHEALTHY, BoxStatus.SUSPENDED)
 
 
@@ -291,7 +293,7 @@ def _facts(
 ) -> Facts:
     return Facts(
         status=box.status,
-        is_entitled=entitlement.entitled(subscription, now),
+        is_entitled=entitlement.entitled(subscription, now - SYNC_COMES_FIRST),
         has_hold=holds,
         is_account_deleted=customer is None or customer.deleted_at is not None,
         user_paused_at=box.user_paused_at,

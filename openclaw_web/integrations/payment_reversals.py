@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -43,6 +43,7 @@ class StripeRefund:
     currency: str
     status: str
     created: datetime
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_given_back(self) -> bool:
@@ -219,6 +220,7 @@ def _refund_from(found: Mapping[str, Any]) -> StripeRefund:
         currency=found["currency"],
         status=found.get("status") or "pending",
         created=_moment(found["created"]),
+        metadata=dict(found.get("metadata") or {}),
     )
 
 

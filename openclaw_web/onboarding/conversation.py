@@ -133,6 +133,10 @@ REFUNDED = (
     "We gave your money back and ended your plan. Your bank takes five to ten days to show it. "
     "Nothing more is charged."
 )
+MONEY_BY_HAND = (
+    "Your plan is ended, but your money could not be given back by itself. We were told, and a "
+    "person sees to it."
+)
 BACK_FROM_PAYMENT = (
     "No hurry. Nothing was charged; you can change the plan or pay when you are ready."
 )

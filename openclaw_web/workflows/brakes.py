@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
+from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
@@ -16,6 +17,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openclaw_web.accounts import service as accounts
 from openclaw_web.billing import queries as billing
+from openclaw_web.billing import service as billing_service
 from openclaw_web.billing.entitlement import SERVED
 from openclaw_web.billing.facts import Decision
 from openclaw_web.billing.models import Subscription, SubscriptionStatus
@@ -30,6 +32,7 @@ SHORTEST_REASON = 3
 # While the brake is on nobody is cut off; the next sync, 15 minutes later, prolongs it again.
 PROLONGED_BY = timedelta(minutes=30)
 SUSPENDING = frozenset({SubscriptionStatus.SUSPENDED})
+HELD_BACK = "held_back"  # in the brake's row: whom it keeps from being suspended
 
 
 class Brake(StrEnum):
@@ -127,17 +130,22 @@ async def is_tripped(session: AsyncSession, brake: Brake) -> bool:
 async def release(session: AsyncSession, brake: Brake, *, by: str, reason: str) -> bool:
     """Let acts pass again, counted from nothing; `False`: the brake was not on.
 
+    Whoever it held back is compared with Stripe again at once.
+
     Raises:
         ValidationError: no reason was given.
     """
     require_reason(reason)
     row = await _locked(session, brake)
     was_on = bool(row.value.get("tripped_at"))
+    held_back = row.value.get(HELD_BACK, ())
     row.value, row.updated_by, row.updated_at = {}, by, await business_now(session)
     session.add(row)
     await session.flush()
     await jobs.resolve_alert(session, code=_code(brake), subject=brake.value)
     await _audit(session, f"brake.released.{brake.value}", by=by, reason=reason)
+    for customer_id in held_back:
+        await billing_service.request_sync(session, UUID(customer_id))
     return was_on
 
 
@@ -196,6 +204,7 @@ async def holds_back_suspension(
         return False
     if await passes(session, Brake.SUSPENSIONS, now=now):
         return False
+    await _note_held_back(session, known.customer_id)
     served_until = now + PROLONGED_BY
     if known.status is SubscriptionStatus.PAST_DUE:
         known.grace_until = max(known.grace_until or served_until, served_until)
@@ -205,6 +214,15 @@ async def holds_back_suspension(
     session.add(known)
     await session.flush()
     return True
+
+
+async def _note_held_back(session: AsyncSession, customer_id: UUID) -> None:
+    """Remember whom the brake keeps: one that is active in our eyes has no date that brings it."""
+    row = await _locked(session, Brake.SUSPENSIONS)
+    known = set(row.value.get(HELD_BACK, ()))
+    row.value = row.value | {HELD_BACK: sorted(known | {str(customer_id)})}
+    session.add(row)
+    await session.flush()
 
 
 async def _locked(session: AsyncSession, brake: Brake) -> PlatformSetting:

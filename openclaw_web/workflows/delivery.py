@@ -62,28 +62,51 @@ async def watch_promises() -> int:
         try:
             async with session_scope() as session:
                 await _look_after(session, checkout.id)
-        except OpenClawError as error:
+        except Exception as error:
             fields = {"customer_id": checkout.customer_id}
-            logger.warning("A late delivery could not be seen to: %s", error, extra=fields)
+            is_ours = isinstance(error, OpenClawError)
+            logger.warning(
+                "A late delivery could not be seen to: %s",
+                error,
+                exc_info=not is_ours,
+                extra=fields,
+            )
     return len(late)
 
 
 async def given_back(session: AsyncSession, reversal: Reversal) -> None:
-    """After the money went back: let go of the customer, and of a box that never lived."""
-    if reversal.why != ReversalWhy.UNDELIVERED:
+    """After the money went back: let go of the customer, and of a box that never lived.
+
+    If none went back, as a bank has it already, an admin decides, and nothing is destroyed.
+    """
+    if reversal.checkout_id is None:
         return
-    await holds.release(
-        session,
-        customer_id=reversal.customer_id,
-        kind=HoldKind.REFUNDING,
-        by=ACTOR,
-        reason="The money was given back.",
-    )
+    is_ours = reversal.why == ReversalWhy.UNDELIVERED
+    if is_ours:
+        await holds.release(
+            session,
+            customer_id=reversal.customer_id,
+            kind=HoldKind.REFUNDING,
+            by=ACTOR,
+            reason="What could be given back was given back.",
+        )
     checkout = await session.get_one(Checkout, reversal.checkout_id)
-    await jobs.resolve_alert(session, code=ALERT, subject=str(checkout.id))
+    box = await _locked_box(session, reversal.customer_id)  # before the chat, as everywhere
+    if reversal.refunded_cents or reversal.why == ReversalWhy.DUPLICATE:
+        await jobs.resolve_alert(session, code=ALERT, subject=str(checkout.id))
+    if not reversal.refunded_cents and is_ours:
+        await _say(session, checkout, {"refund": "by_hand"}, conversation.MONEY_BY_HAND)
+    if not reversal.refunded_cents or reversal.why == ReversalWhy.DUPLICATE:
+        return
     await _say(session, checkout, {"refund": "done"}, conversation.REFUNDED)
-    box = await _locked_box(session, reversal.customer_id)
-    if box is not None and box.activated_at is None:
+    if is_ours and box is not None and box.activated_at is None:
+        await _free_bot(session, reversal, box)
+
+
+async def _free_bot(session: AsyncSession, reversal: Reversal, box: Box) -> None:
+    """Remove a box that never answered, unless another, paid plan has it by now."""
+    live = await queries.find_live_subscription(session, reversal.customer_id)
+    if live is None or live.stripe_subscription_id == reversal.stripe_subscription_id:
         # It never answered, so it remembers nothing; and its bot is free for another try.
         await boxes.request_converge(session, box, job_type=JobType.DESTROY, requested_by=ACTOR)
 

@@ -16,13 +16,13 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from openclaw_web.accounts import queries as account_queries
 from openclaw_web.accounts import service as accounts
 from openclaw_web.accounts.mails import MailKind
-from openclaw_web.billing import holds, reversals
+from openclaw_web.billing import deliveries, holds, reversals
 from openclaw_web.billing.models import HoldKind, ReversalWhy
 from openclaw_web.billing.reversals import Wish
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.errors import OpenClawError
 from openclaw_web.integrations import payment_reversals as payments
-from openclaw_web.integrations.payment_objects import StripeSubscription
+from openclaw_web.integrations.payment_objects import StripeInvoice, StripeSubscription
 from openclaw_web.integrations.payment_reversals import (
     ENDED,
     InvoicePayment,
@@ -40,8 +40,9 @@ logger = logging.getLogger(__name__)
 ACTOR = "disputes"
 DISPUTE_ALERT = "charge.dispute.created"
 WARNING_ALERT = "radar.early_fraud_warning.created"
+BOUNCED_ALERT = "refund.failed"  # a bank rejects a refund days later, and we have the money again
 # Events about a charge; they do not say whose it is.
-CHARGE_EVENTS = frozenset({DISPUTE_ALERT, "charge.dispute.closed", WARNING_ALERT})
+CHARGE_EVENTS = frozenset({DISPUTE_ALERT, "charge.dispute.closed", WARNING_ALERT, BOUNCED_ALERT})
 MOST_WARNINGS = 20
 
 
@@ -57,6 +58,11 @@ class Taken:
         return next(
             (one for one in self.payments if one.payment_intent_id == payment_intent_id), None
         )
+
+    def charges_of(self, invoice_id: str) -> list[StripeCharge]:
+        """Return what was taken for an invoice, if anything at all was taken back."""
+        intents = {one.payment_intent_id for one in self.payments if one.invoice_id == invoice_id}
+        return [one for one in self.charges if one.is_paid and one.payment_intent_id in intents]
 
 
 async def look(stripe_customer_id: str) -> Taken:
@@ -123,29 +129,33 @@ async def settle_holds(
         )
 
 
-async def note_refunds(session: AsyncSession, customer_id: UUID, taken: Taken) -> None:
-    """Copy what was given back of each invoice, by whomever; the period is kept all the same."""
-    for charge in taken.charges:
-        payment = taken.payment_of(charge.payment_intent_id)
-        if not charge.refunded_cents or payment is None:
+async def note_refunds(
+    session: AsyncSession, customer_id: UUID, taken: Taken, invoices: Iterable[StripeInvoice]
+) -> None:
+    """Copy what was given back of each invoice, by whomever; the period is kept all the same.
+
+    That can become less again: a bank rejects a refund, and the money is ours once more.
+    """
+    known = await reversals.refunded_of_invoices(session, customer_id)
+    for invoice in invoices:
+        charges = taken.charges_of(invoice.id)
+        cents = sum(one.refunded_cents for one in charges)
+        if known.get(invoice.id, cents) == cents:
             continue
-        is_new = await reversals.note_refunded(
-            session, customer_id, payment.invoice_id, charge.refunded_cents
+        await reversals.note_refunded(session, customer_id, invoice.id, cents)
+        await accounts.audit(
+            session,
+            action="invoice.refunded",
+            actor_type="system",
+            actor_id=ACTOR,
+            user_id=customer_id,
+            resource_type="invoice",
+            resource_id=invoice.id,
+            diff={
+                "refunded_cents": cents,
+                "is_full": cents > 0 and cents >= sum(one.amount_cents for one in charges),
+            },
         )
-        if is_new:
-            await accounts.audit(
-                session,
-                action="invoice.refunded",
-                actor_type="system",
-                actor_id=ACTOR,
-                user_id=customer_id,
-                resource_type="invoice",
-                resource_id=payment.invoice_id,
-                diff={
-                    "refunded_cents": charge.refunded_cents,
-                    "is_full": charge.refunded_cents >= charge.amount_cents,
-                },
-            )
 
 
 async def refund_warned() -> int:
@@ -160,8 +170,9 @@ async def refund_warned() -> int:
     for alert in warned:
         try:
             count += await _refund_warned(alert)
-        except OpenClawError as error:
-            logger.warning("A fraud warning could not be followed: %s", error)
+        except Exception as error:
+            is_ours = isinstance(error, OpenClawError)
+            logger.warning("A fraud warning could not be followed: %s", error, exc_info=not is_ours)
     return count
 
 
@@ -188,6 +199,9 @@ async def _refund_warned(alert: Alert) -> bool:
                 why=ReversalWhy.FRAUD_WARNING,
                 by=ACTOR,
                 payment_intent_id=payment.payment_intent_id,
+                checkout_id=await deliveries.find_undelivered(
+                    session, UUID(customer_id), payment.stripe_subscription_id
+                ),
             ),
         )
     return made is not None

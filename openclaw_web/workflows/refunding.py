@@ -5,7 +5,7 @@ step; killed between any two, it does the same again, and Stripe knows the keys 
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from uuid import UUID
 
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -14,7 +14,7 @@ from openclaw_web.accounts import queries as account_queries
 from openclaw_web.accounts import service as accounts
 from openclaw_web.accounts.mails import MailKind
 from openclaw_web.accounts.models import Customer
-from openclaw_web.billing import queries, reversals
+from openclaw_web.billing import arrears, deliveries, queries, reversals
 from openclaw_web.billing import service as billing
 from openclaw_web.billing.facts import ConcernCode, Verdict
 from openclaw_web.billing.models import Reversal, ReversalWhy
@@ -23,8 +23,8 @@ from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.errors import NotFoundError, OpenClawError, ValidationError, VendorError
 from openclaw_web.integrations import payment_reversals as payments
-from openclaw_web.integrations.payment_objects import StripeSubscription
-from openclaw_web.integrations.payment_reversals import InvoicePayment, Reason
+from openclaw_web.integrations.payment_objects import StripeInvoice, StripeSubscription
+from openclaw_web.integrations.payment_reversals import InvoicePayment, Reason, StripeRefund
 from openclaw_web.jobs import service as jobs
 from openclaw_web.workflows import brakes
 from openclaw_web.workflows.brakes import Brake, Switch
@@ -37,6 +37,9 @@ FRAUD_ALERT = "radar.early_fraud_warning.created"
 AT_ONCE = 10
 PAID = frozenset({"active", "trialing"})
 DONE_ALREADY = "charge_already_refunded"
+REVERSAL = "reversal"  # in a refund's metadata: which of our wishes it follows
+BOUNCED = "refund_failed"
+REST_AFTER_BOUNCE = 6 * 3600  # seconds; each try leaves a failed refund at Stripe
 DISPUTED = "charge_disputed"  # then the bank has the money, and decides
 # What every automatic one but an ending without money has to pass.
 BRAKED = (ReversalWhy.UNDELIVERED, ReversalWhy.DUPLICATE, ReversalWhy.FRAUD_WARNING)
@@ -81,17 +84,22 @@ async def undo_duplicates(
     customer_id: UUID,
     verdict: Verdict,
     subscriptions: Iterable[StripeSubscription],
+    invoices: Sequence[StripeInvoice],
 ) -> None:
     """Of several subscriptions keep the one that counts; end the others, give the newer back.
 
-    An older one that is overdue is only ended: what it paid for was used.
+    An older one that is overdue is only ended: what it paid for was used. While the one that is
+    kept still waits for its first money, nothing is undone.
     """
     doubled = {one.subject for one in verdict.concerns if one.code is ConcernCode.DUPLICATE}
     if not doubled or verdict.current is None:
         return
     listed = {one.id: one for one in subscriptions}
     kept = listed[verdict.current.stripe_subscription_id]
-    if kept.status not in PAID or not await brakes.is_on(session, Switch.REFUND_DUPLICATES):
+    is_settled = arrears.has_paid(kept, invoices) or not arrears.owes(kept, invoices)
+    if kept.status not in PAID or not is_settled:
+        return
+    if not await brakes.is_on(session, Switch.REFUND_DUPLICATES):
         return
     for one in (listed[stripe_id] for stripe_id in sorted(doubled)):
         await request(
@@ -126,6 +134,11 @@ async def request_refund(
         why=ReversalWhy.ADMIN,
         by=by,
         cancels=ends_now,
+        checkout_id=await deliveries.find_undelivered(
+            session, customer_id, subscription.stripe_subscription_id
+        )
+        if ends_now
+        else None,
     )
     made = await reversals.want(session, wish)
     if made is None:
@@ -182,40 +195,62 @@ async def _give_back(reversal: Reversal) -> Returned:
     if reversal.payment_intent_id is not None:
         mine = [one for one in mine if one.payment_intent_id == reversal.payment_intent_id]
     elif reversal.why == ReversalWhy.ADMIN:
-        mine = mine[:1]  # the newest comes first
-    cents, refund_id, currency = [], None, None
+        mine = mine[:1]  # the newest comes first; a later try must not find a newer one
+        if mine:
+            async with session_scope() as session:
+                await reversals.note_payment(session, reversal.id, mine[0].payment_intent_id)
+    cents, own_cents, refund_id = [], 0, None
     for one in mine:
-        total, last = await _give_one_back(reversal, one)
-        cents.append((one.invoice_id, total))
-        refund_id, currency = last or refund_id, one.currency
-    return Returned(refund_id=refund_id, currency=currency, cents_of_invoices=tuple(cents))
+        given = await _give_one_back(reversal, one)
+        cents.append((one.invoice_id, _sum(given)))
+        own_cents += _sum([refund for refund in given if _is_of(refund, reversal)])
+        refund_id = given[0].id if given else refund_id
+    return Returned(
+        refund_id=refund_id,
+        currency=mine[-1].currency if mine else None,
+        cents_of_invoices=tuple(cents),
+        own_cents=own_cents,
+    )
 
 
-async def _give_one_back(reversal: Reversal, payment: InvoicePayment) -> tuple[int, str | None]:
-    """Return how much of a payment was given back in all, and the id of the newest refund."""
+async def _give_one_back(reversal: Reversal, payment: InvoicePayment) -> list[StripeRefund]:
+    """Return what was given back of a payment, by now, the newest refund first."""
     intent = payment.payment_intent_id
-    given = [one for one in await payments.refunds_of_payment(intent) if one.is_given_back]
-    total = sum(one.amount_cents for one in given)
-    if total >= payment.paid_cents:
-        return total, given[0].id if given else None
+    before = await payments.refunds_of_payment(intent)
+    given = [one for one in before if one.is_given_back]
+    if _sum(given) >= payment.paid_cents:
+        return given
     try:
         made = await payments.refund_payment(
             intent,
-            idempotency_key=f"refund:{intent}",
-            metadata={"why": reversal.why},
+            idempotency_key=_key(intent, before),
+            metadata={"why": reversal.why, REVERSAL: str(reversal.id)},
             reason=STRIPE_REASONS.get(reversal.why),
         )
     except VendorError as error:
         if error.code not in {DISPUTED, DONE_ALREADY}:
             raise
-        return total, given[0].id if given else None
+        return given
     if not made.is_given_back:
         raise VendorError(
             f"Stripe says that the refund {made.id} is {made.status}.",
             can_retry=False,
-            code="refund_failed",
+            code=BOUNCED,
         )
-    return total + made.amount_cents, made.id
+    return [made, *given]
+
+
+def _sum(refunds: Iterable[StripeRefund]) -> int:
+    return sum(one.amount_cents for one in refunds)
+
+
+def _is_of(refund: StripeRefund, reversal: Reversal) -> bool:
+    return refund.metadata.get(REVERSAL) == str(reversal.id)
+
+
+def _key(payment_intent_id: str, before: Sequence[StripeRefund]) -> str:
+    """Return the same key for the same try: one that a bank rejected is followed by another."""
+    return ":".join(["refund", payment_intent_id, *([str(len(before))] if before else [])])
 
 
 async def _write_down(
@@ -227,23 +262,25 @@ async def _write_down(
     await conclude(session, row)
     await _audit(session, row, "reversal.finished", by=ACTOR)
     customer = await account_queries.find_customer(session, row.customer_id)
-    if returned.cents and customer is not None:
+    if returned.own_cents and customer is not None:
         await accounts.queue_mail(
             session,
             kind=MailKind.REFUNDED,
             customer_id=row.customer_id,
             payload={
-                "amount_cents": returned.cents,
+                "amount_cents": returned.own_cents,
                 "currency": returned.currency,
                 "reason": BECAUSE.get(row.why, ""),
             },
-            dedupe_key=f"refunded:{row.id}",
+            dedupe_key=f"refunded:{returned.refund_id}",
         )
-    for code, subject in (
-        (FAILED_ALERT, str(row.id)),
-        (ConcernCode.DUPLICATE.value, row.stripe_subscription_id),
-    ):
-        await jobs.resolve_alert(session, code=code, subject=subject)
+    await jobs.resolve_alert(
+        session, code=ConcernCode.DUPLICATE.value, subject=row.stripe_subscription_id
+    )
+    if returned.cents or not row.refunds or row.why == ReversalWhy.DUPLICATE:
+        await jobs.resolve_alert(session, code=FAILED_ALERT, subject=str(row.id))
+    else:
+        await _alert(session, row, "Nothing could be given back; a bank may have the money.")
     await billing.request_sync(session, row.customer_id)
 
 
@@ -252,14 +289,20 @@ async def _note_failure(reversal: Reversal, error: Exception) -> None:
     is_ours = isinstance(error, OpenClawError)
     sentence = str(error) if is_ours else type(error).__name__
     async with session_scope() as session:
-        await reversals.fail(session, reversal, error=sentence)
+        code = error.code if isinstance(error, VendorError) else None
+        pause = REST_AFTER_BOUNCE if code == BOUNCED else None
+        await reversals.fail(session, reversal, error=sentence, pause_seconds=pause)
         if not (isinstance(error, VendorError) and error.can_retry):
-            await jobs.raise_alert(
-                session,
-                code=FAILED_ALERT,
-                subject=str(reversal.id),
-                detail={"customer_id": str(reversal.customer_id), "error": sentence},
-            )
+            await _alert(session, reversal, sentence)
+
+
+async def _alert(session: AsyncSession, reversal: Reversal, sentence: str) -> None:
+    await jobs.raise_alert(
+        session,
+        code=FAILED_ALERT,
+        subject=str(reversal.id),
+        detail={"customer_id": str(reversal.customer_id), "error": sentence},
+    )
 
 
 async def _checkout_of(

@@ -44,7 +44,7 @@ STRIPE_SECONDS = 45  # less than the lease, so that an answer still counts when 
 MOST_TURNS = 10  # of one call; whoever asks more often is served by the next
 FAILED_ALERT = "billing_sync_failed"
 STRANGER_ATTEMPTS = 6  # an event of somebody who is not our customer waits for about six minutes
-ADMIN_EVENTS = frozenset({disputes.DISPUTE_ALERT, disputes.WARNING_ALERT})
+ADMIN_EVENTS = frozenset({disputes.DISPUTE_ALERT, disputes.WARNING_ALERT, disputes.BOUNCED_ALERT})
 
 NOTHING_TAKEN = Taken()
 
@@ -159,8 +159,8 @@ async def _ask_stripe(stripe_customer_id: str | None, page_id: str | None) -> Fo
     try:
         async with asyncio.timeout(STRIPE_SECONDS), asyncio.TaskGroup() as group:
             subscriptions = group.create_task(_subscriptions(stripe_customer_id))
-            invoices = group.create_task(payments.invoices_of(stripe_customer_id))
-            taken = group.create_task(disputes.look(stripe_customer_id))
+            invoices = group.create_task(_invoices(stripe_customer_id))
+            taken = group.create_task(_taken(stripe_customer_id))
             page = group.create_task(_page(page_id))
     except TimeoutError as error:
         raise VendorError(
@@ -186,14 +186,34 @@ async def _subscriptions(stripe_customer_id: str) -> tuple[tuple[StripeSubscript
     try:
         listed = await payments.subscriptions_of(stripe_customer_id)
     except VendorError as error:
-        if error.code != "resource_missing" or not await payments.is_customer_deleted(
-            stripe_customer_id
-        ):
-            raise
+        await _raise_unless_deleted(error, stripe_customer_id)
         return (), True
     if any(one.status not in mapping.ENDED for one in listed):
         return listed, False
     return listed, await payments.is_customer_deleted(stripe_customer_id)
+
+
+async def _invoices(stripe_customer_id: str) -> tuple[StripeInvoice, ...]:
+    try:
+        return await payments.invoices_of(stripe_customer_id)
+    except VendorError as error:
+        await _raise_unless_deleted(error, stripe_customer_id)
+        return ()
+
+
+async def _taken(stripe_customer_id: str) -> Taken:
+    try:
+        return await disputes.look(stripe_customer_id)
+    except VendorError as error:
+        await _raise_unless_deleted(error, stripe_customer_id)
+        return NOTHING_TAKEN
+
+
+async def _raise_unless_deleted(error: VendorError, stripe_customer_id: str) -> None:
+    """Raise an error again, unless Stripe only says that it has deleted this customer."""
+    is_missing = error.code == "resource_missing"
+    if not is_missing or not await payments.is_customer_deleted(stripe_customer_id):
+        raise error
 
 
 async def _page(page_id: str | None) -> CheckoutSession | None:
@@ -207,7 +227,9 @@ async def _write(session: AsyncSession, customer_id: UUID, found: Found, now: da
     known = await queries.find_subscription(session, customer_id)
     await disputes.settle_holds(session, customer_id, found.taken, found.subscriptions)
     verdict = await _verdict(session, customer_id, known, found, now)
-    await refunding.undo_duplicates(session, customer_id, verdict, found.subscriptions)
+    await refunding.undo_duplicates(
+        session, customer_id, verdict, found.subscriptions, found.invoices
+    )
     if await brakes.holds_back_suspension(session, known, verdict.current, now=now):
         return
     for concern in verdict.concerns:
@@ -224,7 +246,7 @@ async def _write(session: AsyncSession, customer_id: UUID, found: Found, now: da
     paid = await records.copy_invoices(
         session, customer_id, found.invoices, subscription=subscription, now=now
     )
-    await disputes.note_refunds(session, customer_id, found.taken)
+    await disputes.note_refunds(session, customer_id, found.taken, found.invoices)
     if verdict.current is None or subscription is None:
         return
     await _open_period(session, subscription, verdict.current)
@@ -368,7 +390,7 @@ async def _apply_event(
         await jobs.finish_webhook_event(session, event, outcome=WebhookOutcome.IGNORED)
         return None
     thing = _object_of(event)
-    customer_id = await _customer_of(session, {"customer": payer, **thing})
+    customer_id = await _customer_of(session, {**thing, "customer": payer} if payer else thing)
     if event.event_type in ADMIN_EVENTS:
         await jobs.raise_alert(
             session,

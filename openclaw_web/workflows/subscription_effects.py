@@ -123,11 +123,13 @@ async def _adjust_box(
 def moves_deletion(planned: datetime | None, decision: Decision, now: datetime) -> bool:
     """Say whether a box gets a date, or another one, on which it may be deleted.
 
-    Without a new date the old one stays: a hold froze it, or an admin set it. A date that has come
-    is moved only by the release of a hold that stood in its way.
+    Without a new date the old one stays: a hold froze it, or an admin set it. No date comes nearer,
+    and one that has come is moved only by the release of a hold that stood in its way.
     """
     if decision.delete_after is None or planned is None:
         return decision.delete_after is not None
+    if decision.delete_after <= planned:
+        return False
     was_held = decision.released_at is not None and planned <= decision.released_at
     return planned > now or was_held
 

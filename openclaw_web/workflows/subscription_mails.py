@@ -20,6 +20,8 @@ from openclaw_web.boxes.models import Box
 from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import session_scope
 from openclaw_web.integrations.payment_objects import StripeInvoice
+from openclaw_web.workflows import brakes
+from openclaw_web.workflows.brakes import Brake
 
 GRACE_ENDING = timedelta(days=2)
 DESTROY_SOON = (timedelta(days=1), timedelta(days=3))  # before the day, the nearest first
@@ -89,6 +91,7 @@ async def send_reminders() -> int:
     """Write the mails whose day has come, each once for its date, and return how many.
 
     That is a grace that ends in two days, and a box that is deleted in three days, and in one.
+    While the brake on suspensions is on, graces are prolonged again and again, and nobody hears it.
     """
     async with session_scope() as session:
         now = await business_now(session)
@@ -107,7 +110,9 @@ async def send_reminders() -> int:
 
 
 async def _due(session: AsyncSession, now: datetime) -> list[Reminder]:
-    graces = await queries.any_customers_grace_ending(session, now, now + GRACE_ENDING)
+    is_braked = await brakes.is_tripped(session, Brake.SUSPENSIONS)
+    until = now if is_braked else now + GRACE_ENDING
+    graces = await queries.any_customers_grace_ending(session, now, until)
     boxes = await box_queries.any_customers_boxes_ending(session, now, now + max(DESTROY_SOON))
     return [
         *(_of_grace(row, row.grace_until) for row in graces if row.grace_until),

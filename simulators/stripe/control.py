@@ -8,7 +8,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from simulators.stripe import courier, disputes, events, faults, lifecycle, methods, schedule
+from simulators.stripe import (
+    courier,
+    disputes,
+    events,
+    faults,
+    lifecycle,
+    methods,
+    refunds,
+    schedule,
+)
 from simulators.stripe.errors import StripeError
 from simulators.stripe.store import Json
 from simulators.stripe.world import World
@@ -122,8 +131,8 @@ def fault_state(world: World) -> Json:
 
 
 def act(world: World, what: str, identifier: str) -> Json:
-    """Do what a cardholder or a bank does: dispute or warn of a charge, decide a dispute."""
-    kind = disputes.KIND if what in {disputes.WON, disputes.LOST} else "charge"
+    """Do what a cardholder or a bank does: dispute or warn, decide that, reject a refund."""
+    kind = ACTIONS[what]
     subject = world.store.get(identifier, kind)
     if subject is None:
         raise Refused(f"there is no {kind} {identifier}")
@@ -133,6 +142,8 @@ def act(world: World, what: str, identifier: str) -> Json:
                 return disputes.open_dispute(world, subject)
             if what == "warning":
                 return disputes.warn(world, subject)
+            if what == "bounce":
+                return refunds.bounce(world, subject)
             return disputes.close(world, subject, what)
     except StripeError as error:
         raise Refused(error.message) from error
@@ -158,7 +169,14 @@ def deliveries(world: World, limit: int = SHOWN_DELIVERIES) -> list[Json]:
     return [dict(row) for row in rows]
 
 
-ACTIONS = ("dispute", "warning", disputes.WON, disputes.LOST)
+# What each of a bank's buttons is pressed on.
+ACTIONS = {
+    "dispute": "charge",
+    "warning": "charge",
+    "bounce": "refund",
+    disputes.WON: disputes.KIND,
+    disputes.LOST: disputes.KIND,
+}
 
 
 class Buttons:

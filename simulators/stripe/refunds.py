@@ -48,6 +48,21 @@ def list_refunds(world: World, params: Params) -> Json:
     return answer("/v1/refunds", params, shelf, wanted)
 
 
+def bounce(world: World, refund: Json) -> Json:
+    """Have a bank reject a refund days later, for the card or its account is gone.
+
+    Raises:
+        StripeError: it was rejected already.
+    """
+    if refund["status"] == "failed":
+        raise invalid(f"Refund {refund['id']} has already failed.")
+    charge = world.need("charge", refund["charge"])
+    left = charge["amount_refunded"] - refund["amount"]
+    world.store.put({**charge, "amount_refunded": left, "refunded": False})
+    failed = {**refund, "status": "failed", "failure_reason": "expired_or_canceled_card"}
+    return events.changed(world, "refund.failed", refund, failed)
+
+
 def _give_back(world: World, charge: Json, amount: int, params: Params) -> Json:
     refund: Json = {
         "id": new_id("re"),

@@ -2,14 +2,17 @@
 
 import asyncio
 from datetime import timedelta
+from typing import cast
 
 import pytest
+from sqlalchemy.pool import QueuePool
 
 from openclaw_web.billing import changes
 from openclaw_web.billing import service as billing
 from openclaw_web.billing.changes import ChangeRefusedError
 from openclaw_web.billing.models import Checkout, Subscription, SubscriptionStatus, Tier
 from openclaw_web.boxes.models import Box
+from openclaw_web.core import database
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.errors import VendorError
 from openclaw_web.integrations import payment_client
@@ -110,11 +113,21 @@ async def test_two_clicks_upgrade_once(stripe):
         async with session_scope() as session:
             await changes.change_plan(session, ada, Tier.PRO, proration_date=shown.proration_date)
 
-    await asyncio.gather(click(), click(), return_exceptions=True)
+    outcomes = await asyncio.gather(click(), click(), return_exceptions=True)
+    told = [str(one) for one in outcomes if one is not None]
+    assert told in [[], ["Your plan is being changed in another tab. Try again in a moment."]]
     await sync(ada)
     assert [one["amount_paid"] for one in await invoices(stripe)] == [shown.due_now_cents, 1900]
     assert await mail_kinds() == ["plan_changed"]
     assert await actions() == ["plan.upgraded"]
+
+
+async def test_a_change_in_another_tab_is_not_waited_for(stripe):
+    ada = await subscribe(stripe, Tier.STARTER)
+    async with session_scope() as one, session_scope() as other:
+        await changes.undo_change(one, ada)
+        with pytest.raises(ChangeRefusedError, match="another tab"):
+            await changes.cancel(other, ada, reason="unused")
 
 
 async def test_a_refused_card_changes_nothing_and_says_so(stripe):
@@ -131,6 +144,25 @@ async def test_a_refused_card_changes_nothing_and_says_so(stripe):
     assert (await only(UsageMonthly)).tokens_limit == 10_000_000
     assert await actions() == ["plan.upgrade_refused"]
     assert await mail_kinds() == []
+
+
+async def test_a_refusal_is_written_down_with_one_connection_at_a_time(stripe, monkeypatch):
+    ada = await subscribe(stripe, Tier.STARTER)
+    shown = await preview(ada, Tier.PRO)
+    await use_card(stripe, REFUSED_LATER)
+    pool = cast("QueuePool", database.engine().pool)
+    in_use = []
+
+    def counted():
+        in_use.append(pool.checkedout())
+        return session_scope()
+
+    monkeypatch.setattr(changes, "session_scope", counted)
+    with pytest.raises(ChangeRefusedError):
+        async with session_scope() as session:
+            await changes.change_plan(session, ada, Tier.PRO, proration_date=shown.proration_date)
+    assert in_use == [0]
+    assert await actions() == ["plan.upgrade_refused"]
 
 
 async def test_an_answer_that_is_lost_charges_once_and_is_found_by_the_sync(stripe, monkeypatch):

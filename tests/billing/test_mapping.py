@@ -57,6 +57,24 @@ def test_a_paid_subscription_counts_before_one_that_is_not():
     assert chosen(verdict) == "sub_2"
 
 
+def test_of_two_active_ones_the_one_that_was_paid_with_money_counts():
+    paid = replace(SUB, id="sub_2", created=SUB.created + DAY)
+    its = replace(PAID, id="in_2", stripe_subscription_id="sub_2")
+    waits = unpaid(since=NOW)
+    assert chosen(decide(facts(SUB, paid, invoices=(waits, its)))) == "sub_2"
+    gratis = replace(PAID, paid_cents=0, due_cents=0)
+    nothing = replace(its, paid_cents=0, due_cents=0)
+    assert chosen(decide(facts(SUB, paid, invoices=(gratis, nothing)))) == "sub_1"
+
+
+def test_a_period_that_began_anew_and_is_not_paid_has_a_quarter():
+    anew = replace(SUB, period_start=NOW, period_end=NOW + 30 * DAY)
+    owed = replace(unpaid(since=NOW), period_start=NOW, period_end=anew.period_end)
+    decision = decided(facts(anew, invoices=(PAID, owed), known=KNOWN))
+    assert not decision.is_period_paid
+    assert decision.period_limit == plan_of(Tier.PRO).tokens_limit // 4
+
+
 def test_a_customer_who_comes_back_gets_the_new_subscription():
     ended = replace(SUB, status="canceled", ended_at=NOW)
     cancelled = replace(KNOWN, status=SubscriptionStatus.CANCELLED)
@@ -120,9 +138,21 @@ def test_a_customer_deleted_at_stripe_has_ended_and_an_admin_hears_of_it():
     verdict = decide(given)
     assert [one.code for one in verdict.concerns] == [ConcernCode.CUSTOMER_DELETED]
     decision = decided(given)
-    assert (decision.status, decision.delete_after) == ("cancelled", NOW + KEPT_AFTER_END)
+    assert (decision.status, decision.delete_after) == ("cancelled", KNOWN.period_end)
+    over = replace(KNOWN, period_end=NOW)
+    assert decided(replace(given, known=over)).delete_after == NOW + KEPT_AFTER_END
     again = decide(replace(given, known=written(decision), now=NOW + DAY))
     assert (again.current, again.concerns) == (None, ())
+
+
+def test_a_hold_that_outlived_the_deletion_of_its_customer_starts_the_week_at_its_release():
+    given = Facts(subscriptions=(), now=NOW, known=KNOWN, is_customer_deleted=True)
+    held = decided(replace(given, holds=("dispute",)))
+    assert held.delete_after is None
+    much_later = KNOWN.period_end + 30 * DAY
+    after = replace(given, known=written(held), now=much_later, released_at=much_later - DAY)
+    assert decided(after).delete_after == much_later + 6 * DAY
+    assert decide(replace(after, holds=("admin",))).current is None
 
 
 def test_a_box_is_kept_a_week_and_as_long_as_was_paid_for():

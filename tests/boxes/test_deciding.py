@@ -1,3 +1,4 @@
+from datetime import timedelta
 from uuid import uuid4
 
 import pytest
@@ -174,3 +175,12 @@ def test_starting_says_what_is_waited_for():
     )
     assert sentence_of(situation) == "Starting: waiting for the assistant to be ready."
     assert sentences.trouble("OOMKilled").startswith("it used more memory")
+
+
+async def test_a_grace_that_just_ended_is_left_to_the_sync_for_ten_minutes(session):
+    subscription = await make_subscription(session, status=SubscriptionStatus.PAST_DUE)
+    box = await create(session, subscription)
+    subscription.grace_until = now() - timedelta(minutes=9)
+    assert await queries.desired_of(session, box) == (Desired.ACTIVE, Why.ENTITLED)
+    subscription.grace_until = now() - timedelta(minutes=11)
+    assert await queries.desired_of(session, box) == (Desired.SUSPENDED, Why.NOT_PAID)

@@ -117,6 +117,11 @@ def test_an_invoice_says_whether_it_is_paid(status, refunded, label):
     assert (shown["status"], shown["day"], shown["amount"]) == (label, "21 Nov 2026", "$19")
 
 
+def test_what_an_ended_plan_left_open_is_shown_and_not_asked_for():
+    assert sentences.invoice(invoice("open"))["action"] == "Pay"
+    assert sentences.invoice(invoice("open"), is_payable=False)["action"] == "View"
+
+
 @pytest.mark.parametrize(
     ("found", "words"),
     [

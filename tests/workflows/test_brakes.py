@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from openclaw_web.accounts.models import AuditLog
-from openclaw_web.billing import entitlement, holds
+from openclaw_web.billing import entitlement, holds, queries
 from openclaw_web.billing.models import HoldKind, Subscription, SubscriptionStatus, Tier
 from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import session_scope
@@ -14,7 +14,7 @@ from openclaw_web.core.errors import ValidationError
 from openclaw_web.integrations.payment_objects import StripeInvoice, StripeSubscription
 from openclaw_web.jobs.leases import claim_job
 from openclaw_web.jobs.models import JobType, OperatorJob
-from openclaw_web.workflows import brakes
+from openclaw_web.workflows import brakes, subscription_mails
 from openclaw_web.workflows import subscription as workflow
 from openclaw_web.workflows.brakes import FEWEST, Brake, Switch
 from tests.billing.buying import only, rows
@@ -128,6 +128,41 @@ async def test_a_wave_of_suspensions_stops_and_the_rest_is_served_on():
     async with session_scope() as session:
         await brakes.release(session, Brake.SUSPENSIONS, **BY)
     assert not await lapse(customers[-1])
+
+
+async def test_while_suspensions_are_braked_nobody_is_told_that_a_grace_ends():
+    while await act(Brake.SUSPENSIONS):
+        pass
+    (customer,) = await lapsed_customers(1)
+    assert await lapse(customer)
+    assert await subscription_mails.send_reminders() == 0
+
+
+async def test_whoever_the_brake_serves_on_is_looked_at_before_that_ends():
+    while await act(Brake.SUSPENSIONS):
+        pass
+    (customer,) = await lapsed_customers(1)
+    assert await lapse(customer)
+    async with session_scope() as session:
+        assert await queries.any_customers_to_sync(session, await business_now(session)) == []
+    await later(brakes.PROLONGED_BY - queries.POLL_AFTER + timedelta(seconds=1))
+    async with session_scope() as session:
+        now = await business_now(session)
+        assert entitlement.entitled(await session.get_one(Subscription, customer.id), now)
+        assert await queries.any_customers_to_sync(session, now) == [customer.customer_id]
+
+
+@pytest.mark.parametrize("status", [SubscriptionStatus.PAST_DUE, SubscriptionStatus.ACTIVE])
+async def test_the_release_of_the_brake_looks_at_everybody_it_held_back(status):
+    while await act(Brake.SUSPENSIONS):
+        pass
+    async with session_scope() as session:
+        customer = await make_subscription(session, status=status)
+    assert await lapse(customer)
+    assert await workflow.due_syncs() == []
+    async with session_scope() as session:
+        await brakes.release(session, Brake.SUSPENSIONS, **BY)
+    assert await workflow.due_syncs() == [customer.customer_id]
 
 
 async def test_a_hold_suspends_even_while_the_brake_is_on():

@@ -14,13 +14,15 @@ from openclaw_web.boxes import queries as boxes
 from openclaw_web.boxes.models import Box, BoxStatus
 from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import session_scope
+from openclaw_web.core.errors import VendorError
+from openclaw_web.integrations import payment_reversals
 from openclaw_web.jobs import leases
 from openclaw_web.jobs.models import Alert, JobType, OperatorJob
 from openclaw_web.metering.models import UsageEvent
 from openclaw_web.onboarding import conversation
 from openclaw_web.onboarding.conversation import Known, Step
 from openclaw_web.onboarding.models import OnboardingSecret, OnboardingSession, OnboardingState
-from openclaw_web.workflows import brakes, delivery, provisioning
+from openclaw_web.workflows import brakes, delivery, provisioning, refunding
 from openclaw_web.workflows.brakes import Brake, Switch
 from tests.billing.buying import Visitor, come_to_pay, only, rows, sync
 from tests.billing.stripe_world import StripeWorld
@@ -30,6 +32,7 @@ from tests.workflows.money_world import (
     charges_of,
     later,
     open_alerts,
+    pay_twice,
     subscription_statuses,
     turn,
 )
@@ -123,6 +126,85 @@ async def test_a_box_that_never_lived_is_removed_so_that_its_bot_is_free(stripe:
     assert job.job_type is JobType.DESTROY
     async with session_scope() as session:
         assert (await boxes.desired_of(session, box))[0] == "destroyed"
+
+
+async def test_a_box_that_belongs_to_a_newer_plan_by_now_is_kept(stripe: StripeWorld):
+    visitor = await unlucky(stripe)
+    await later(A_DAY)
+    await delivery.watch_promises()
+    old = (await only(Subscription)).stripe_subscription_id
+    stripe.api("DELETE", f"/subscriptions/{old}")
+    await pay_twice(stripe, visitor)
+    await sync(visitor.id)
+    for _ in range(2):
+        await turn()
+    assert (await only(Reversal)).refunded_cents == PRICE_CENTS
+    assert JobType.DESTROY not in {job.job_type for job in await rows(OperatorJob)}
+    async with session_scope() as session:
+        assert (await boxes.desired_of(session, await only(Box)))[0] == "active"
+
+
+async def test_where_nothing_could_be_given_back_nobody_says_so_and_nothing_is_deleted(
+    stripe: StripeWorld, monkeypatch
+):
+    visitor = await unlucky(stripe)
+    await later(A_DAY)
+
+    async def disputed(*_arguments, **_fields):
+        raise VendorError("Charged back.", can_retry=False, code=refunding.DISPUTED)
+
+    monkeypatch.setattr(payment_reversals, "refund_payment", disputed)
+    for _ in range(2):
+        await turn()
+    assert (await only(Reversal)).finished_at is not None
+    assert (await only(Checkout)).refunded_at is None
+    assert {refunding.FAILED_ALERT, delivery.ALERT} <= await open_alerts()
+    assert JobType.DESTROY not in {job.job_type for job in await rows(OperatorJob)}
+    assert "refunded" not in [mail.kind for mail in await rows(OutboxMail)]
+    assert await step() is Step.FAILED
+    said = await promise(visitor)
+    assert said is not None
+    assert (said.state, said.is_overdue) == (PromiseState.LATE, True)
+
+
+async def test_an_admin_who_gives_the_money_back_ends_the_promise_too(stripe: StripeWorld):
+    visitor = await unlucky(stripe)
+    async with session_scope() as session:
+        await brakes.turn(
+            session, Switch.REFUND_UNDELIVERED, is_on=False, by="admin:test", reason="A test."
+        )
+    await later(A_DAY)
+    await turn()
+    assert delivery.ALERT in await open_alerts()
+    async with session_scope() as session:
+        await refunding.request_refund(
+            session, visitor.id, by="admin:test", reason="It never came.", ends_now=True
+        )
+    await turn()
+    assert delivery.ALERT not in await open_alerts()
+    assert (await only(Checkout)).refunded_at is not None
+    assert await step() is Step.REFUNDED
+    said = await promise(visitor)
+    assert said is not None
+    assert (said.state, said.refunded_cents) == (PromiseState.REFUNDED, PRICE_CENTS)
+
+
+async def test_a_checkout_that_breaks_holds_up_no_other_and_no_refund(
+    stripe: StripeWorld, monkeypatch
+):
+    await unlucky(stripe)
+    unhappy = await buyer(stripe)
+    real = deliveries.lock_checkout
+
+    async def break_for_one(session, checkout_id):
+        if checkout_id == unhappy.checkout.id:
+            raise KeyError(checkout_id)
+        return await real(session, checkout_id)
+
+    monkeypatch.setattr(deliveries, "lock_checkout", break_for_one)
+    await later(A_DAY)
+    await turn()
+    assert (await only(Reversal)).refunded_cents == PRICE_CENTS
 
 
 async def test_a_payment_without_a_box_is_told_and_given_back_too(stripe: StripeWorld):

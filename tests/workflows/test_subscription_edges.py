@@ -13,8 +13,9 @@ from openclaw_web.billing.models import Adjustment, Hold, Subscription, Subscrip
 from openclaw_web.boxes.models import Box
 from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import session_scope
+from openclaw_web.core.errors import VendorError
 from openclaw_web.core.switches import advance_clock
-from openclaw_web.integrations import payment_client
+from openclaw_web.integrations import payment_client, payments
 from openclaw_web.jobs.models import Alert, OperatorJob
 from openclaw_web.metering.models import UsageMonthly
 from openclaw_web.workflows import subscription as workflow
@@ -82,6 +83,21 @@ async def test_a_customer_deleted_at_stripe_is_ended_and_can_come_back(tmp_path)
     assert live.status is SubscriptionStatus.ACTIVE
     assert (await only(Box)).subscription_id == live.id
     assert replaced.diff == {"stripe_customer_id": [old, (await only(Customer)).stripe_customer_id]}
+
+
+@pytest.mark.parametrize("name", ["invoices_of", "subscriptions_of"])
+async def test_what_stripe_forgot_of_a_deleted_customer_is_nothing(world, monkeypatch, name):
+    async def forget(_stripe_customer_id):
+        raise VendorError("No such customer.", can_retry=False, code="resource_missing")
+
+    async def is_deleted(_stripe_customer_id):
+        return True
+
+    monkeypatch.setattr(payments, name, forget)
+    monkeypatch.setattr(payments, "is_customer_deleted", is_deleted)
+    found = await workflow._ask_stripe("cus_1", None)  # noqa: SLF001 - one look
+    assert world
+    assert found.invoices == () or name != "invoices_of"
 
 
 async def test_tokens_given_by_an_admin_reach_the_open_period_and_leave_it(world):
@@ -225,11 +241,12 @@ async def test_who_pays_is_compared_with_stripe_once_a_day():
     [
         (None, None, True),
         (NOW + DAY, None, True),
+        (NOW + 8 * DAY, None, False),
         (NOW, None, False),
         (NOW - DAY, NOW - 2 * DAY, False),
         (NOW - DAY, NOW - timedelta(hours=1), True),
     ],
-    ids=["first", "to come", "an admin's, due now", "held before", "held until after it"],
+    ids=["first", "to come", "later", "an admin's, due now", "held before", "held until after it"],
 )
 def test_a_deletion_that_is_due_is_moved_only_by_a_release(planned, released_at, moves):
     ended = replace(SUB, status="canceled", ended_at=NOW)

@@ -201,7 +201,8 @@ def misfit_note(found: Misfit | None, plan: Plan) -> str:
     return " ".join(parts)
 
 
-def invoice(row: Invoice) -> dict[str, str]:
+def invoice(row: Invoice, *, is_payable: bool = True) -> dict[str, str]:
+    """Return one invoice as a line; what an ended plan left open is shown, not asked for."""
     label, tone = INVOICE_BADGES.get(row.status, (row.status.capitalize(), "quiet"))
     if row.refunded_cents:
         is_whole = row.refunded_cents >= row.paid_cents
@@ -215,7 +216,7 @@ def invoice(row: Invoice) -> dict[str, str]:
         "status": label,
         "tone": tone,
         "url": row.hosted_url or "",
-        "action": "Pay" if row.status == "open" else "View",
+        "action": "Pay" if row.status == "open" and is_payable else "View",
     }
 
 

@@ -288,12 +288,15 @@ class BillingState(AuthState):
         now = await business_now(session)
         row = await queries.find_subscription(session, customer_id)
         found = await queries.invoices_of_customer(session, customer_id, limit=INVOICES_SHOWN)
-        owed = next((one for one in reversed(found) if one.status == "open"), None)
+        payable = {one.stripe_invoice_id for one in found if _is_payable(one, row)}
+        owed = next((one for one in reversed(found) if one.stripe_invoice_id in payable), None)
         self._pay_address = (owed.hosted_url or "") if owed else ""
         show(
             self,
             has_plan=row is not None,
-            invoices=[sentences.invoice(one) for one in found],
+            invoices=[
+                sentences.invoice(one, is_payable=one.stripe_invoice_id in payable) for one in found
+            ],
         )
         if row is None:
             return
@@ -374,6 +377,13 @@ class BillingState(AuthState):
 async def _box(session: AsyncSession, customer_id: UUID) -> Box | None:
     box = await boxes.find_box_of_customer(session, customer_id)
     return None if box is None or box.status in GONE else box
+
+
+def _is_payable(invoice: Invoice, row: Subscription | None) -> bool:
+    """Say whether paying an open invoice still brings something: its plan has not ended."""
+    if invoice.status != "open" or row is None or row.status is SubscriptionStatus.CANCELLED:
+        return False
+    return invoice.subscription_id in {None, row.id}
 
 
 def _told(error: OpenClawError) -> str:
