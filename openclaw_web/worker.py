@@ -22,7 +22,7 @@ from openclaw_web import tables
 from openclaw_web.accounts.tasks import FailedMail, forget_old_rows, send_due_mail
 from openclaw_web.billing import service as billing
 from openclaw_web.boxes import failures, tasks, watching
-from openclaw_web.boxes.tasks import NotReadyError, StopRequestedError
+from openclaw_web.boxes.runs import NotReadyError, StopRequestedError
 from openclaw_web.core import database
 from openclaw_web.core.clock import real_now
 from openclaw_web.core.database import session_scope

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from sqlmodel import col, select
 
-from openclaw_web.boxes import queries, tasks
+from openclaw_web.boxes import activating, queries, tasks
 from openclaw_web.boxes import service as boxes
 from openclaw_web.boxes.models import BoxStatus
 from openclaw_web.boxes.service import BoxSettings
@@ -90,7 +90,7 @@ async def test_settings_that_do_not_work_are_taken_back(world, monkeypatch):
     async with session_scope() as session:
         settings = BoxSettings(telegram_user_ids=(111222333,), thinking_level="max")
         await boxes.change_settings(session, box, settings, requested_by="customer")
-    monkeypatch.setattr(tasks, "READY_SECONDS", 3.0)
+    monkeypatch.setattr(activating, "READY_SECONDS", 3.0)
     await world.work()
     assert (await world.read(box.id)).status is BoxStatus.UPDATING
     await world.work()
