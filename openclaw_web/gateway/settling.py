@@ -29,8 +29,9 @@ FIRST_WAIT_SECONDS = 0.25
 LONGEST_WAIT_SECONDS = 5.0
 FLUSH_SECONDS = 30.0
 MAX_DRAINS = 200
-MOST_IN_MEMORY = 20_000  # events; while the database is away the others wait on disk alone
-SEGMENT_EVENTS = 10_000  # so many are read back at once
+MOST_PENDING = 5_000  # events in memory too; while the database is behind, more wait on disk alone
+SEGMENT_EVENTS = 5_000  # so many are read back at once
+MOST_UNSPOOLED = 20_000  # events in memory only, when the disk refuses them
 MOST_NOTED = 20_000
 NOTED_SECONDS = 5.0  # a box that answers all the time is noted this often
 STOP_SECONDS = 20.0  # inside Kubernetes' thirty
@@ -76,7 +77,7 @@ class Settler:
     @property
     def is_full(self) -> bool:
         """Say whether no more can be counted: neither the database nor the disk takes events."""
-        return len(self._unspooled) >= MOST_IN_MEMORY
+        return len(self._unspooled) >= MOST_UNSPOOLED
 
     def settle(self, event: Event, meter: Meter | None = None) -> None:
         """Count one request. It is on disk when this returns, in the database a moment later.
@@ -87,7 +88,7 @@ class Settler:
             self._unspooled.append(event)
         elif not self._is_spilling:
             self._pending.append(event)
-            if len(self._pending) >= MOST_IN_MEMORY:
+            if len(self._pending) >= MOST_PENDING:
                 self._spill()
         meter = meter or self._meters.meter(event.customer_id, event.period_start)
         self._meters.settled(meter, event.total_tokens)

@@ -282,7 +282,8 @@ async def small_settler(monkeypatch, book, database, redis, tmp_path):
     assert database
     assert redis
     for name, value in (
-        ("MOST_IN_MEMORY", 3),
+        ("MOST_PENDING", 3),
+        ("MOST_UNSPOOLED", 3),
         ("SEGMENT_EVENTS", 4),
         ("BATCH_EVENTS", 2),
         ("BATCH_SECONDS", 3_600.0),
