@@ -4,25 +4,29 @@ A bigger plan is a new period that begins now; a smaller one waits for the turn 
 Nothing here changes our own rows' tier or limit: Stripe is changed, and a sync follows it.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
+from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from openclaw_web.accounts import queries as audits
 from openclaw_web.accounts import service as accounts
 from openclaw_web.accounts.mails import MailKind
 from openclaw_web.billing import change_rules as rules
-from openclaw_web.billing import checkouts, queries
+from openclaw_web.billing import checkouts, queries, reversals
 from openclaw_web.billing import service as billing
 from openclaw_web.billing.change_rules import ChangeRefusedError
 from openclaw_web.billing.checkouts import Sale
 from openclaw_web.billing.models import Subscription, Tier
 from openclaw_web.billing.tiers import Plan, plan_of
-from openclaw_web.core.clock import business_now
+from openclaw_web.core.clock import REAL_NOW, business_now
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.errors import VendorError
 from openclaw_web.core.settings import settings
@@ -31,6 +35,14 @@ from openclaw_web.integrations.payment_changes import ConfirmationNeededError, L
 
 PAGE = "/billing"
 LONGEST_COMMENT = 500
+TURN = timedelta(seconds=90)  # of one tab; Stripe is asked for less, so that it never outlives it
+TURN_SECONDS = 75
+UPGRADED, DOWNGRADED, DOWNGRADE_UNDONE = MOVING = (
+    "plan.upgraded",
+    "plan.downgrade_set",
+    "plan.downgrade_undone",
+)
+CANCELLED, CANCEL_UNDONE = ENDING = ("plan.cancelled", "plan.cancel_undone")
 REASONS: Mapping[LeavingReason, str] = {
     "too_expensive": "It costs too much",
     "unused": "I do not use it enough",
@@ -52,6 +64,17 @@ class Asker:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Done:
+    """What was changed at Stripe, and is to be written down here."""
+
+    action: str
+    diff: Mapping[str, Any] = field(default_factory=dict)
+    mail: MailKind | None = None
+    plan: Plan | None = None
+    cancel_reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ChangePreview:
     """What a change of plan means, before it is made; money in cents.
 
@@ -69,8 +92,8 @@ class ChangePreview:
     proration_date: int
 
 
-async def preview_change(session: AsyncSession, customer_id: UUID, tier: Tier) -> ChangePreview:
-    """Return what another plan costs and when it begins.
+async def preview_change(customer_id: UUID, tier: Tier) -> ChangePreview:
+    """Return what another plan costs and when it begins; no transaction is open while Stripe works.
 
     Nothing is changed, but a change that waits for a bank's confirmation is given up.
 
@@ -78,9 +101,11 @@ async def preview_change(session: AsyncSession, customer_id: UUID, tier: Tier) -
         ChangeRefusedError: it cannot be changed now, or it is the plan of today.
         VendorError: Stripe did not answer.
     """
-    now = await business_now(session)
-    row = await _live(session, customer_id)
-    rules.refuse_unless_changeable(row, tier)
+    async with session_scope() as session:
+        now = await business_now(session)
+        row = await _live(session, customer_id)
+        rules.refuse_unless_changeable(row, tier)
+        await _refuse_while_reversed(session, row)
     terms = await _terms(row)
     plan = plan_of(tier)
     price_id = await payment_changes.price_named(plan.lookup_key)
@@ -105,12 +130,7 @@ async def preview_change(session: AsyncSession, customer_id: UUID, tier: Tier) -
 
 
 async def change_plan(
-    session: AsyncSession,
-    customer_id: UUID,
-    tier: Tier,
-    *,
-    proration_date: int,
-    asker: Asker | None = None,
+    customer_id: UUID, tier: Tier, *, proration_date: int, asker: Asker | None = None
 ) -> None:
     """Change the plan as it was previewed; a second click finds it done and changes nothing.
 
@@ -119,52 +139,49 @@ async def change_plan(
         ConfirmationNeededError: the bank asks its customer first; Stripe waits for 23 hours.
         VendorError: Stripe did not answer; trying again cannot charge twice.
     """
-    row = await _take_turn(session, customer_id)
-    rules.refuse_unless_changeable(row, tier)
     plan = plan_of(tier)
-    price_id = await payment_changes.price_named(plan.lookup_key)
-    terms = await _terms(row, wanted=price_id)
-    is_done = terms.price_id == price_id
-    if not is_done and _is_bigger(plan, row):
-        rules.refuse_old_quote(proration_date, await business_now(session))
-        rules.refuse_unpaid(terms)
-        await _upgrade(session, row, terms, price_id, tier=tier, proration_date=proration_date)
-        await _audit(session, row, "plan.upgraded", asker, tier=[row.tier.value, tier.value])
-    elif not is_done:
-        await payment_changes.change_at_turn(
-            terms, price_id, price_before=_price_of_today(row, terms)
+    async with _turn(customer_id) as row:
+        now = await _time_of_change(row, tier)
+        price_id = await payment_changes.price_named(plan.lookup_key)
+        terms = await _terms(row, wanted=price_id)
+        is_upgrade, is_new = _is_bigger(plan, row), terms.price_id != price_id
+        if is_new and is_upgrade:
+            rules.refuse_old_quote(proration_date, now)
+            rules.refuse_unpaid(terms)
+            await _upgrade(row, terms, price_id, tier=tier, proration_date=proration_date)
+        elif is_new:
+            await payment_changes.change_at_turn(
+                terms, price_id, price_before=_price_of_today(row, terms)
+            )
+        done = Done(
+            action=UPGRADED if is_upgrade else DOWNGRADED,
+            diff={"tier": [row.tier.value, tier.value]},
+            mail=None if is_upgrade else MailKind.PLAN_CHANGE_SCHEDULED,
+            plan=plan,
         )
-        await _audit(session, row, "plan.downgrade_set", asker, tier=[row.tier.value, tier.value])
-        await _mail(session, row, MailKind.PLAN_CHANGE_SCHEDULED, plan)
-    await billing.request_sync(session, customer_id)
+        await _write(row, done, asker, is_new=is_new)
 
 
-async def undo_change(
-    session: AsyncSession, customer_id: UUID, *, asker: Asker | None = None
-) -> None:
+async def undo_change(customer_id: UUID, *, asker: Asker | None = None) -> None:
     """Keep the plan of today after all; without a change that waits, nothing happens.
 
     Raises:
         ChangeRefusedError: there is no plan, or the change has been made already.
         VendorError: Stripe did not answer.
     """
-    row = await _take_turn(session, customer_id)
-    terms = await _terms(row)
-    if terms.price_tier != row.tier.value:
-        name = plan_of(row.tier).lookup_key
-        price_id = terms.price_before or await payment_changes.price_named(name)
-        await payment_changes.change_at_turn(terms, price_id, price_before=price_id)
-        await _audit(session, row, "plan.downgrade_undone", asker, tier=row.tier.value)
-    await billing.request_sync(session, customer_id)
+    async with _turn(customer_id) as row:
+        terms = await _terms(row)
+        is_new = terms.price_tier != row.tier.value
+        if is_new:
+            name = plan_of(row.tier).lookup_key
+            price_id = terms.price_before or await payment_changes.price_named(name)
+            await payment_changes.change_at_turn(terms, price_id, price_before=price_id)
+        done = Done(action=DOWNGRADE_UNDONE, diff={"tier": row.tier.value})
+        await _write(row, done, asker, is_new=is_new)
 
 
 async def cancel(
-    session: AsyncSession,
-    customer_id: UUID,
-    *,
-    reason: LeavingReason,
-    comment: str = "",
-    asker: Asker | None = None,
+    customer_id: UUID, *, reason: LeavingReason, comment: str = "", asker: Asker | None = None
 ) -> None:
     """End the plan with the period that is paid; a second click changes nothing.
 
@@ -174,42 +191,43 @@ async def cancel(
     """
     if reason not in REASONS:
         raise ChangeRefusedError("Choose one of the reasons from the list.")
-    row = await _take_turn(session, customer_id)
-    terms = await _running(row)
-    if not terms.cancel_at_period_end:
-        if terms.pending_invoice_id:
-            await payment_changes.drop_pending_change(terms.pending_invoice_id)
-        said = comment.strip()[:LONGEST_COMMENT]
-        await payment_changes.cancel_at_period_end(
-            terms.stripe_subscription_id, reason=reason, comment=said
+    said = comment.strip()[:LONGEST_COMMENT]
+    async with _turn(customer_id) as row:
+        terms = await _running(row)
+        is_new = not terms.cancel_at_period_end
+        if is_new:
+            if terms.pending_invoice_id:
+                await payment_changes.drop_pending_change(terms.pending_invoice_id)
+            await payment_changes.cancel_at_period_end(
+                terms.stripe_subscription_id, reason=reason, comment=said
+            )
+        done = Done(
+            action=CANCELLED,
+            diff={"reason": reason},
+            mail=MailKind.CANCEL_SCHEDULED,
+            plan=plan_of(row.tier),
+            cancel_reason=f"{reason}: {said}" if said else reason,
         )
-        row.cancel_reason = f"{reason}: {said}" if said else reason
-        session.add(row)
-        await session.flush()
-        await _audit(session, row, "plan.cancelled", asker, reason=reason)
-        await _mail(session, row, MailKind.CANCEL_SCHEDULED, plan_of(row.tier))
-    await billing.request_sync(session, customer_id)
+        await _write(row, done, asker, is_new=is_new)
 
 
-async def undo_cancel(
-    session: AsyncSession, customer_id: UUID, *, asker: Asker | None = None
-) -> None:
+async def undo_cancel(customer_id: UUID, *, asker: Asker | None = None) -> None:
     """Take a cancellation back while the plan still runs; a second click changes nothing.
 
     Raises:
         ChangeRefusedError: the plan has ended; only a new payment brings it back.
         VendorError: Stripe did not answer.
     """
-    row = await _take_turn(session, customer_id)
-    terms = await _running(row)
-    if terms.cancel_at_period_end:
-        await payment_changes.keep_after_period_end(terms.stripe_subscription_id)
-        row.cancel_reason = None
-        session.add(row)
-        await session.flush()
-        await _audit(session, row, "plan.cancel_undone", asker)
-        await _mail(session, row, MailKind.CANCEL_UNDONE, plan_of(row.pending_tier or row.tier))
-    await billing.request_sync(session, customer_id)
+    async with _turn(customer_id) as row:
+        terms = await _running(row)
+        if terms.cancel_at_period_end:
+            await payment_changes.keep_after_period_end(terms.stripe_subscription_id)
+        done = Done(
+            action=CANCEL_UNDONE,
+            mail=MailKind.CANCEL_UNDONE,
+            plan=plan_of(row.pending_tier or row.tier),
+        )
+        await _write(row, done, asker, is_new=terms.cancel_at_period_end)
 
 
 async def start_again(customer_id: UUID, tier: Tier) -> str:
@@ -233,13 +251,7 @@ async def start_again(customer_id: UUID, tier: Tier) -> str:
 
 
 async def _upgrade(
-    session: AsyncSession,
-    row: Subscription,
-    terms: Terms,
-    price_id: str,
-    *,
-    tier: Tier,
-    proration_date: int,
+    row: Subscription, terms: Terms, price_id: str, *, tier: Tier, proration_date: int
 ) -> None:
     key = f"plan:{terms.stripe_subscription_id}:{price_id}:{proration_date}"
     try:
@@ -247,44 +259,106 @@ async def _upgrade(
             terms, price_id, proration_date=proration_date, idempotency_key=key
         )
     except payment_changes.CardRefusedError as error:
-        await _note_failure(session, row, "plan.upgrade_refused", tier=tier.value, told=str(error))
+        await _note_failure(row, "plan.upgrade_refused", tier=tier.value, told=str(error))
         raise ChangeRefusedError(
             f"{str(error).rstrip('.')}. Nothing has changed and nothing was charged. "
             "Try another card."
         ) from error
     except VendorError as error:  # Stripe may have done it all the same
-        await _note_failure(session, row, "plan.upgrade_failed", tier=tier.value, code=error.code)
+        await _note_failure(row, "plan.upgrade_failed", tier=tier.value, code=error.code)
         raise
 
 
-async def _note_failure(session: AsyncSession, row: Subscription, action: str, **diff: str) -> None:
-    """Write it down and have Stripe looked at, on its own: what asked for it is rolled back.
-
-    That happens first, so that its connection is free again: many refused cards at once would else
-    all wait for a second one.
-    """
-    session.expunge(row)
-    await session.rollback()
-    async with session_scope() as own:
-        await _audit(own, row, action, None, **diff)
-        await billing.request_sync(own, row.customer_id)
+async def _note_failure(row: Subscription, action: str, **diff: str) -> None:
+    """Write it down and have Stripe looked at."""
+    async with session_scope() as session:
+        await _audit(session, row, action, None, **diff)
+        await billing.request_sync(session, row.customer_id)
 
 
-async def _take_turn(session: AsyncSession, customer_id: UUID) -> Subscription:
-    """Return the live subscription if nobody else changes it; held until the transaction ends.
+@asynccontextmanager
+async def _turn(customer_id: UUID) -> AsyncGenerator[Subscription]:
+    """Let one tab at a time change the plan; no transaction is open while Stripe is asked.
 
-    A lock of its own rather than the row's: a sync that runs meanwhile need not wait for Stripe.
-    Nobody queues for it: each who waits would keep a connection that all of our pages need.
+    A mark in the row, rather than a lock, says who is at it: nobody queues, a sync that runs
+    meanwhile does not wait, and after a crash the mark runs out.
 
     Raises:
         ChangeRefusedError: another tab is at it, or there is no plan.
+        VendorError: Stripe took too long; what it did is found by the next click and by a sync.
     """
-    key = sa.func.hashtextextended(f"plan:{customer_id}", 0)
-    if not await session.scalar(sa.select(sa.func.pg_try_advisory_xact_lock(key))):
+    async with session_scope() as session:
+        row = await _live(session, customer_id)
+        until = await session.scalar(
+            sa.update(Subscription)
+            .where(
+                col(Subscription.id) == row.id,
+                sa.func.coalesce(col(Subscription.changing_until) < REAL_NOW, sa.true()),
+            )
+            .values(changing_until=REAL_NOW + TURN)
+            .returning(col(Subscription.changing_until))
+            .execution_options(synchronize_session=False)
+        )
+    if until is None:
         raise ChangeRefusedError(
             "Your plan is being changed in another tab. Try again in a moment."
         )
-    return await _live(session, customer_id)
+    try:
+        async with asyncio.timeout(TURN_SECONDS):
+            yield row
+    except TimeoutError as error:
+        await _note_failure(row, "plan.change_failed", code="slow")
+        raise VendorError(
+            "Stripe was too slow for this change.", can_retry=True, code="slow"
+        ) from error
+    finally:
+        async with session_scope() as session:
+            await session.exec(
+                sa.update(Subscription)
+                .where(col(Subscription.id) == row.id, col(Subscription.changing_until) == until)
+                .values(changing_until=None)
+                .execution_options(synchronize_session=False)
+            )
+
+
+async def _time_of_change(row: Subscription, tier: Tier) -> datetime:
+    """Return now, unless this plan cannot be changed."""
+    async with session_scope() as session:
+        rules.refuse_unless_changeable(row, tier)
+        await _refuse_while_reversed(session, row)
+        return await business_now(session)
+
+
+async def _write(row: Subscription, done: Done, asker: Asker | None, *, is_new: bool) -> None:
+    """Write down what Stripe has now, once: also what an earlier click did and could not write."""
+    async with session_scope() as session:
+        if is_new or await _is_unwritten(session, row, done):
+            if done.action in (CANCELLED, CANCEL_UNDONE):
+                kept = await session.get_one(Subscription, row.id)
+                kept.cancel_reason = done.cancel_reason
+                session.add(kept)
+                await session.flush()
+            await _audit(session, row, done.action, asker, **done.diff)
+            if done.mail and done.plan:
+                await _mail(session, row, done.mail, done.plan)
+        await billing.request_sync(session, row.customer_id)
+
+
+async def _is_unwritten(session: AsyncSession, row: Subscription, done: Done) -> bool:
+    """Say whether our own last word on this plan is another one than what Stripe has.
+
+    An undoing needs something that it undoes: without that there was nothing to write.
+    """
+    kin = ENDING if done.action in ENDING else MOVING
+    last = await audits.newest_act(session, row.customer_id, kin, resource_id=str(row.id))
+    if done.action == CANCEL_UNDONE:
+        return last is not None and last.action == CANCELLED
+    if done.action == DOWNGRADE_UNDONE:
+        began_at = (last.diff or {}).get("tier", [None])[0] if last else None
+        return last is not None and last.action == DOWNGRADED and began_at == row.tier.value
+    if last is None or last.action != done.action:
+        return True
+    return done.action in MOVING and last.diff != done.diff
 
 
 async def _live(session: AsyncSession, customer_id: UUID) -> Subscription:
@@ -292,6 +366,15 @@ async def _live(session: AsyncSession, customer_id: UUID) -> Subscription:
     if row is None or row.stripe_subscription_id is None:
         raise ChangeRefusedError("You have no plan at the moment. Choose one first.")
     return row
+
+
+async def _refuse_while_reversed(session: AsyncSession, row: Subscription) -> None:
+    """Sell nothing on top of a plan that is being ended or given back."""
+    if await reversals.has_open(session, row.stripe_subscription_id or ""):
+        raise ChangeRefusedError(
+            "A payment for this plan is being given back. Try again in a moment; if this lasts, "
+            "ask our support."
+        )
 
 
 async def _running(row: Subscription) -> Terms:

@@ -84,7 +84,10 @@ async def _look(session: AsyncSession, sale: Sale) -> _Known:
     customer = await accounts.find_customer(session, sale.customer_id)
     if customer is None:
         raise ValidationError("This account is being deleted.")
-    start = f"checkout:{sale.onboarding_session_id or sale.customer_id}:{sale.tier.value}:"
+    plan, buyer = plan_of(sale.tier), sale.onboarding_session_id or sale.customer_id
+    # Stripe refuses a key whose request is another: a new price is another request.
+    price = f"{plan.price_cents}{plan.currency}"
+    start = f"checkout:{buyer}:{sale.tier.value}:{price}:"
     return _Known(
         customer=customer,
         open_page=await queries.find_open_checkout(session, sale.customer_id),

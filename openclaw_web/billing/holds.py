@@ -69,11 +69,6 @@ async def release(
     return True
 
 
-async def is_held(session: AsyncSession, customer_id: UUID, kind: HoldKind) -> bool:
-    found = await session.exec(_open(customer_id, kind))
-    return found.first() is not None
-
-
 def _open(customer_id: UUID, kind: HoldKind):  # noqa: ANN202 - SQLModel's own type of a select
     return select(Hold).where(
         Hold.customer_id == customer_id,

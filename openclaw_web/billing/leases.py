@@ -4,11 +4,11 @@ The lease is taken before Stripe is asked, so an old answer never overwrites a n
 written last in every transaction, so two of them never wait for each other.
 """
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
 from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -22,19 +22,27 @@ REST_AFTER_ERROR = timedelta(seconds=10)
 REST_AFTER_REFUSAL = timedelta(minutes=5)  # asking again will not help before somebody acts
 LONGEST_ERROR = 500
 
+_RAISE = sa.text("""
+INSERT INTO billing_syncs (customer_id, requested_seq)
+SELECT * FROM unnest(CAST(:customers AS uuid[]), CAST(:counts AS bigint[])) AS wish
+ON CONFLICT (customer_id) DO UPDATE
+SET requested_seq = billing_syncs.requested_seq + excluded.requested_seq
+""")
+
 
 class LeaseLostError(OpenClawError):
     """Another worker took the sync over, because this one was too slow; nothing may be written."""
 
 
 async def raise_request(session: AsyncSession, customer_id: UUID) -> None:
-    row = insert(BillingSync).values(customer_id=customer_id, requested_seq=1)
-    await session.exec(
-        row.on_conflict_do_update(
-            index_elements=["customer_id"],
-            set_={"requested_seq": BillingSync.requested_seq + 1},
-        )
-    )
+    await raise_requests(session, {customer_id: 1})
+
+
+async def raise_requests(session: AsyncSession, wishes: Mapping[UUID, int]) -> None:
+    """Raise the number of each customer by so many wishes, in one order for everybody."""
+    ordered = sorted(wishes)
+    values = {"customers": ordered, "counts": [wishes[one] for one in ordered]}
+    await (await session.connection()).execute(_RAISE, values)
 
 
 async def take(session: AsyncSession, customer_id: UUID, *, owner: str) -> int | None:

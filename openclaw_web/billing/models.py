@@ -92,6 +92,7 @@ class Subscription(SQLModel, table=True):
     synced_at: datetime | None = Field(default=None, sa_column=columns.timestamp())
     cancel_reason: str | None = Field(default=None, sa_column=columns.text())
     trial_end: datetime | None = Field(default=None, sa_column=columns.timestamp())
+    changing_until: datetime | None = Field(default=None, sa_column=columns.timestamp())
 
 
 class BillingSync(SQLModel, table=True):

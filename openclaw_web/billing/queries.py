@@ -1,17 +1,16 @@
 """Every look at subscriptions, checkouts, holds and syncs."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
+from sqlmodel.sql.expression import SelectOfScalar
 
 from openclaw_web.accounts.models import Customer
 from openclaw_web.billing.models import (
-    Adjustment,
     BillingSync,
     Checkout,
     CheckoutStatus,
@@ -24,15 +23,9 @@ from openclaw_web.core.clock import REAL_NOW, business_now
 
 POLL_AFTER = timedelta(minutes=15)  # Stripe's webhook is lost by then
 ON_ITS_WAY = timedelta(days=14)  # a bank transfer that takes longer has failed
+LOOKED_AFTER_FOR = timedelta(days=8)  # after the end of a plan: longer than its box is kept
 COMPARE_AFTER = timedelta(days=1)  # whoever pays is compared with Stripe, though nothing was heard
-
-
-@dataclass(frozen=True, kw_only=True)
-class Allowances:
-    """What admins gave on top, counted together: days of grace and tokens."""
-
-    grace: timedelta
-    tokens: int
+Moment = datetime | sa.BindParameter[datetime]
 
 
 async def find_live_subscription(session: AsyncSession, customer_id: UUID) -> Subscription | None:
@@ -71,16 +64,6 @@ async def find_subscription_of_stripe(
     return found.first()
 
 
-async def paid_invoice_ids(session: AsyncSession, customer_id: UUID) -> set[str]:
-    """Return which of the customer's invoices we know to be paid."""
-    found = await session.exec(
-        select(Invoice.stripe_invoice_id).where(
-            Invoice.customer_id == customer_id, Invoice.status == "paid"
-        )
-    )
-    return set(found.all())
-
-
 async def find_open_checkout(session: AsyncSession, customer_id: UUID) -> Checkout | None:
     found = await session.exec(
         select(Checkout).where(
@@ -90,15 +73,20 @@ async def find_open_checkout(session: AsyncSession, customer_id: UUID) -> Checko
     return found.first()
 
 
-async def find_unsettled_checkout(session: AsyncSession, customer_id: UUID) -> Checkout | None:
-    """Return the payment page whose outcome we do not know yet."""
+async def stripe_ids(session: AsyncSession, customer_id: UUID) -> tuple[str | None, str | None]:
+    """Return who the customer is at Stripe, and the payment page whose outcome we do not know."""
+    now = await business_now(session)
     found = await session.exec(
-        select(Checkout)
-        .where(Checkout.customer_id == customer_id, _is_unsettled(await business_now(session)))
+        select(Customer.stripe_customer_id, Checkout.stripe_session_id)
+        .outerjoin(
+            Checkout,
+            sa.and_(col(Checkout.customer_id) == Customer.id, _is_unsettled(now - ON_ITS_WAY)),
+        )
+        .where(Customer.id == customer_id)
         .order_by(col(Checkout.status) != CheckoutStatus.OPEN, col(Checkout.created_at).desc())
         .limit(1)
     )
-    return found.first()
+    return found.first() or (None, None)
 
 
 async def find_checkout(
@@ -159,29 +147,6 @@ async def open_holds(session: AsyncSession, customer_id: UUID) -> Sequence[Hold]
     return found.all()
 
 
-async def find_last_release(session: AsyncSession, customer_id: UUID) -> datetime | None:
-    """Return when a hold was released last."""
-    return await session.scalar(
-        sa.select(sa.func.max(Hold.released_at)).where(col(Hold.customer_id) == customer_id)
-    )
-
-
-async def live_allowances(session: AsyncSession, customer_id: UUID, now: datetime) -> Allowances:
-    """Return what admins gave that still counts; without `until` it counts for good."""
-    found = await session.exec(
-        select(Adjustment.kind, sa.func.sum(Adjustment.amount))
-        .where(
-            Adjustment.customer_id == customer_id,
-            sa.or_(col(Adjustment.until).is_(None), col(Adjustment.until) > now),
-        )
-        .group_by(col(Adjustment.kind))
-    )
-    sums = dict(found.all())
-    return Allowances(
-        grace=timedelta(days=int(sums.get("grace", 0))), tokens=int(sums.get("tokens", 0))
-    )
-
-
 async def invoices_of_customer(
     session: AsyncSession, customer_id: UUID, *, limit: int
 ) -> Sequence[Invoice]:
@@ -195,6 +160,15 @@ async def invoices_of_customer(
     return found.all()
 
 
+async def invoices_by_id(session: AsyncSession, customer_id: UUID) -> dict[str, sa.RowMapping]:
+    """Return our copies of all the customer's invoices, column by column."""
+    table = sa.inspect(Invoice).local_table
+    found = await (await session.connection()).execute(
+        sa.select(table).where(table.c.customer_id == customer_id)
+    )
+    return {row["stripe_invoice_id"]: row for row in found.mappings()}
+
+
 async def find_sync(session: AsyncSession, customer_id: UUID) -> BillingSync | None:
     return await session.get(BillingSync, customer_id, populate_existing=True)
 
@@ -205,6 +179,19 @@ async def any_customer_of_stripe(session: AsyncSession, stripe_customer_id: str)
         select(Customer.id).where(Customer.stripe_customer_id == stripe_customer_id)
     )
     return found.first()
+
+
+async def any_customers_of_stripe(
+    session: AsyncSession, stripe_customer_ids: Collection[str]
+) -> dict[str, UUID]:
+    """Return whose Stripe customers these are; a deleted account's are left out."""
+    found = await session.exec(
+        select(Customer.stripe_customer_id, Customer.id).where(
+            col(Customer.stripe_customer_id).in_(stripe_customer_ids),
+            col(Customer.deleted_at).is_(None),
+        )
+    )
+    return {stripe_id: customer_id for stripe_id, customer_id in found.all() if stripe_id}
 
 
 async def any_customer_of_checkout(session: AsyncSession, checkout_id: UUID) -> UUID | None:
@@ -248,15 +235,37 @@ async def any_customers_to_sync(
     That is a checkout older than 15 minutes whose box does not answer yet, or a grace, a trial or a
     period that is over; each of them again after 15 minutes, until Stripe says something new. A
     grace and a trial are looked at 15 minutes before, too, so that nobody whom an admin's brake
-    keeps is cut off meanwhile. And everybody with a live subscription once a day.
+    keeps is cut off meanwhile. And everybody with a live subscription, or one that ended lately,
+    once a day.
+
+    Who is asked for already is left out, and who waits longest comes first: nobody whose sync fails
+    stands in the way of the others.
     """
-    looked_lately = sa.exists().where(
-        col(BillingSync.customer_id) == col(Customer.id),
-        sa.or_(
-            col(BillingSync.requested_seq) > col(BillingSync.synced_seq),
-            col(BillingSync.synced_at) > now - POLL_AFTER,
-        ),
+    dates = {"now": now, "polled": now - POLL_AFTER, "compared": now - COMPARE_AFTER}
+    found = await session.exec(
+        _TO_SYNC,
+        params=dates
+        | {"on_its_way": now - ON_ITS_WAY, "forgotten": now - LOOKED_AFTER_FOR, "most": limit},
     )
+    return found.all()
+
+
+def _is_unsettled(on_its_way: Moment) -> sa.ColumnElement[bool]:
+    status = col(Checkout.status)
+    is_on_its_way = sa.and_(
+        status == CheckoutStatus.COMPLETE,
+        col(Checkout.paid_at).is_(None),
+        col(Checkout.created_at) > on_its_way,
+    )
+    return sa.or_(status == CheckoutStatus.OPEN, is_on_its_way)
+
+
+def _to_sync() -> SelectOfScalar[UUID]:
+    """Build the longest of our questions; once, as putting it together costs more than asking."""
+    now, polled = _date("now"), _date("polled")
+    synced_at = col(BillingSync.synced_at)
+    is_asked = col(BillingSync.requested_seq) > col(BillingSync.synced_seq)
+    looked_lately = sa.func.coalesce(synced_at > polled, sa.false())
     is_owed = sa.and_(
         col(Checkout.paid_at).is_not(None),
         col(Checkout.delivered_at).is_(None),
@@ -264,28 +273,26 @@ async def any_customers_to_sync(
     )
     waits = sa.exists().where(
         col(Checkout.customer_id) == col(Customer.id),
-        sa.or_(_is_unsettled(now), is_owed),
-        col(Checkout.created_at) < now - POLL_AFTER,
+        sa.or_(_is_unsettled(_date("on_its_way")), is_owed),
+        col(Checkout.created_at) < polled,
     )
-    found = await session.exec(
+    is_due = sa.or_(sa.and_(waits, ~looked_lately), _date_passed(now, looked_lately))
+    return (
         select(Customer.id)
-        .where(sa.or_(sa.and_(waits, ~looked_lately), _date_passed(now, looked_lately)))
-        .limit(limit)
+        .outerjoin(BillingSync, col(BillingSync.customer_id) == col(Customer.id))
+        .where(~sa.func.coalesce(is_asked, sa.false()), is_due)
+        .order_by(synced_at.asc().nulls_first())
+        .limit(sa.bindparam("most", type_=sa.Integer()))
     )
-    return found.all()
 
 
-def _is_unsettled(now: datetime) -> sa.ColumnElement[bool]:
-    status = col(Checkout.status)
-    is_on_its_way = sa.and_(
-        status == CheckoutStatus.COMPLETE,
-        col(Checkout.paid_at).is_(None),
-        col(Checkout.created_at) > now - ON_ITS_WAY,
-    )
-    return sa.or_(status == CheckoutStatus.OPEN, is_on_its_way)
+def _date(name: str) -> sa.BindParameter[datetime]:
+    return sa.bindparam(name, type_=sa.DateTime(timezone=True))
 
 
-def _date_passed(now: datetime, looked_lately: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+def _date_passed(
+    now: sa.BindParameter[datetime], looked_lately: sa.ColumnElement[bool]
+) -> sa.ColumnElement[bool]:
     """Say that a date passed since the last sync, which is acted on at once, or long ago."""
     status, synced_at = col(Subscription.status), col(Subscription.synced_at)
     conditions = []
@@ -299,6 +306,16 @@ def _date_passed(now: datetime, looked_lately: sa.ColumnElement[bool]) -> sa.Col
     ):
         is_new = sa.or_(synced_at.is_(None), synced_at < date)
         conditions.append(sa.and_(is_affected, date <= now, sa.or_(is_new, ~looked_lately)))
-    is_old = sa.and_(status != SubscriptionStatus.CANCELLED, synced_at <= now - COMPARE_AFTER)
+    is_old = sa.and_(status != SubscriptionStatus.CANCELLED, synced_at <= _date("compared"))
     conditions.append(sa.and_(is_old, ~looked_lately))
+    # Whose box is still kept: should they have come back unseen, nothing of theirs is deleted.
+    ended_lately = sa.and_(
+        status == SubscriptionStatus.CANCELLED,
+        col(Subscription.current_period_end) > _date("forgotten"),
+        col(BillingSync.synced_at) <= _date("compared"),
+    )
+    conditions.append(ended_lately)
     return sa.exists().where(col(Subscription.customer_id) == col(Customer.id), sa.or_(*conditions))
+
+
+_TO_SYNC = _to_sync()

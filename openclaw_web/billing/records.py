@@ -1,6 +1,7 @@
 """What a sync writes down in billing's own tables."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -23,6 +24,14 @@ from openclaw_web.integrations.payment_objects import CheckoutSession, StripeInv
 
 DELIVERY_PROMISE = timedelta(hours=24)  # an assistant that answers, or the money back
 SHOWN_INVOICES = frozenset({"open", "paid", "uncollectible", "void"})  # a draft may still change
+
+
+@dataclass(frozen=True, kw_only=True)
+class Copied:
+    """Which invoices were paid since the last copy, and what we knew to be given back of each."""
+
+    paid: tuple[StripeInvoice, ...] = ()
+    refunded_cents: Mapping[str, int] = field(default_factory=dict)
 
 
 def known_from(row: Subscription | None) -> Known | None:
@@ -132,15 +141,30 @@ async def copy_invoices(
     *,
     subscription: Subscription | None,
     now: datetime,
-) -> list[StripeInvoice]:
-    """Keep a copy of what the customer may see of their invoices; returns those paid since."""
+) -> Copied:
+    """Keep a copy of what the customer may see of their invoices; what is as it was stays so."""
     shown = [one for one in invoices if one.status in SHOWN_INVOICES]
     if not shown:
-        return []
-    paid_before = await queries.paid_invoice_ids(session, customer_id)
-    rows = [_invoice_row(one, customer_id, subscription, now) for one in shown]
-    statement = insert(Invoice).values(rows)
-    replaced: dict[str, Any] = {name: statement.excluded[name] for name in rows[0]}
+        return Copied()
+    before = await queries.invoices_by_id(session, customer_id)
+    rows = [_invoice_row(one, customer_id, subscription) for one in shown]
+    news = [row for row in rows if _is_news(row, before.get(row["stripe_invoice_id"]))]
+    if news:
+        await _write_invoices(session, customer_id, news, now)
+    paid_before = {identifier for identifier, row in before.items() if row["status"] == "paid"}
+    return Copied(
+        paid=tuple(one for one in shown if one.status == "paid" and one.id not in paid_before),
+        refunded_cents={
+            one.id: before[one.id]["refunded_cents"] if one.id in before else 0 for one in shown
+        },
+    )
+
+
+async def _write_invoices(
+    session: AsyncSession, customer_id: UUID, rows: list[dict[str, Any]], now: datetime
+) -> None:
+    statement = insert(Invoice).values([row | {"synced_at": now} for row in rows])
+    replaced: dict[str, Any] = {name: statement.excluded[name] for name in (*rows[0], "synced_at")}
     replaced["subscription_id"] = sa.func.coalesce(
         statement.excluded.subscription_id, col(Invoice.subscription_id)
     )
@@ -151,11 +175,21 @@ async def copy_invoices(
             where=col(Invoice.customer_id) == customer_id,
         )
     )
-    return [one for one in shown if one.status == "paid" and one.id not in paid_before]
+
+
+def _is_news(row: Mapping[str, Any], before: Mapping[str, Any] | None) -> bool:
+    """Say whether a copy has to be written; one that has its subscription keeps it."""
+    if before is None:
+        return True
+    return any(
+        before[name] != value
+        for name, value in row.items()
+        if name != "subscription_id" or value is not None
+    )
 
 
 def _invoice_row(
-    one: StripeInvoice, customer_id: UUID, subscription: Subscription | None, now: datetime
+    one: StripeInvoice, customer_id: UUID, subscription: Subscription | None
 ) -> dict[str, Any]:
     return {
         "stripe_invoice_id": one.id,
@@ -172,7 +206,6 @@ def _invoice_row(
         "due_at": one.due_at,
         "paid_at": one.paid_at,
         "hosted_url": one.hosted_url,
-        "synced_at": now,
     }
 
 

@@ -153,16 +153,6 @@ async def finish(
     return row
 
 
-async def refunded_of_invoices(session: AsyncSession, customer_id: UUID) -> dict[str, int]:
-    """Return what we know to have been given back of each invoice, in cents."""
-    found = await session.exec(
-        select(Invoice.stripe_invoice_id, Invoice.refunded_cents).where(
-            Invoice.customer_id == customer_id
-        )
-    )
-    return dict(found.all())
-
-
 async def note_refunded(
     session: AsyncSession, customer_id: UUID, invoice_id: str, cents: int
 ) -> None:

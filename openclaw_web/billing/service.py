@@ -3,6 +3,7 @@
 `checkouts.py` opens the payment page.
 """
 
+from collections.abc import Mapping
 from functools import partial
 from uuid import UUID
 
@@ -54,6 +55,13 @@ async def request_sync(session: AsyncSession, customer_id: UUID) -> None:
     """Ask a worker to compare this customer with Stripe. Call it last: it locks a row."""
     await leases.raise_request(session, customer_id)
     after_commit(session, partial(redis.ring, BELL, str(customer_id)))
+
+
+async def request_syncs(session: AsyncSession, wishes: Mapping[UUID, int]) -> None:
+    """Ask for the syncs of many customers, each as often as is said. Call it last, as the other."""
+    await leases.raise_requests(session, wishes)
+    for customer_id in wishes:
+        after_commit(session, partial(redis.ring, BELL, str(customer_id)))
 
 
 async def portal_url(customer: Customer, *, return_url: str) -> str:

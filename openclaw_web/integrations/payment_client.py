@@ -4,6 +4,7 @@ It costs a process about 32 MB (measured).
 """
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Generator, Mapping
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ logger = logging.getLogger(__name__)
 API_VERSION = "2026-10-28.endive"  # what stripe 16.1.0 was made from; move both together
 TIMEOUT = httpx.Timeout(10.0, connect=5.0)
 NETWORK_RETRIES = 2
+PAGE = 100
 MOST_OBJECTS = 1_000  # of one customer; more is not a customer of ours
 SERVER_FAULT = 500
 CONFLICT = 409
@@ -107,6 +109,24 @@ async def each(page: stripe.ListObject[Any]) -> AsyncGenerator[Any]:
         if count >= MOST_OBJECTS:
             logger.warning("Stripe lists more than %d objects; the rest is not read.", MOST_OBJECTS)
             return
+
+
+async def list_all(kind: str, **fields: Any) -> list[dict[str, Any]]:
+    """Return the objects of all pages of a list as Stripe sent them, the newest first.
+
+    The library's own objects cost several times what the question costs (measured).
+    """
+    found: list[dict[str, Any]] = []
+    wanted = {**fields, "limit": PAGE}
+    while len(found) < MOST_OBJECTS:
+        answer = await client().raw_request_async("get", f"/v1/{kind}", **wanted)
+        page = json.loads(answer.body)
+        found += page["data"]
+        if not page["has_more"]:
+            return found
+        wanted["starting_after"] = page["data"][-1]["id"]
+    logger.warning("Stripe lists more than %d objects; the rest is not read.", MOST_OBJECTS)
+    return found
 
 
 @contextmanager

@@ -82,7 +82,8 @@ class StripeSubscription:
 class StripeInvoice:
     """An invoice; `due_at` is when it had to be paid, which for a card is when it was finalised.
 
-    Period and price are those of its newest line: what it pays for, and at which price.
+    Period and price are those of its newest line: what it pays for, and at which price. The payment
+    intents are those that settled it, where they were asked for.
     """
 
     id: str
@@ -103,6 +104,7 @@ class StripeInvoice:
     billing_reason: str | None = None
     price_id: str | None = None
     price_cents: int | None = None
+    payment_intent_ids: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +186,7 @@ def invoice_from(found: Mapping[str, Any]) -> StripeInvoice:
         billing_reason=found.get("billing_reason"),
         price_id=_id((pricing.get("price_details") or {}).get("price")),
         price_cents=_cents(pricing.get("unit_amount_decimal")),
+        payment_intent_ids=frozenset(_payments_of(found)),
     )
 
 
@@ -206,6 +209,12 @@ def event_from(found: dict[str, Any]) -> PaymentEvent:
 def _subscription_of(invoice: Mapping[str, Any]) -> str | None:
     parent = invoice.get("parent") or {}
     return _id((parent.get("subscription_details") or {}).get("subscription"))
+
+
+def _payments_of(invoice: Mapping[str, Any]) -> list[str]:
+    made = (invoice.get("payments") or {}).get("data") or []
+    intents = (one["payment"].get("payment_intent") for one in made if one["status"] == "paid")
+    return [identifier for one in intents if (identifier := _id(one))]
 
 
 def _newest_line(invoice: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from openclaw_web.core.errors import VendorError
-from openclaw_web.integrations.payment_client import client, each, in_our_words
+from openclaw_web.integrations.payment_client import client, each, in_our_words, list_all
 
 PAGE = 100
 ENDED = frozenset({"canceled", "incomplete_expired"})
@@ -136,8 +136,8 @@ async def refund_payment(
 async def charges_of(stripe_customer_id: str) -> tuple[StripeCharge, ...]:
     """Return what was taken from the customer's cards, and tries that failed; newest first."""
     with in_our_words():
-        page = await client().v1.charges.list_async({"customer": stripe_customer_id, "limit": PAGE})
-        return tuple([_charge_from(one) async for one in each(page)])
+        listed = await list_all("charges", customer=stripe_customer_id)
+        return tuple(_charge_from(one) for one in listed)
 
 
 async def refunds_of(stripe_customer_id: str) -> tuple[StripeRefund, ...]:

@@ -11,7 +11,13 @@ import stripe
 from openclaw_web.core.errors import OpenClawError, VendorError
 from openclaw_web.core.settings import settings
 from openclaw_web.integrations import payment_objects as objects
-from openclaw_web.integrations.payment_client import API_VERSION, client, each, in_our_words
+from openclaw_web.integrations.payment_client import (
+    API_VERSION,
+    client,
+    each,
+    in_our_words,
+    list_all,
+)
 from openclaw_web.integrations.payment_objects import (
     CheckoutRequest,
     CheckoutSession,
@@ -143,19 +149,15 @@ async def expire_checkout_session(stripe_session_id: str) -> CheckoutSession:
 async def subscriptions_of(stripe_customer_id: str) -> tuple[StripeSubscription, ...]:
     """Return every subscription that this customer ever had, ended ones too."""
     with in_our_words():
-        page = await client().v1.subscriptions.list_async(
-            {"customer": stripe_customer_id, "status": "all", "limit": PAGE}
-        )
-        return tuple([objects.subscription_from(one) async for one in each(page)])
+        listed = await list_all("subscriptions", customer=stripe_customer_id, status="all")
+        return tuple(objects.subscription_from(one) for one in listed)
 
 
 async def invoices_of(stripe_customer_id: str) -> tuple[StripeInvoice, ...]:
-    """Return the customer's invoices, the newest first."""
+    """Return the customer's invoices and which payments settled them, the newest first."""
     with in_our_words():
-        page = await client().v1.invoices.list_async(
-            {"customer": stripe_customer_id, "limit": PAGE}
-        )
-        return tuple([objects.invoice_from(one) async for one in each(page)])
+        listed = await list_all("invoices", customer=stripe_customer_id, expand=["data.payments"])
+        return tuple(objects.invoice_from(one) for one in listed)
 
 
 async def is_customer_deleted(stripe_customer_id: str) -> bool:

@@ -19,7 +19,7 @@ from openclaw_web.billing import deliveries, holds, queries, reversals
 from openclaw_web.billing import service as billing
 from openclaw_web.billing.models import Checkout, HoldKind, Reversal, ReversalWhy, Subscription
 from openclaw_web.billing.reversals import Wish
-from openclaw_web.boxes import health
+from openclaw_web.boxes import health, incidents
 from openclaw_web.boxes import queries as box_queries
 from openclaw_web.boxes import service as boxes
 from openclaw_web.boxes.models import Box, BoxStatus
@@ -275,4 +275,4 @@ async def _has_used(session: AsyncSession, checkout: Checkout) -> bool:
 async def _is_paused(session: AsyncSession) -> bool:
     if await brakes.is_on(session, Switch.PROVISIONING_PAUSED):
         return True
-    return bool(await job_queries.any_customers_alerts_of(session, health.ALERT_INCIDENT))
+    return bool(await job_queries.any_customers_alerts_of(session, incidents.ALERT))

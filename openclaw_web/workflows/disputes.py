@@ -4,10 +4,8 @@ An open dispute is a hold: the proxy closes, the box sleeps, nothing is deleted.
 lost, the subscription that it paid for ends first, and its memory is kept as after any end.
 """
 
-import asyncio
 import logging
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -22,7 +20,6 @@ from openclaw_web.billing.reversals import Wish
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.errors import OpenClawError
 from openclaw_web.integrations import payment_reversals as payments
-from openclaw_web.integrations.payment_objects import StripeInvoice, StripeSubscription
 from openclaw_web.integrations.payment_reversals import (
     ENDED,
     InvoicePayment,
@@ -34,6 +31,7 @@ from openclaw_web.jobs import service as jobs
 from openclaw_web.jobs.models import Alert
 from openclaw_web.workflows import brakes, refunding
 from openclaw_web.workflows.brakes import Switch
+from openclaw_web.workflows.looking import Found
 
 logger = logging.getLogger(__name__)
 
@@ -44,36 +42,7 @@ BOUNCED_ALERT = "refund.failed"  # a bank rejects a refund days later, and we ha
 # Events about a charge; they do not say whose it is.
 CHARGE_EVENTS = frozenset({DISPUTE_ALERT, "charge.dispute.closed", WARNING_ALERT, BOUNCED_ALERT})
 MOST_WARNINGS = 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class Taken:
-    """What was taken from a customer's cards, and what of it was taken back."""
-
-    charges: tuple[StripeCharge, ...] = ()
-    disputes: tuple[StripeDispute, ...] = ()
-    payments: tuple[InvoicePayment, ...] = ()
-
-    def payment_of(self, payment_intent_id: str | None) -> InvoicePayment | None:
-        return next(
-            (one for one in self.payments if one.payment_intent_id == payment_intent_id), None
-        )
-
-    def charges_of(self, invoice_id: str) -> list[StripeCharge]:
-        """Return what was taken for an invoice, if anything at all was taken back."""
-        intents = {one.payment_intent_id for one in self.payments if one.invoice_id == invoice_id}
-        return [one for one in self.charges if one.is_paid and one.payment_intent_id in intents]
-
-
-async def look(stripe_customer_id: str) -> Taken:
-    """Ask Stripe; only a customer to whom anything was given back costs more than one question."""
-    charges = await payments.charges_of(stripe_customer_id)
-    if not any(one.is_disputed or one.refunded_cents for one in charges):
-        return Taken(charges=charges)
-    disputes, paid = await asyncio.gather(
-        payments.disputes_of(charges), payments.invoice_payments_of(stripe_customer_id)
-    )
-    return Taken(charges=charges, disputes=disputes, payments=paid)
+MOST_BOUNCED = 100
 
 
 async def payer_of(event_type: str, thing: Mapping[str, Any]) -> str | None:
@@ -90,23 +59,24 @@ async def payer_of(event_type: str, thing: Mapping[str, Any]) -> str | None:
 
 
 async def settle_holds(
-    session: AsyncSession,
-    customer_id: UUID,
-    taken: Taken,
-    subscriptions: Iterable[StripeSubscription],
-) -> None:
-    """Hold a customer while a dispute is open, or while what a lost one paid for still runs."""
-    for dispute in taken.disputes:
-        if dispute.is_open:
-            await _hold(session, customer_id, dispute)
-        else:
+    session: AsyncSession, customer_id: UUID, found: Found, held: Collection[str]
+) -> bool:
+    """Hold a customer while a dispute is open, or while what a lost one paid for still runs.
+
+    `held` are the kinds of the holds of now; returns whether they changed. Where Stripe says
+    nothing of the payments any more, a hold stays until an admin releases it.
+    """
+    if not found.are_charges_known:
+        return False
+    is_held = HoldKind.DISPUTE.value in held
+    still_open = [one for one in found.disputes if one.is_open]
+    for at, dispute in enumerate(still_open):
+        await _hold(session, customer_id, dispute, is_new=not is_held and at == 0)
+    for dispute in found.disputes:
+        if not dispute.is_open:
             await jobs.resolve_alert(session, code=DISPUTE_ALERT, subject=dispute.id)
-    live = {one.id: one for one in subscriptions if one.status not in ENDED}
-    lost = {
-        payment.stripe_subscription_id
-        for dispute in taken.disputes
-        if dispute.is_lost and (payment := taken.payment_of(dispute.payment_intent_id))
-    }
+    live = {one.id for one in found.subscriptions if one.status not in ENDED}
+    lost = {found.paid_by(one.payment_intent_id) for one in found.disputes if one.is_lost}
     to_end = sorted(one for one in lost if one in live)
     for stripe_id in to_end:
         await refunding.request(
@@ -119,26 +89,32 @@ async def settle_holds(
                 refunds=False,
             ),
         )
-    if not to_end and not any(one.is_open for one in taken.disputes):
-        await holds.release(
-            session,
-            customer_id=customer_id,
-            kind=HoldKind.DISPUTE,
-            by=ACTOR,
-            reason="No dispute is open any more.",
-        )
+    if still_open:
+        return not is_held
+    if to_end or not is_held:
+        return False
+    return await holds.release(
+        session,
+        customer_id=customer_id,
+        kind=HoldKind.DISPUTE,
+        by=ACTOR,
+        reason="No dispute is open any more.",
+    )
 
 
 async def note_refunds(
-    session: AsyncSession, customer_id: UUID, taken: Taken, invoices: Iterable[StripeInvoice]
+    session: AsyncSession, customer_id: UUID, found: Found, known: Mapping[str, int]
 ) -> None:
     """Copy what was given back of each invoice, by whomever; the period is kept all the same.
 
-    That can become less again: a bank rejects a refund, and the money is ours once more.
+    That can become less again: a bank rejects a refund, and the money is ours once more. `known`
+    is what our copies of the invoices say.
     """
-    known = await reversals.refunded_of_invoices(session, customer_id)
-    for invoice in invoices:
-        charges = taken.charges_of(invoice.id)
+    if not found.are_charges_known:
+        return
+    await _close_bounced(session, found)
+    for invoice in found.invoices:
+        charges = found.charges_for(invoice)
         cents = sum(one.refunded_cents for one in charges)
         if known.get(invoice.id, cents) == cents:
             continue
@@ -156,6 +132,17 @@ async def note_refunds(
                 "is_full": cents > 0 and cents >= sum(one.amount_cents for one in charges),
             },
         )
+
+
+async def _close_bounced(session: AsyncSession, found: Found) -> None:
+    """Close the alerts of refunds that a bank rejected and that came through at a later try."""
+    returned = {one.id for one in found.charges if one.refunded_cents >= one.amount_cents > 0}
+    if not returned:
+        return
+    told = await job_queries.any_customers_alerts_of(session, BOUNCED_ALERT, limit=MOST_BOUNCED)
+    for alert in told:
+        if alert.detail.get("charge") in returned:
+            await jobs.resolve_alert(session, code=BOUNCED_ALERT, subject=alert.subject)
 
 
 async def refund_warned() -> int:
@@ -212,8 +199,9 @@ async def _payment_of(charge: StripeCharge) -> InvoicePayment | None:
     return next((one for one in found if one.payment_intent_id == charge.payment_intent_id), None)
 
 
-async def _hold(session: AsyncSession, customer_id: UUID, dispute: StripeDispute) -> None:
-    is_new = not await holds.is_held(session, customer_id, HoldKind.DISPUTE)
+async def _hold(
+    session: AsyncSession, customer_id: UUID, dispute: StripeDispute, *, is_new: bool
+) -> None:
     await holds.place(
         session,
         customer_id=customer_id,

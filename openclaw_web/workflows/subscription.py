@@ -3,61 +3,39 @@
 Everything that hears of a payment only asks for a sync; this is the one place that acts.
 """
 
-import asyncio
 import logging
 import socket
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any
 from uuid import UUID, uuid4
 
+from sqlalchemy.exc import OperationalError
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from openclaw_web.accounts import queries as account_queries
-from openclaw_web.accounts.models import Customer
 from openclaw_web.billing import entitlement, leases, mapping, queries, records
 from openclaw_web.billing import service as billing
-from openclaw_web.billing.facts import Decision, Facts, Verdict
+from openclaw_web.billing.facts import Decision, Facts
 from openclaw_web.billing.models import Subscription
+from openclaw_web.billing.standing import FAILED_ALERT, Standing, standing_of
 from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import after_commit, session_scope
 from openclaw_web.core.errors import OpenClawError, VendorError
-from openclaw_web.integrations import payments, redis
-from openclaw_web.integrations.payment_objects import (
-    CheckoutSession,
-    StripeInvoice,
-    StripeSubscription,
-)
+from openclaw_web.integrations import redis
+from openclaw_web.integrations.payment_objects import CheckoutSession, StripeInvoice
 from openclaw_web.jobs import service as jobs
-from openclaw_web.jobs.models import WebhookEvent, WebhookOutcome
+from openclaw_web.metering import queries as metering_queries
 from openclaw_web.metering import service as metering
-from openclaw_web.workflows import brakes, disputes, refunding
+from openclaw_web.workflows import brakes, disputes, looking, refunding
 from openclaw_web.workflows import subscription_effects as effects
-from openclaw_web.workflows.disputes import Taken
-from openclaw_web.workflows.subscription_mails import Before
+from openclaw_web.workflows.looking import Found
+from openclaw_web.workflows.stripe_events import uuid_from
+from openclaw_web.workflows.subscription_mails import RENEWAL, Before
 
 logger = logging.getLogger(__name__)
 
-STRIPE_SECONDS = 45  # less than the lease, so that an answer still counts when it comes
+PAID_HELD_ALERT = "paid_under_hold"
 MOST_TURNS = 10  # of one call; whoever asks more often is served by the next
-FAILED_ALERT = "billing_sync_failed"
-STRANGER_ATTEMPTS = 6  # an event of somebody who is not our customer waits for about six minutes
-ADMIN_EVENTS = frozenset({disputes.DISPUTE_ALERT, disputes.WARNING_ALERT, disputes.BOUNCED_ALERT})
-
-NOTHING_TAKEN = Taken()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Found:
-    """One look at Stripe, taken after the lease."""
-
-    subscriptions: tuple[StripeSubscription, ...]
-    invoices: tuple[StripeInvoice, ...]
-    page: CheckoutSession | None
-    is_customer_deleted: bool = False
-    taken: Taken = NOTHING_TAKEN
 
 
 async def sync(customer_id: UUID) -> None:
@@ -69,16 +47,17 @@ async def sync(customer_id: UUID) -> None:
     owner = f"{socket.gethostname()}:{uuid4().hex}"
     try:
         for _ in range(MOST_TURNS):
-            async with session_scope() as session:
-                served = await leases.take(session, customer_id, owner=owner)
-            if served is None or await _turn(customer_id, owner=owner, served=served):
+            if await _turn(customer_id, owner=owner):
                 return
     except leases.LeaseLostError:
         logger.warning(
             "A sync took too long and was taken over.", extra={"customer_id": customer_id}
         )
-    except OpenClawError as error:
-        logger.warning("A sync failed: %s", error, extra={"customer_id": customer_id})
+    except Exception as error:
+        is_ours = isinstance(error, OpenClawError)
+        logger.warning(
+            "A sync failed: %s", error, exc_info=not is_ours, extra={"customer_id": customer_id}
+        )
         await _note_failure(customer_id, owner=owner, error=error)
 
 
@@ -97,127 +76,34 @@ async def request_overdue_syncs() -> int:
     return len(customers)
 
 
-async def apply_webhook_events(*, limit: int = 50) -> int:
-    """Turn stored events into requests for a sync, and return how many were looked at.
+async def _turn(customer_id: UUID, *, owner: str) -> bool:
+    """Look at Stripe once and write what follows; `True`: nobody asks for another look.
 
-    One that breaks is tried again later and, after enough tries, told to an admin; those behind it
-    do not wait for that.
+    The lease comes first: an answer that was read before it could overwrite a newer one.
     """
-    owner = f"{socket.gethostname()}:{uuid4().hex}"
-    async with session_scope() as session:
-        events = await jobs.claim_webhook_events(session, owner=owner, limit=limit)
-    for event in events:
-        await apply_claimed_event(event)
-    return len(events)
-
-
-async def apply_claimed_event(event: WebhookEvent) -> UUID | None:
-    """Ask for the sync that an event of ours calls for; returns whose, once it was applied."""
-    try:
-        payer = await disputes.payer_of(event.event_type, _object_of(event))
-        async with session_scope() as session:
-            return await _apply_event(session, event, payer=payer)
-    except Exception as error:
-        logger.exception("The event %s could not be applied.", event.event_id)
-        async with session_scope() as session:
-            await jobs.retry_webhook_event(session, event, error=type(error).__name__)
-    return None
-
-
-async def _turn(customer_id: UUID, *, owner: str, served: int) -> bool:
-    """Look at Stripe once and write what follows; `False` means that another look was asked for."""
-    async with session_scope() as session:
-        stripe_id, page_id = await _what_to_ask(session, customer_id)
-    found = await _ask_stripe(stripe_id, page_id)
+    taken = await _take(customer_id, owner=owner)
+    if taken is None:
+        return True
+    served, (stripe_id, page_id) = taken
+    found = await looking.look(stripe_id, page_id)
     async with session_scope() as session:
         await leases.check(session, customer_id, owner=owner)
         now = await business_now(session)
         await _write(session, customer_id, found, now)
-        await jobs.resolve_alert(session, code=FAILED_ALERT, subject=str(customer_id))
         after_commit(session, partial(redis.announce_change, customer_id))
         after_commit(session, partial(redis.announce_access, customer_id))
         return await leases.finish(session, customer_id, owner=owner, served=served, now=now)
 
 
-async def _what_to_ask(session: AsyncSession, customer_id: UUID) -> tuple[str | None, str | None]:
-    customer = await session.get(Customer, customer_id)
-    checkout = await queries.find_unsettled_checkout(session, customer_id)
-    return (
-        customer.stripe_customer_id if customer else None,
-        checkout.stripe_session_id if checkout else None,
-    )
-
-
-async def _ask_stripe(stripe_customer_id: str | None, page_id: str | None) -> Found:
-    """Read everything at once.
-
-    Raises:
-        VendorError: Stripe refused, or did not answer while our lease holds.
-    """
-    if stripe_customer_id is None:
-        return Found(subscriptions=(), invoices=(), page=None)
-    try:
-        async with asyncio.timeout(STRIPE_SECONDS), asyncio.TaskGroup() as group:
-            subscriptions = group.create_task(_subscriptions(stripe_customer_id))
-            invoices = group.create_task(_invoices(stripe_customer_id))
-            taken = group.create_task(_taken(stripe_customer_id))
-            page = group.create_task(_page(page_id))
-    except TimeoutError as error:
-        raise VendorError(
-            "Stripe was too slow for one sync.", can_retry=True, code="slow"
-        ) from error
-    except ExceptionGroup as group:
-        vendor_error = next((one for one in group.exceptions if isinstance(one, VendorError)), None)
-        if vendor_error is None:
-            raise
-        raise vendor_error from group
-    listed, is_customer_deleted = subscriptions.result()
-    return Found(
-        subscriptions=listed,
-        invoices=invoices.result(),
-        page=page.result(),
-        is_customer_deleted=is_customer_deleted,
-        taken=taken.result(),
-    )
-
-
-async def _subscriptions(stripe_customer_id: str) -> tuple[tuple[StripeSubscription, ...], bool]:
-    """Return what Stripe lists; where nothing runs, also whether the customer was deleted there."""
-    try:
-        listed = await payments.subscriptions_of(stripe_customer_id)
-    except VendorError as error:
-        await _raise_unless_deleted(error, stripe_customer_id)
-        return (), True
-    if any(one.status not in mapping.ENDED for one in listed):
-        return listed, False
-    return listed, await payments.is_customer_deleted(stripe_customer_id)
-
-
-async def _invoices(stripe_customer_id: str) -> tuple[StripeInvoice, ...]:
-    try:
-        return await payments.invoices_of(stripe_customer_id)
-    except VendorError as error:
-        await _raise_unless_deleted(error, stripe_customer_id)
-        return ()
-
-
-async def _taken(stripe_customer_id: str) -> Taken:
-    try:
-        return await disputes.look(stripe_customer_id)
-    except VendorError as error:
-        await _raise_unless_deleted(error, stripe_customer_id)
-        return NOTHING_TAKEN
-
-
-async def _raise_unless_deleted(error: VendorError, stripe_customer_id: str) -> None:
-    """Raise an error again, unless Stripe only says that it has deleted this customer."""
-    is_missing = error.code == "resource_missing"
-    if not is_missing or not await payments.is_customer_deleted(stripe_customer_id):
-        raise error
-
-
-async def _page(page_id: str | None) -> CheckoutSession | None:
-    return await payments.retrieve_checkout_session(page_id) if page_id else None
+async def _take(
+    customer_id: UUID, *, owner: str
+) -> tuple[int, tuple[str | None, str | None]] | None:
+    """Take the lease; return the request that it serves, and where to look at Stripe."""
+    async with session_scope() as session:
+        served = await leases.take(session, customer_id, owner=owner)
+        if served is None:
+            return None
+        return served, await queries.stripe_ids(session, customer_id)
 
 
 async def _write(session: AsyncSession, customer_id: UUID, found: Found, now: datetime) -> None:
@@ -225,8 +111,12 @@ async def _write(session: AsyncSession, customer_id: UUID, found: Found, now: da
     if found.page is not None:
         await _note_page(session, customer_id, found.page, now)
     known = await queries.find_subscription(session, customer_id)
-    await disputes.settle_holds(session, customer_id, found.taken, found.subscriptions)
-    verdict = await _verdict(session, customer_id, known, found, now)
+    standing = await standing_of(session, customer_id, now)
+    if standing.has_failed:
+        await jobs.resolve_alert(session, code=FAILED_ALERT, subject=str(customer_id))
+    if await disputes.settle_holds(session, customer_id, found, standing.holds):
+        standing = await standing_of(session, customer_id, now)
+    verdict = mapping.decide(_facts(known, found, standing, now))
     await refunding.undo_duplicates(
         session, customer_id, verdict, found.subscriptions, found.invoices
     )
@@ -240,24 +130,52 @@ async def _write(session: AsyncSession, customer_id: UUID, found: Found, now: da
             detail={"customer_id": str(customer_id), "sentence": concern.sentence},
         )
     before = Before.of(known)
+    decision = verdict.current
     subscription = await _write_subscription(
-        session, customer_id, known, verdict, found=found, now=now
+        session, customer_id, known, decision, found=found, now=now
     )
-    paid = await records.copy_invoices(
+    copied = await records.copy_invoices(
         session, customer_id, found.invoices, subscription=subscription, now=now
     )
-    await disputes.note_refunds(session, customer_id, found.taken, found.invoices)
-    if verdict.current is None or subscription is None:
+    await disputes.note_refunds(session, customer_id, found, copied.refunded_cents)
+    await _tell_of_paid_holds(session, customer_id, copied.paid, standing)
+    if decision is None or subscription is None:
         return
-    await _open_period(session, subscription, verdict.current)
+    await _open_period(session, subscription, decision)
     await effects.carry_out(
         session,
         subscription,
-        verdict.current,
+        decision,
         before=before,
-        onboarding_session_id=await _onboarding_of(session, customer_id, found, verdict.current),
-        paid=tuple(paid),
+        checkout_ids=_checkouts_of(found, decision),
+        paid=copied.paid,
     )
+
+
+async def _tell_of_paid_holds(
+    session: AsyncSession,
+    customer_id: UUID,
+    paid: Sequence[StripeInvoice],
+    standing: Standing,
+) -> None:
+    """Tell an admin of a renewal that was paid under a hold: Stripe goes on collecting meanwhile.
+
+    Most holds are released within days, and then the time is paid for. Whether money for a time
+    that was not served goes back is for a person to decide.
+    """
+    for invoice in paid if standing.holds else ():
+        if invoice.billing_reason != RENEWAL or not invoice.paid_cents:
+            continue
+        await jobs.raise_alert(
+            session,
+            code=PAID_HELD_ALERT,
+            subject=invoice.id,
+            detail={
+                "customer_id": str(customer_id),
+                "paid_cents": invoice.paid_cents,
+                "sentence": f"A renewal was paid under a hold ({', '.join(standing.holds)}).",
+            },
+        )
 
 
 async def _note_page(
@@ -268,27 +186,17 @@ async def _note_page(
         await records.note_checkout(session, checkout, page, now=now)
 
 
-async def _verdict(
-    session: AsyncSession,
-    customer_id: UUID,
-    known: Subscription | None,
-    found: Found,
-    now: datetime,
-) -> Verdict:
-    allowances = await queries.live_allowances(session, customer_id, now)
-    holds = await queries.open_holds(session, customer_id)
-    return mapping.decide(
-        Facts(
-            subscriptions=found.subscriptions,
-            invoices=found.invoices,
-            holds=tuple(hold.kind for hold in holds),
-            extra_grace=allowances.grace,
-            extra_tokens=allowances.tokens,
-            known=records.known_from(known),
-            released_at=await queries.find_last_release(session, customer_id),
-            is_customer_deleted=found.is_customer_deleted,
-            now=now,
-        )
+def _facts(known: Subscription | None, found: Found, standing: Standing, now: datetime) -> Facts:
+    return Facts(
+        subscriptions=found.subscriptions,
+        invoices=found.invoices,
+        holds=standing.holds,
+        extra_grace=standing.extra_grace,
+        extra_tokens=standing.extra_tokens,
+        known=records.known_from(known),
+        released_at=standing.released_at,
+        is_customer_deleted=found.is_customer_deleted,
+        now=now,
     )
 
 
@@ -296,7 +204,7 @@ async def _write_subscription(
     session: AsyncSession,
     customer_id: UUID,
     known: Subscription | None,
-    verdict: Verdict,
+    decision: Decision | None,
     *,
     found: Found,
     now: datetime,
@@ -305,25 +213,18 @@ async def _write_subscription(
 
     One that we had ended comes back with its old row: of two that were paid, the other lapsed.
     """
-    decision = verdict.current
     if decision is None:
         return known
     if known is not None:
         if known.stripe_subscription_id == decision.stripe_subscription_id:
             return await records.update_subscription(session, known, decision, now=now)
-        status = _status_of(found, known.stripe_subscription_id)
+        status = found.status_of(known.stripe_subscription_id)
         await records.close_subscription(session, known, stripe_status=status, now=now)
     stripe_id = decision.stripe_subscription_id
     old = await queries.find_subscription_of_stripe(session, customer_id, stripe_id)
     if old is not None:
         return await records.update_subscription(session, old, decision, now=now)
     return await records.add_subscription(session, customer_id, decision, now=now)
-
-
-def _status_of(found: Found, stripe_subscription_id: str | None) -> str | None:
-    return next(
-        (one.status for one in found.subscriptions if one.id == stripe_subscription_id), None
-    )
 
 
 async def _open_period(
@@ -333,6 +234,15 @@ async def _open_period(
     if subscription.status not in entitlement.SERVED:
         return
     is_provisional = not decision.is_period_paid
+    if await metering_queries.is_only_period(
+        session,
+        subscription.customer_id,
+        period_start=decision.period_start,
+        period_end=decision.period_end,
+        tokens_limit=decision.period_limit,
+        is_provisional=is_provisional,
+    ):
+        return
     row = await metering.open_period(
         session,
         customer_id=subscription.customer_id,
@@ -347,92 +257,37 @@ async def _open_period(
         )
 
 
-async def _onboarding_of(
-    session: AsyncSession, customer_id: UUID, found: Found, decision: Decision
-) -> UUID | None:
-    """Return the chat that this payment came from: by our own checkout, never by an address.
+def _checkouts_of(found: Found, decision: Decision) -> list[UUID]:
+    """Return our own checkouts that the subscriptions came from: never judged by an address.
 
-    Who comes back may pay without a chat; then the chat of an earlier payment says what to start.
+    The one of this payment comes first, then the newest: who comes back may pay without a chat,
+    and then the chat of an earlier payment says what to start.
     """
     wanted = decision.stripe_subscription_id
-    for one in sorted(found.subscriptions, key=lambda one: (one.id == wanted, one.created))[::-1]:
-        checkout_id = _uuid(one.metadata.get("checkout_id"))
-        if checkout_id is None:
-            continue
-        checkout = await queries.find_checkout(session, customer_id, checkout_id)
-        if checkout is not None and checkout.onboarding_session_id is not None:
-            return checkout.onboarding_session_id
-    return None
+    ordered = sorted(found.subscriptions, key=lambda one: (one.id == wanted, one.created))
+    named = (uuid_from(one.metadata.get("checkout_id")) for one in reversed(ordered))
+    return [one for one in named if one is not None]
 
 
-async def _note_failure(customer_id: UUID, *, owner: str, error: OpenClawError) -> None:
-    """Keep the request for later; what trying again cannot mend is told to an admin."""
-    can_retry = isinstance(error, VendorError) and error.can_retry
+async def _note_failure(customer_id: UUID, *, owner: str, error: Exception) -> None:
+    """Keep the request for later; what trying again cannot mend is told to an admin.
+
+    Of an error that nobody foresaw only the kind is told: its text may hold people's values.
+    """
+    is_ours = isinstance(error, OpenClawError)
+    can_retry = error.can_retry if isinstance(error, VendorError) else _is_passing(error)
+    told = str(error) if is_ours else f"{type(error).__name__}: the worker's log says more."
     async with session_scope() as session:
         if not can_retry:
             await jobs.raise_alert(
                 session,
                 code=FAILED_ALERT,
                 subject=str(customer_id),
-                detail={"error": str(error), "customer_id": str(customer_id)},
+                detail={"error": told, "customer_id": str(customer_id)},
             )
-        await leases.fail(session, customer_id, owner=owner, error=str(error), can_retry=can_retry)
+        await leases.fail(session, customer_id, owner=owner, error=told, can_retry=can_retry)
 
 
-async def _apply_event(
-    session: AsyncSession, event: WebhookEvent, *, payer: str | None = None
-) -> UUID | None:
-    """Find out whose event this is and ask for a sync; what it says is not believed.
-
-    `payer` is the Stripe customer of an event that names none.
-    """
-    if event.provider != "stripe" or event.event_type not in payments.EVENTS:
-        await jobs.finish_webhook_event(session, event, outcome=WebhookOutcome.IGNORED)
-        return None
-    thing = _object_of(event)
-    customer_id = await _customer_of(session, {**thing, "customer": payer} if payer else thing)
-    if event.event_type in ADMIN_EVENTS:
-        await jobs.raise_alert(
-            session,
-            code=event.event_type,
-            subject=event.object_id or event.event_id,
-            detail={"customer_id": str(customer_id or ""), "charge": str(thing.get("charge", ""))},
-        )
-    if customer_id is not None and await account_queries.find_customer(session, customer_id):
-        await jobs.finish_webhook_event(session, event, outcome=WebhookOutcome.APPLIED)
-        await billing.request_sync(session, customer_id)
-        return customer_id
-    if event.attempt < STRANGER_ATTEMPTS and customer_id is None:
-        # Stripe can be faster than our own commit.
-        await jobs.retry_webhook_event(session, event, error="This customer is not known yet.")
-    else:
-        await jobs.finish_webhook_event(
-            session, event, outcome=WebhookOutcome.IGNORED, error="This is no customer of ours."
-        )
-    return None
-
-
-def _object_of(event: WebhookEvent) -> Mapping[str, Any]:
-    data = event.payload.get("data")
-    thing = data.get("object") if isinstance(data, dict) else None
-    return thing if isinstance(thing, dict) else {}
-
-
-async def _customer_of(session: AsyncSession, thing: Mapping[str, Any]) -> UUID | None:
-    """Return our customer, by Stripe's customer id, else by our own checkout's id."""
-    stripe_id = thing.get("id") if thing.get("object") == "customer" else thing.get("customer")
-    if isinstance(stripe_id, dict):
-        stripe_id = stripe_id.get("id")
-    if isinstance(stripe_id, str):
-        customer_id = await queries.any_customer_of_stripe(session, stripe_id)
-        if customer_id is not None:
-            return customer_id
-    checkout_id = _uuid(thing.get("client_reference_id"))
-    return await queries.any_customer_of_checkout(session, checkout_id) if checkout_id else None
-
-
-def _uuid(text: Any) -> UUID | None:
-    try:
-        return UUID(text)
-    except (ValueError, TypeError, AttributeError):
-        return None
+def _is_passing(error: Exception) -> bool:
+    """Say whether the database was only away, or had two of us wait for each other."""
+    return isinstance(error, OperationalError)

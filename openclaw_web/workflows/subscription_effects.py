@@ -1,5 +1,6 @@
 """What a change of a subscription brings about: the box, its jobs, the audit trail, a mail."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -7,6 +8,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openclaw_web.accounts import service as accounts
+from openclaw_web.billing import queries
 from openclaw_web.billing.entitlement import desired_of
 from openclaw_web.billing.facts import Decision, Desired
 from openclaw_web.billing.models import Subscription
@@ -35,7 +37,7 @@ async def carry_out(
     decision: Decision,
     *,
     before: Before,
-    onboarding_session_id: UUID | None,
+    checkout_ids: Sequence[UUID] = (),
     paid: tuple[StripeInvoice, ...] = (),
 ) -> None:
     """Bring the box and the customer up to date; without a change there is nothing to do.
@@ -48,7 +50,7 @@ async def carry_out(
     if box is not None:
         await _adjust_box(session, box, subscription, decision, before)
     elif decision.desired is Desired.ACTIVE:
-        await _start_box(session, subscription, onboarding_session_id)
+        await _start_box(session, subscription, checkout_ids)
     if is_new or before.status != subscription.status or before.tier != subscription.tier:
         await _write_audit(session, subscription, before)
     await mails.write(
@@ -58,16 +60,15 @@ async def carry_out(
 
 async def _live_box(session: AsyncSession, customer_id: UUID) -> Box | None:
     """Return the customer's box, which the worker cannot destroy until we are done with it."""
-    box = await box_queries.find_box_of_customer(session, customer_id)
-    if box is not None:
-        box = await box_queries.get_any_box(session, box.id, lock=True)
+    box = await box_queries.find_box_of_customer(session, customer_id, lock=True)
     return None if box is None or box.status in GONE else box
 
 
 async def _start_box(
-    session: AsyncSession, subscription: Subscription, onboarding_session_id: UUID | None
+    session: AsyncSession, subscription: Subscription, checkout_ids: Sequence[UUID]
 ) -> None:
     """Make the box of a chat; what was paid is written down even if that fails."""
+    onboarding_session_id = await _chat_of(session, subscription.customer_id, checkout_ids)
     if onboarding_session_id is None:
         await _alert_no_box(
             session, subscription, "The payment belongs to no chat; nothing says what to start."
@@ -86,6 +87,17 @@ async def _start_box(
         )
     else:
         await jobs.resolve_alert(session, code=NO_BOX_ALERT, subject=str(subscription.id))
+
+
+async def _chat_of(
+    session: AsyncSession, customer_id: UUID, checkout_ids: Sequence[UUID]
+) -> UUID | None:
+    """Return the chat that says what to start: the one of the first checkout that has one."""
+    for checkout_id in checkout_ids:
+        checkout = await queries.find_checkout(session, customer_id, checkout_id)
+        if checkout is not None and checkout.onboarding_session_id is not None:
+            return checkout.onboarding_session_id
+    return None
 
 
 async def _alert_no_box(session: AsyncSession, subscription: Subscription, why: str) -> None:

@@ -15,9 +15,11 @@ from openclaw_web.billing.models import Checkout, Tier
 from openclaw_web.core import secrets
 from openclaw_web.core.database import session_scope
 from openclaw_web.integrations import payment_client
-from openclaw_web.jobs import service as jobs
+from openclaw_web.jobs import inbox
+from openclaw_web.jobs.inbox import Received
 from openclaw_web.onboarding.models import OnboardingSecret, OnboardingSession, OnboardingState
 from openclaw_web.onboarding.service import BOT_TOKEN_PURPOSE
+from openclaw_web.workflows import stripe_events
 from openclaw_web.workflows import subscription as workflow
 from tests.billing.stripe_world import CANCEL_URL, SUCCESS_URL
 from tests.factories import make_customer, make_onboarding
@@ -102,17 +104,21 @@ async def deliver(events: Iterable[dict[str, Any]]) -> None:
     """Store events as the webhook does, and do what the worker does."""
     for event in events:
         async with session_scope() as session:
-            await jobs.record_webhook_event(
+            await inbox.keep(
                 session,
-                provider="stripe",
-                event_id=event["id"],
-                event_type=event["type"],
-                payload=redaction.without_people(event),
-                object_id=event["data"]["object"]["id"],
-                livemode=False,
-                api_version=event["api_version"],
+                [
+                    Received(
+                        provider="stripe",
+                        event_id=event["id"],
+                        event_type=event["type"],
+                        payload=redaction.without_people(event),
+                        object_id=event["data"]["object"]["id"],
+                        livemode=False,
+                        api_version=event["api_version"],
+                    )
+                ],
             )
-        await workflow.apply_webhook_events()
+        await stripe_events.apply_webhook_events()
         for customer_id in await workflow.due_syncs():
             await workflow.sync(customer_id)
 

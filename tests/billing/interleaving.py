@@ -35,13 +35,14 @@ from openclaw_web.billing.models import (
 from openclaw_web.boxes.models import Box
 from openclaw_web.core.database import engine, session_scope
 from openclaw_web.core.switches import PlatformSetting
-from openclaw_web.integrations import payments
+from openclaw_web.integrations import payment_reversals, payments
 from openclaw_web.integrations.payment_objects import StripeInvoice, StripeSubscription
-from openclaw_web.jobs import service as jobs
+from openclaw_web.integrations.payment_reversals import StripeCharge
+from openclaw_web.jobs import inbox
+from openclaw_web.jobs.inbox import Received
 from openclaw_web.metering.models import UsageMonthly
-from openclaw_web.workflows import disputes
+from openclaw_web.workflows import stripe_events
 from openclaw_web.workflows import subscription as workflow
-from openclaw_web.workflows.disputes import Taken
 from tests.billing.buying import finish_the_chat
 from tests.billing.stripe_model import StripeModel
 
@@ -119,14 +120,18 @@ class World:
         if twice:
             self.undelivered.append(event_type)
         async with session_scope() as session:
-            await jobs.record_webhook_event(
+            await inbox.keep(
                 session,
-                provider="stripe",
-                event_id=f"evt_{uuid4().hex}",
-                event_type=event_type,
-                payload={"data": {"object": {"customer": self.stripe.customer}}},
+                [
+                    Received(
+                        provider="stripe",
+                        event_id=f"evt_{uuid4().hex}",
+                        event_type=event_type,
+                        payload={"data": {"object": {"customer": self.stripe.customer}}},
+                    )
+                ],
             )
-        await workflow.apply_webhook_events()
+        await stripe_events.apply_webhook_events()
 
     async def deliver_and_keep(self, at: int) -> None:
         """Have an event delivered that will come once more."""
@@ -242,7 +247,7 @@ class Stage:
         monkeypatch.setattr(payments, "subscriptions_of", self._subscriptions_of)
         monkeypatch.setattr(payments, "invoices_of", self._invoices_of)
         monkeypatch.setattr(payments, "is_customer_deleted", self._is_customer_deleted)
-        monkeypatch.setattr(disputes, "look", self._look)
+        monkeypatch.setattr(payment_reversals, "charges_of", self._charges_of)
 
     @property
     def on(self) -> World:
@@ -296,8 +301,8 @@ class Stage:
     async def _is_customer_deleted(self, _customer: str) -> bool:
         return self.on.stripe.is_deleted
 
-    async def _look(self, _customer: str) -> Taken:
-        return Taken()
+    async def _charges_of(self, _customer: str) -> tuple[StripeCharge, ...]:
+        return ()
 
     async def _now(self, _session: AsyncSession) -> datetime:
         return self.on.stripe.now

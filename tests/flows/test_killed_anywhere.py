@@ -26,10 +26,10 @@ from openclaw_web.boxes import failures
 from openclaw_web.boxes.models import Box, BoxStatus
 from openclaw_web.core.database import session_scope
 from openclaw_web.integrations import payments
-from openclaw_web.jobs import leases
-from openclaw_web.jobs import service as jobs
+from openclaw_web.jobs import inbox, leases
+from openclaw_web.jobs.inbox import Received
 from openclaw_web.jobs.models import OperatorJob, WebhookEvent
-from openclaw_web.workflows import delivery, provisioning
+from openclaw_web.workflows import delivery, provisioning, stripe_events
 from openclaw_web.workflows import subscription as workflow
 from tests.billing.buying import finish_the_chat, only, rows, start_checkout
 from tests.billing.stripe_world import stripe_world
@@ -43,24 +43,24 @@ PURCHASE = (
     "stripe POST checkout/sessions",
     "checkouts._open_page",
     "test_killed_anywhere.store_event",
-    "subscription.apply_webhook_events",
-    "subscription.apply_claimed_event",
-    "subscription.sync",
+    "stripe_events.apply_webhook_events",
+    "stripe_events._apply_plain_ones",
+    "subscription._take",
     "subscription._turn",
     "box_world.work",
-    "tasks._make_room",
-    "tasks._begin",
-    "tasks.say",
+    "activating._make_room",
+    "goals.decide",
+    "runs.say",
     "cluster Namespace",
     "cluster ServiceAccount",
     "cluster LimitRange",
     "cluster ResourceQuota",
     "cluster NetworkPolicy",
     "cluster PersistentVolumeClaim",
-    "tasks._write_secret",
+    "writing.write_secret",
     "cluster Secret",
     "cluster Deployment",
-    "tasks._arrive",
+    "activating._arrive",
     "worker._attempt",
 )
 # Every step from the day's end to the money's return, for a box that could not be set up.
@@ -71,11 +71,11 @@ REFUND = (
     "refunding._end",
     "stripe POST refunds",
     "refunding._carry_out",
-    "subscription.sync",
+    "subscription._take",
     "subscription._turn",
     "box_world.work",
-    "tasks.say",
-    "tasks._destroy",
+    "runs.say",
+    "ending.destroy",
     "worker._attempt",
 )
 FAST = frozenset({"cluster Secret", "stripe POST refunds"})
@@ -156,7 +156,7 @@ class Purchase:
     async def hear(self) -> None:
         for event in await self.events():
             await store_event(event)
-        while await workflow.apply_webhook_events():
+        while await stripe_events.apply_webhook_events():
             continue
         for customer_id in await workflow.due_syncs():
             await workflow.sync(customer_id)
@@ -194,13 +194,17 @@ class Purchase:
 
 async def store_event(event: dict) -> None:
     async with session_scope() as session:
-        await jobs.record_webhook_event(
+        await inbox.keep(
             session,
-            provider="stripe",
-            event_id=event["id"],
-            event_type=event["type"],
-            payload=redaction.without_people(event),
-            object_id=event["data"]["object"]["id"],
+            [
+                Received(
+                    provider="stripe",
+                    event_id=event["id"],
+                    event_type=event["type"],
+                    payload=redaction.without_people(event),
+                    object_id=event["data"]["object"]["id"],
+                )
+            ],
         )
 
 

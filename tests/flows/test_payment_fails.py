@@ -15,7 +15,7 @@ from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.switches import advance_clock
 from openclaw_web.integrations import payment_client
-from openclaw_web.jobs.models import OperatorJob
+from openclaw_web.jobs.models import Alert, OperatorJob
 from openclaw_web.metering.models import UsageMonthly
 from openclaw_web.workflows import subscription as workflow
 from tests.billing.buying import TIER, come_to_pay, only, rows, stripe_id_of, sync
@@ -121,6 +121,19 @@ async def test_a_hold_pauses_a_paying_customer_until_it_is_released(stripe: Stri
     await sync(visitor.id)
     assert await is_entitled()
     assert (await actions_asked_of_the_box())[-1] == "reactivate"
+
+
+async def test_a_renewal_that_is_paid_under_a_hold_is_told_to_an_admin(stripe: StripeWorld):
+    visitor = await come_to_pay()
+    stripe.pay(visitor.page)
+    await sync(visitor.id)
+    assert await rows(Alert) == []
+    async with session_scope() as session:
+        session.add(Hold(customer_id=visitor.id, kind="abuse", reason="A test."))
+    await advance(stripe, timedelta(days=31, hours=3))
+    assert (await only(Subscription)).status is SubscriptionStatus.SUSPENDED
+    told = await only(Alert)
+    assert (told.code, told.detail["paid_cents"]) == ("paid_under_hold", plan_of(TIER).price_cents)
 
 
 async def test_a_renewal_opens_the_next_period_with_the_full_limit(stripe: StripeWorld):

@@ -26,6 +26,7 @@ from openclaw_web.integrations import payment_client, payments
 from openclaw_web.jobs.models import Alert, JobType, OperatorJob, WebhookEvent
 from openclaw_web.metering.models import UsageMonthly
 from openclaw_web.onboarding.models import OnboardingSecret, OnboardingSession, OnboardingState
+from openclaw_web.workflows import stripe_events
 from openclaw_web.workflows import subscription as workflow
 from tests.billing.buying import (
     TIER,
@@ -127,10 +128,10 @@ async def test_an_event_of_a_stranger_waits_and_is_then_ignored(stripe: StripeWo
     waiting = await only(WebhookEvent)
     assert (waiting.processed, waiting.attempt) == (False, 1)
     async with session_scope() as session:
-        waiting.attempt, waiting.run_after = workflow.STRANGER_ATTEMPTS - 1, waiting.created_at
+        waiting.attempt, waiting.run_after = stripe_events.STRANGER_ATTEMPTS - 1, waiting.created_at
         session.add(waiting)
     await deliver([])
-    await workflow.apply_webhook_events()
+    await stripe_events.apply_webhook_events()
     assert (await only(WebhookEvent)).outcome == "ignored"
     assert await rows(Subscription) == []
 
@@ -225,7 +226,7 @@ async def test_another_tier_closes_the_page_of_the_first(stripe: StripeWorld, vi
     assert stripe.pay(visitor.page).status_code != 303
     back = await start_checkout(visitor.customer, visitor.chat, TIER)
     assert back.id not in {other.id, visitor.checkout.id}
-    assert back.idempotency_key == f"checkout:{visitor.chat.id}:pro:1"
+    assert back.idempotency_key == f"checkout:{visitor.chat.id}:pro:4900usd:1"
     stripe.pay(back.stripe_session_id or "")
     await sync(visitor.id)
     assert (await only(Subscription)).tier is TIER

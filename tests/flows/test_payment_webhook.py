@@ -17,6 +17,7 @@ from openclaw_web.core.settings import settings
 from openclaw_web.integrations import payment_client, payments
 from openclaw_web.integrations import redis as our_redis
 from openclaw_web.jobs.models import WebhookEvent
+from openclaw_web.workflows import stripe_events
 from openclaw_web.workflows import subscription as workflow
 from tests.billing.buying import come_to_pay, only
 from tests.billing.stripe_world import KEY, stripe_world
@@ -65,7 +66,7 @@ async def test_a_paid_page_is_enough(stripe, monkeypatch):
         async with asyncio.timeout(20):
             while not await _is_served():
                 await our_redis.wait_for_bell("webhooks", timeout_seconds=1)
-                await workflow.apply_webhook_events()
+                await stripe_events.apply_webhook_events()
                 for customer_id in await workflow.due_syncs():
                     await workflow.sync(customer_id)
     assert (await only(Subscription)).customer_id == visitor.id

@@ -7,8 +7,9 @@ from datetime import timedelta
 
 import pytest
 
+from bench import worlds
 from tests.billing.stripe_world import stripe_world
-from tests.flows.year import live
+from tests.flows.year import SABOTAGE, live
 
 
 async def months_of(tmp_path, *, customers, span):
@@ -20,13 +21,16 @@ async def months_of(tmp_path, *, customers, span):
 async def test_three_customers_live_through_three_months(tmp_path):
     lived = await months_of(tmp_path, customers=3, span=timedelta(days=92))
     assert lived.wrong == []
+    assert lived.noticed == list(SABOTAGE)
     assert lived.deeds["sign up"] == 3
     assert lived.tokens > 0
+    assert lived.happened["anchors on the 31st"] == 1
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("database", "redis")
-async def test_two_hundred_customers_live_through_a_leap_year(tmp_path):
-    lived = await months_of(tmp_path, customers=200, span=timedelta(days=370))
+def test_two_hundred_customers_live_through_a_leap_year():
+    lived = worlds.live(worlds.Wanted(customers=200))
     assert lived.wrong == []
+    assert lived.noticed == list(SABOTAGE)
     assert lived.deeds["sign up"] == 200
+    assert all(lived.happened.values()), lived.happened

@@ -39,7 +39,7 @@ from openclaw_web.jobs.models import JobType
 from openclaw_web.local import due, quiet
 from openclaw_web.local.hops import Due
 from openclaw_web.metering import checking
-from openclaw_web.workflows import provisioning, subscription
+from openclaw_web.workflows import provisioning, stripe_events, subscription
 from tests.contracts.simulator_process import TOKEN, free_port
 
 KEY = "sk_test_0123456789abcdef"
@@ -86,45 +86,50 @@ class World:
         assert answer.is_success, answer.text
 
     async def settle(self) -> tuple[Collection[str], Collection[str]]:
-        await self._settle()
+        left = await self._settle()
         if await self._people.act(await self.now()):
-            await self._settle()
-        return (), (await self._under_way()).sentences()
+            left = await self._settle()
+        return (), left.sentences()
 
     async def clock(self) -> dict[str, int]:
         return (await self._stripe.get("/_control/clock")).json()
 
-    async def _settle(self) -> None:
+    async def _settle(self) -> quiet.UnderWay:
         """Do what the worker's loops do, until nothing is left to do."""
-        await self._work()
+        left = await self._work(await self._under_way())
         for _ in range(MOST_ROUNDS):
             await worker.turn_timers()
             await ask_for_deletions()
-            if not await self._work() and not (await self._under_way()).reversals:
-                return
-        raise NotQuietError((await self._under_way()).sentences())
+            asked = await self._under_way()
+            left = await self._work(asked)
+            if asked.is_quiet and not left.reversals:
+                return left
+        raise NotQuietError(left.sentences())
 
-    async def _work(self) -> bool:
-        """Empty the queues, and say whether there was anything in them."""
-        for turn in range(MOST_ROUNDS):
-            if (await self._under_way()).is_quiet:
-                return turn > 0
-            await self._wait_for_deliveries()
-            while applied := await subscription.apply_webhook_events():
-                self.webhooks += applied
+    async def _work(self, left: quiet.UnderWay) -> quiet.UnderWay:
+        """Empty the queues, and return what rests in them nevertheless."""
+        for _ in range(MOST_ROUNDS):
+            if left.is_quiet:
+                return left
+            if left.deliveries:
+                await self._wait_for_deliveries()
+            if left.deliveries or left.events:
+                while applied := await stripe_events.apply_webhook_events():
+                    self.webhooks += applied
             await self._sync()
             await operate()
-        raise NotQuietError((await self._under_way()).sentences())
+            left = await self._under_way()
+        raise NotQuietError(left.sentences())
 
     async def _sync(self) -> None:
-        waiting = await subscription.due_syncs(limit=SYNCS_AT_ONCE)
-        await asyncio.gather(*(subscription.sync(customer_id) for customer_id in waiting))
-        self.syncs += len(waiting)
+        while waiting := await subscription.due_syncs(limit=SYNCS_AT_ONCE):
+            await asyncio.gather(*(subscription.sync(customer_id) for customer_id in waiting))
+            self.syncs += len(waiting)
 
     async def _wait_for_deliveries(self) -> None:
         async with asyncio.timeout(SECONDS_TO_DELIVER):
             while (await self.clock())["deliveries_waiting"]:  # noqa: ASYNC110 - nobody tells us
-                await asyncio.sleep(0.002)
+                await asyncio.sleep(0.005)
 
     async def _under_way(self) -> quiet.UnderWay:
         deliveries = (await self.clock())["deliveries_waiting"]

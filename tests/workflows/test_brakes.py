@@ -176,15 +176,13 @@ async def test_a_hold_suspends_even_while_the_brake_is_on():
     assert not await lapse(customer)
 
 
-async def test_while_provisioning_is_paused_nothing_new_is_set_up():
+@pytest.mark.parametrize("job_type", [JobType.PROVISION, JobType.UPDATE])
+async def test_while_provisioning_is_paused_nothing_new_is_set_up(job_type):
     async with session_scope() as session:
         box = await make_box(session)
-        for job_type in (JobType.PROVISION,):
-            session.add(
-                OperatorJob(
-                    customer_id=box.customer_id, box_id=box.id, job_type=job_type, payload={}
-                )
-            )
+        session.add(
+            OperatorJob(customer_id=box.customer_id, box_id=box.id, job_type=job_type, payload={})
+        )
         await brakes.turn(session, Switch.PROVISIONING_PAUSED, is_on=True, **BY)
     async with session_scope() as session:
         assert await claim_job(session, owner="test") is None

@@ -1,19 +1,21 @@
 """When no second payment page is opened: money that we would only have to give back."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
-from openclaw_web.billing import holds, queries, records
-from openclaw_web.billing.checkouts import PaymentArrivedError
+from openclaw_web.billing import checkouts, holds, queries, records
+from openclaw_web.billing.checkouts import PaymentArrivedError, Sale
 from openclaw_web.billing.models import Checkout, CheckoutStatus, HoldKind, Subscription
+from openclaw_web.billing.tiers import plan_of
 from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.errors import ValidationError
 from openclaw_web.integrations import payments
 from openclaw_web.workflows import subscription as workflow
-from tests.billing.buying import come_to_pay, finish_the_chat, only, rows, start_checkout
-from tests.billing.stripe_world import StripeWorld
+from tests.billing.buying import TIER, come_to_pay, finish_the_chat, only, rows, start_checkout
+from tests.billing.stripe_world import CANCEL_URL, SUCCESS_URL, StripeWorld
 
 
 @pytest.mark.parametrize("kind", list(HoldKind))
@@ -69,5 +71,23 @@ async def test_a_payment_that_is_on_its_way_is_waited_for_two_weeks(
     async with session_scope() as session:
         now = await business_now(session)
         found = await queries.any_customers_to_sync(session, now)
-        page = await queries.find_unsettled_checkout(session, visitor.id)
+        _, page = await queries.stripe_ids(session, visitor.id)
     assert (visitor.id in found, page is not None) == (is_looked_at, is_looked_at)
+
+
+async def test_a_page_of_another_price_is_another_request(stripe: StripeWorld, monkeypatch):
+    assert stripe
+    visitor = await come_to_pay()
+    dearer = replace(plan_of(TIER), price_cents=plan_of(TIER).price_cents + 100)
+    monkeypatch.setattr(checkouts, "plan_of", lambda _tier: dearer)
+    sale = Sale(
+        customer_id=visitor.id,
+        tier=TIER,
+        onboarding_session_id=visitor.chat.id,
+        success_url=SUCCESS_URL,
+        cancel_url=CANCEL_URL,
+    )
+    async with session_scope() as session:
+        known = await checkouts._look(session, sale)  # noqa: SLF001 - its key is what is tested
+    assert known.key != visitor.checkout.idempotency_key
+    assert str(dearer.price_cents) in known.key

@@ -221,5 +221,6 @@ async def test_a_refund_that_a_bank_rejects_later_is_told_and_can_be_given_again
     assert await refunded(stripe, visitor) == [PRICE_CENTS]
     assert (await only(Invoice)).refunded_cents == PRICE_CENTS
     assert sorted(one.refunded_cents for one in await rows(Reversal)) == [PRICE_CENTS, PRICE_CENTS]
+    assert await open_alerts() == set()
     kinds = [mail.kind for mail in await rows(OutboxMail)]
     assert kinds.count("refunded") == 2

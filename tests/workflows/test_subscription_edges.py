@@ -7,19 +7,27 @@ import pytest
 from sqlmodel import col, select
 
 from openclaw_web.accounts.models import AuditLog, Customer, OutboxMail
-from openclaw_web.billing import queries
+from openclaw_web.billing import holds, leases, queries
 from openclaw_web.billing import service as billing
-from openclaw_web.billing.models import Adjustment, Hold, Subscription, SubscriptionStatus, Tier
+from openclaw_web.billing.models import (
+    Adjustment,
+    BillingSync,
+    Hold,
+    HoldKind,
+    Subscription,
+    SubscriptionStatus,
+    Tier,
+)
 from openclaw_web.boxes.models import Box
 from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.errors import VendorError
 from openclaw_web.core.switches import advance_clock
-from openclaw_web.integrations import payment_client, payments
+from openclaw_web.integrations import payment_client, payment_reversals, payments
 from openclaw_web.jobs.models import Alert, OperatorJob
 from openclaw_web.metering.models import UsageMonthly
+from openclaw_web.workflows import disputes, looking, subscription_mails
 from openclaw_web.workflows import subscription as workflow
-from openclaw_web.workflows import subscription_mails
 from openclaw_web.workflows.subscription_effects import moves_deletion
 from tests.billing.buying import come_to_pay, only, rows, start_checkout, sync
 from tests.billing.interleaving import Stage
@@ -95,9 +103,56 @@ async def test_what_stripe_forgot_of_a_deleted_customer_is_nothing(world, monkey
 
     monkeypatch.setattr(payments, name, forget)
     monkeypatch.setattr(payments, "is_customer_deleted", is_deleted)
-    found = await workflow._ask_stripe("cus_1", None)  # noqa: SLF001 - one look
+    found = await looking.look("cus_1", None)
     assert world
     assert found.invoices == () or name != "invoices_of"
+
+
+async def test_a_hold_stays_where_stripe_says_nothing_of_the_payments_any_more(world):
+    buyer = (await only(Subscription)).customer_id
+    async with session_scope() as session:
+        await holds.place(session, customer_id=buyer, kind=HoldKind.DISPUTE, reason="A.", by="a")
+        for is_known in (False, True):
+            found = looking.Found(are_charges_known=is_known)
+            changed = await disputes.settle_holds(session, buyer, found, ["dispute"])
+            assert changed is is_known
+    assert world
+
+
+async def test_charges_of_a_deleted_customer_that_stripe_does_not_list_are_unknown(monkeypatch):
+    async def nothing(_stripe_customer_id):
+        return ()
+
+    async def forget(_stripe_customer_id):
+        raise VendorError("No such customer.", can_retry=False, code="resource_missing")
+
+    async def is_deleted(_stripe_customer_id):
+        return True
+
+    for name in ("invoices_of", "subscriptions_of"):
+        monkeypatch.setattr(payments, name, nothing)
+    monkeypatch.setattr(payments, "is_customer_deleted", is_deleted)
+    monkeypatch.setattr(payment_reversals, "charges_of", forget)
+    assert not (await looking.look("cus_1", None)).are_charges_known
+
+
+async def test_a_sync_that_breaks_reaches_an_admin_and_rests(world, monkeypatch):
+    async def break_down(*_, **__):
+        raise KeyError("price of a@example.com")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(workflow, "_write_subscription", break_down)
+        await world.ask()
+        await workflow.sync((await only(Subscription)).customer_id)
+    (alert,) = await rows(Alert)
+    assert alert.code == "billing_sync_failed"
+    assert alert.detail["error"].startswith("KeyError:")
+    assert "example.com" not in str(alert.detail)
+    assert await workflow.due_syncs() == []  # it rests, and nobody is kept busy by it
+    async with session_scope() as session:
+        await leases.end_rest(session, (await only(Subscription)).customer_id)
+    await world.serve()
+    assert (await only(Alert)).resolved_at is not None
 
 
 async def test_tokens_given_by_an_admin_reach_the_open_period_and_leave_it(world):
@@ -234,6 +289,43 @@ async def test_who_pays_is_compared_with_stripe_once_a_day():
         old = await make_subscription(session, synced_at=now - 1.1 * DAY)
         await make_subscription(session, synced_at=now - 0.9 * DAY)
         assert list(await queries.any_customers_to_sync(session, now)) == [old.customer_id]
+
+
+async def test_who_left_lately_is_compared_with_stripe_once_a_day_while_the_box_is_kept():
+    async with session_scope() as session:
+        now = await business_now(session)
+        ended = SubscriptionStatus.CANCELLED
+        long_ago, lately = [
+            await make_subscription(
+                session,
+                status=ended,
+                current_period_start=now - 40 * DAY,
+                current_period_end=now - days * DAY,
+            )
+            for days in (9, 7)
+        ]
+        for row in (long_ago, lately):
+            session.add(BillingSync(customer_id=row.customer_id, synced_at=now - 1.1 * DAY))
+        assert list(await queries.any_customers_to_sync(session, now)) == [lately.customer_id]
+
+
+async def test_those_whose_sync_keeps_failing_starve_nobody():
+    async with session_scope() as session:
+        now = await business_now(session)
+        failing, newer, older = [
+            await make_subscription(
+                session, current_period_start=now - 30 * DAY, current_period_end=now - DAY
+            )
+            for _ in range(3)
+        ]
+        for row, asked, days in ((failing, 1, 9), (newer, 0, 2), (older, 0, 3)):
+            session.add(
+                BillingSync(
+                    customer_id=row.customer_id, requested_seq=asked, synced_at=now - days * DAY
+                )
+            )
+        found = [await queries.any_customers_to_sync(session, now, limit=most) for most in (1, 9)]
+    assert found == [[older.customer_id], [older.customer_id, newer.customer_id]]
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,6 @@ async def test_a_look_at_stripe_does_not_take_an_admins_deletion_back():
             subscription,
             nothing_new(subscription),
             before=Before.of(subscription),
-            onboarding_session_id=None,
         )
     async with session_scope() as session:
         box = await queries.get_any_box(session, box.id)

@@ -4,13 +4,14 @@ import pytest
 
 from openclaw_web import worker
 from openclaw_web.core.errors import OpenClawError
-from openclaw_web.workflows import delivery, subscription, subscription_mails
+from openclaw_web.workflows import delivery, provisioning, subscription, subscription_mails
 
 PARTS = (
     (worker, "abandon_expired_chats"),
     (subscription, "request_overdue_syncs"),
     (delivery, "turn_timers"),
     (subscription_mails, "send_reminders"),
+    (provisioning, "tell_of_outages"),
 )
 
 
