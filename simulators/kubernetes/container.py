@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from simulators.kubernetes import environment, log_times, probes, process, quantities
-from simulators.kubernetes.images import Images
+from simulators.kubernetes.folders import Owner
+from simulators.kubernetes.images import Image, Images
 from simulators.kubernetes.knobs import Knobs
 from simulators.kubernetes.log_times import LogTimes
 from simulators.kubernetes.memory import MemoryWatch
 from simulators.kubernetes.objects import Object, name_of, namespace_of, now, uid_of
 from simulators.kubernetes.probes import Place
-from simulators.kubernetes.process import Process, Start
+from simulators.kubernetes.process import Process, Sandbox, Start
 from simulators.kubernetes.recorder import Recorder
 
 KILLED_EXIT = 137  # 128 + SIGKILL
@@ -41,7 +42,10 @@ class Surroundings(Protocol):
     @property
     def deadline(self) -> float: ...
     def current(self) -> Object: ...
+    @property
+    def owner(self) -> Owner | None: ...
     def environment(self, spec: Mapping[str, Any]) -> dict[str, str] | None: ...
+    def sandbox(self, spec: Mapping[str, Any], image: Image) -> Sandbox | None: ...
     def publish(self) -> None: ...
     async def pause(self, seconds: float, *, until_poked: bool = False) -> None: ...
 
@@ -171,7 +175,7 @@ class Container:
             return None
         count = self.restart_count + (1 if self._has_run else 0)
         try:
-            started = await process.start(self._pod.lifeline, self._how(image.command, env, count))
+            started = await process.start(self._pod.lifeline, self._how(image, env, count))
         except OSError as error:
             recorder.warning(pod, "Failed", f"Error: {error}", self._part)
             self._wait("RunContainerError", str(error))
@@ -180,11 +184,21 @@ class Container:
         self._note_start(started, spec)
         return started
 
-    def _how(self, command: tuple[str, ...], env: dict[str, str], count: int) -> Start:
+    def _how(self, image: Image, env: dict[str, str], count: int) -> Start:
+        """Say what to run.
+
+        Raises:
+            OSError: the spec asks for a command that is not on the image's list.
+        """
         grace = self._pod.current()["spec"]["terminationGracePeriodSeconds"]
+        is_init = self._group == "initContainers"
+        command = image.asked_by_init(self.spec) if is_init else image.command
+        is_own = command == image.command and not image.as_pod_user
         log_times.forget(self._log_path(count - 2))
         return Start(
             command=command,
+            user=None if is_own else self._pod.owner,
+            sandbox=self._pod.sandbox(self.spec, image),
             env=env,
             folder=self._pod.folder / "home",
             log=self._log_path(count),

@@ -15,6 +15,7 @@ from simulators.kubernetes.cluster import Cluster
 from simulators.kubernetes.folders import File, Owner, private_folder, project, readable_folder
 from simulators.kubernetes.objects import Object, is_terminating, namespace_of, status_of
 
+_TEMPORARY = "/tmp"  # noqa: S108 - a mount path of a spec
 _FILE_KINDS = ("secret", "configMap", "projected")
 
 
@@ -114,6 +115,28 @@ class Mounts:
             if item["key"] not in contents:
                 raise Unmountable(f"references non-existent {kind.lower()} key: {item['key']}")
             yield _safe(item["path"]), File(contents[item["key"]], item.get("mode", mode))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mounted:
+    """A container's volumes as a sandbox needs them; `scratch` is the one that stands for /tmp."""
+
+    readable: list[Path]
+    writable: list[Path]
+    scratch: Path | None
+
+
+def split(container: Mapping[str, Any], folders: Mapping[str, Path]) -> Mounted:
+    """Sort the real folders of a container's volumes by what may be done with them."""
+    mounts = container.get("volumeMounts") or ()
+    return Mounted(
+        readable=[folders[one["name"]] for one in mounts if one.get("readOnly")],
+        writable=[folders[one["name"]] for one in mounts if not one.get("readOnly")],
+        scratch=next(
+            (folders[one["name"]] for one in mounts if one["mountPath"].rstrip("/") == _TEMPORARY),
+            None,
+        ),
+    )
 
 
 def contents_of(one: Object) -> dict[str, bytes]:

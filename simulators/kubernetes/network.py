@@ -38,9 +38,11 @@ class Side:
             )
         if "ip" in given:
             try:
-                return cls(address=ipaddress.ip_address(str(given["ip"])))
+                address = ipaddress.ip_address(str(given["ip"]))
             except ValueError as error:
                 raise RefusedError(str(error)) from error
+            # What is sent to a mapped address leaves as IPv4.
+            return cls(address=getattr(address, "ipv4_mapped", None) or address)
         namespace, labels = given.get("namespace", ""), given.get("labels")
         if not namespace or not (given.get("pod") or isinstance(labels, dict)):
             raise RefusedError("a pod needs a namespace and a name, or a namespace and labels")

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simulators.kubernetes import addresses, environment, resources
+from simulators.kubernetes import addresses, environment, mounts, resources
 from simulators.kubernetes.cluster import Cluster, Deletion
 from simulators.kubernetes.container import Container
 from simulators.kubernetes.errors import ApiError
 from simulators.kubernetes.folders import Owner, passage, private_folder
-from simulators.kubernetes.images import Images
+from simulators.kubernetes.images import Image, Images
 from simulators.kubernetes.knobs import Knobs
 from simulators.kubernetes.log_times import LogTimes
 from simulators.kubernetes.memory import MemoryWatch
@@ -30,7 +30,7 @@ from simulators.kubernetes.objects import (
     uid_of,
 )
 from simulators.kubernetes.probes import Place
-from simulators.kubernetes.process import Lifeline
+from simulators.kubernetes.process import Lifeline, Sandbox
 from simulators.kubernetes.recorder import Recorder
 from simulators.kubernetes.scheduler import LOCAL_NODE, Scheduler, unschedulable
 
@@ -166,6 +166,24 @@ class PodRunner:
             place=self.place,
             home=self.folder / "home",
             owner=self._node.owner,
+        )
+
+    @property
+    def owner(self) -> Owner | None:
+        return self._node.owner
+
+    def sandbox(self, spec: Mapping[str, Any], image: Image) -> Sandbox | None:
+        """Return what a container may see, or None when its image runs without a sandbox."""
+        if image.readable is None:
+            return None
+        root = self.folder / "root"
+        root.mkdir(mode=0o700, exist_ok=True)
+        mounted = mounts.split(spec, self._folders)
+        return Sandbox(
+            root=root,
+            readable=[*image.readable, *mounted.readable],
+            writable=[*mounted.writable, self.folder / "home"],
+            scratch=mounted.scratch,
         )
 
     async def run(self) -> None:

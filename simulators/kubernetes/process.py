@@ -13,7 +13,9 @@ from pathlib import Path
 import psutil
 
 import simulators
+from simulators.kubernetes.folders import Owner
 
+SANDBOX = Path(__file__).parent / "sandbox.py"
 GUARDIAN = Path(simulators.__file__ or "").parent / "guardian.py"
 CLOCK_TICK_SECONDS = 0.01  # the unit in which the system says when a process began
 KILL_SLACK_SECONDS = 2.0  # we kill when a grace ends; the guardian only if we did not
@@ -31,8 +33,29 @@ class Lifeline:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sandbox:
+    """What a command may see of this machine; `root` is an empty folder to build it upon."""
+
+    root: Path
+    readable: Sequence[Path]
+    writable: Sequence[Path]
+    scratch: Path | None = None
+
+    def words(self, user: Owner | None) -> list[str]:
+        found = [sys.executable, "-I", "-S", str(SANDBOX), "--root", str(self.root)]
+        for option, folders in (("--readable", self.readable), ("--writable", self.writable)):
+            found += [word for folder in folders for word in (option, str(folder))]
+        if self.scratch is not None:
+            found += ["--scratch", str(self.scratch)]
+        return [*found, *_as(user), "--"]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Start:
-    """What to run, and where. The record lets the next life find what this one left behind."""
+    """What to run, and where. The record lets the next life find what this one left behind.
+
+    With `user` the command runs as that user from its first instruction on.
+    """
 
     command: Sequence[str]
     env: Mapping[str, str]
@@ -40,6 +63,17 @@ class Start:
     log: Path
     record: Path
     grace_seconds: float
+    user: Owner | None = None
+    sandbox: Sandbox | None = None
+
+    @property
+    def words(self) -> list[str]:
+        """The command behind its guardian and, if it has one, inside its sandbox."""
+        grace = self.grace_seconds + KILL_SLACK_SECONDS
+        guarded = [sys.executable, "-I", "-S", str(GUARDIAN), "--grace", str(grace)]
+        if self.sandbox is None:
+            return [*guarded, *_as(self.user), "--", *self.command]
+        return [*guarded, "--", *self.sandbox.words(self.user), *self.command]
 
 
 @dataclass
@@ -80,12 +114,10 @@ async def start(lifeline: Lifeline, how: Start) -> Process:
     Raises:
         OSError: it cannot be started.
     """
-    grace = how.grace_seconds + KILL_SLACK_SECONDS
-    guarded = [sys.executable, "-I", "-S", str(GUARDIAN), "--grace", str(grace), "--", *how.command]
     output = os.open(how.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         guardian = await asyncio.create_subprocess_exec(
-            *guarded,
+            *how.words,
             stdin=lifeline.reader,
             stdout=output,
             stderr=output,
@@ -113,6 +145,10 @@ def end_leftovers(records: Sequence[Path]) -> None:
             if abs(psutil.Process(pid).create_time() - created_at) < CLOCK_TICK_SECONDS:
                 _kill_group(pid)
         record.unlink(missing_ok=True)
+
+
+def _as(user: Owner | None) -> list[str]:
+    return [] if user is None else ["--user", str(user.uid), "--group", str(user.gid)]
 
 
 def _kill_group(pid: int) -> None:

@@ -1,5 +1,6 @@
 """What must hold for an object to be accepted, beyond having the right types."""
 
+import ipaddress
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -18,6 +19,7 @@ from simulators.kubernetes.errors import (
 from simulators.kubernetes.objects import Object, name_of
 from simulators.kubernetes.pod_validation import check_pod_spec
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 SECRET_BYTES = 1024 * 1024
 HIGHEST_PORT = 65_535
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -43,6 +45,7 @@ _ROLES = (
     resources.CLUSTER_ROLE_BINDINGS,
 )
 _PATH_SEGMENT = re.compile(r"(?!\.{1,2}$)[^/%]+")  # what a role may be called, colons included
+_CIDR_HINT = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
 _ACCESS_MODES = ("ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod")
 
 
@@ -274,6 +277,40 @@ def _workload_change(old: Object, new: Object) -> Iterator[Cause]:
     yield from _immutable("spec.selector", old["spec"], new["spec"], "selector")
 
 
+def _network_policy(one: Object) -> Iterator[Cause]:
+    for field, peers in (("ingress", "from"), ("egress", "to")):
+        for number, rule in enumerate(one["spec"].get(field) or ()):
+            for index, peer in enumerate(rule.get(peers) or ()):
+                if block := peer.get("ipBlock"):
+                    yield from _ip_block(block, f"spec.{field}[{number}].{peers}[{index}].ipBlock")
+
+
+def _ip_block(block: Mapping[str, Any], path: str) -> Iterator[Cause]:
+    if (whole := _network(block["cidr"])) is None:
+        yield wrong(f"{path}.cidr", block["cidr"], _CIDR_HINT)
+        return
+    for index, text in enumerate(block.get("except") or ()):
+        here = f"{path}.except[{index}]"
+        if (part := _network(text)) is None:
+            yield wrong(here, text, _CIDR_HINT)
+        elif not _is_strict_subset(part, whole):
+            yield wrong(here, text, "must be a strict subset of `cidr`")
+
+
+def _network(text: str) -> Network | None:
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return None
+
+
+def _is_strict_subset(part: Network, whole: Network) -> bool:
+    """Judge as the server's Go does, which takes a mapped address for an IPv4 one."""
+    first = part.network_address
+    seen = getattr(first, "ipv4_mapped", None) or first
+    return seen in whole and part.prefixlen > whole.prefixlen
+
+
 def _secret_change(old: Object, new: Object) -> Iterator[Cause]:
     yield from _immutable("type", old, new, "type")
     yield from _data_change(old, new)
@@ -343,6 +380,7 @@ _KINDS: dict[resources.Resource, Callable[[Object], Iterator[Cause]]] = {
     resources.CONFIG_MAPS: _data,
     resources.QUOTAS: _quota,
     resources.LIMIT_RANGES: _limit_range,
+    resources.NETWORK_POLICIES: _network_policy,
     resources.CLAIMS: _claim,
     resources.SERVICES: _service,
     resources.JOBS: _job,

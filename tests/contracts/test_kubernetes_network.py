@@ -3,10 +3,13 @@
 from dataclasses import replace
 
 import pytest
+import yaml
+from kubernetes.client.rest import ApiException
 
 from openclaw_web.boxes import manifests, network
 from openclaw_web.boxes.manifests import BoxSpec
 from openclaw_web.boxes.openclaw_config import PORT
+from tests.contracts.simulator_process import ROOT
 
 pytest_plugins = ["tests.contracts.kubernetes_fixtures"]
 PLATFORM = "platform-of-tests"
@@ -46,7 +49,9 @@ def reach(simulator, namespace, control):
 
 @pytest.fixture
 def platform(simulator):
-    body = {"metadata": {"name": PLATFORM, "labels": network.PLATFORM}}
+    """Make a namespace with the labels that deploy/ gives to ours."""
+    shipped = yaml.safe_load((ROOT / "deploy" / "kubernetes" / "namespace.yaml").read_text())
+    body = {"metadata": {"name": PLATFORM, "labels": shipped["metadata"]["labels"]}}
     simulator.core.create_namespace(body)
     yield PLATFORM
     simulator.core.delete_namespace(PLATFORM)
@@ -131,3 +136,27 @@ def test_rules_of_every_kind_are_read(simulator, namespace, control):
     policies(namespace, policy("block", ingress=[{"from": [{"ipBlock": block}]}]))
     assert may(1, {"ip": "203.0.113.1"})["allowed"]
     assert not may(1, {"ip": "203.0.113.200"})["allowed"]
+
+
+@pytest.mark.parametrize(
+    ("cidr", "left_out", "is_fine"),
+    [
+        ("::/0", "fc00::/7", True),
+        ("::/0", "::ffff:0:0/96", False),  # Go takes a mapped address for an IPv4 one
+        ("10.0.0.0/8", "10.0.0.0/8", False),
+        ("10.0.0.0/8", "11.0.0.0/16", False),
+        ("10.0.0.0/33", "10.0.0.0/16", False),
+    ],
+)
+def test_what_is_left_out_of_a_block_is_a_part_of_it(simulator, namespace, cidr, left_out, is_fine):
+    peer = {"ipBlock": {"cidr": cidr, "except": [left_out]}}
+    body = {
+        "metadata": {"name": "blocks"},
+        "spec": {"podSelector": {}, "policyTypes": ["Egress"], "egress": [{"to": [peer]}]},
+    }
+    create = simulator.networking.create_namespaced_network_policy
+    if is_fine:
+        create(namespace, body)
+    else:
+        with pytest.raises(ApiException, match="422"):
+            create(namespace, body)
