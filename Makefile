@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help run stop status reset test test-all check bench-proxy
+.PHONY: help run stop status reset openclaw test test-all test-openclaw check bench-proxy
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -31,6 +31,9 @@ status: ## tell how the stack is
 reset: ## forget the stack's data (asks first)
 	@test -x $(PYTHON) || { echo "There is nothing to forget."; exit 0; }; exec $(PYTHON) -m openclaw_web reset $(if $(YES),--yes)
 
+openclaw: $(RUN_STAMP) ## have new boxes run the real OpenClaw: 1 GB to install (back: REMOVE=1 make openclaw)
+	@exec $(PYTHON) -m openclaw_web openclaw $(if $(REMOVE),remove,install)
+
 test: $(DEV_STAMP) ## prove it: unit, contract and flow tests, then a browser against the full stack
 	@$(PYTHON) -m tests.browser_setup
 	@$(PYTHON) -m pytest -n 3 -m "not browser and not slow"
@@ -40,6 +43,9 @@ test-all: $(DEV_STAMP) ## the same with the slow tests
 	@$(PYTHON) -m tests.browser_setup
 	@$(PYTHON) -m pytest -n 3 -m "not browser"
 	@$(PYTHON) -m pytest -m browser
+
+test-openclaw: $(DEV_STAMP) ## prove that a box works with the real OpenClaw (make openclaw first; needs 1.5 GB of memory)
+	@OPENCLAW_FOLDER=$$($(PYTHON) -m openclaw_web openclaw where) $(PYTHON) -m pytest -m openclaw tests/openclaw
 
 check: $(DEV_STAMP) ## format, lint, import contracts, types, schema
 	@failed=0; \

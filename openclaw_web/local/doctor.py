@@ -17,7 +17,7 @@ from openclaw_web.core.errors import OpenClawError
 from openclaw_web.core.settings import Settings, problems
 from openclaw_web.gateway import upstreams
 from openclaw_web.integrations import redis
-from openclaw_web.local import control, places, ports
+from openclaw_web.local import box_images, control, places, ports
 from openclaw_web.local.screen import GREEN, RED, Screen
 from openclaw_web.local.up import MIN_FREE_BYTES
 
@@ -55,6 +55,7 @@ def findings(chosen: Settings) -> Iterator[Finding]:
     yield _disk(chosen.home)
     yield _port(chosen)
     yield _bun()
+    yield _boxes(chosen)
     yield _settings(chosen)
     yield _server("Database", chosen.database_url, "DATABASE_URL", _database_answers)
     yield _server("Redis", chosen.redis_url, "REDIS_URL", _redis_answers)
@@ -102,6 +103,15 @@ def _bun() -> Finding:
     found = shutil.which("bun", path=str(Path(sys.executable).parent)) or shutil.which("bun")
     cure = "" if found else "install it with the rest: .venv/bin/pip install -r requirements.txt"
     return Finding("bun", found or "missing", cure)
+
+
+def _boxes(chosen: Settings) -> Finding:
+    if chosen.is_production:
+        return Finding("Boxes", f"run {chosen.box_image}")
+    try:
+        return Finding("Boxes", f"run {box_images.sentence(places.open_places(chosen.home))}")
+    except OpenClawError as error:
+        return Finding("Boxes", "cannot be looked at", str(error))
 
 
 def _settings(chosen: Settings) -> Finding:

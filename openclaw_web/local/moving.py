@@ -36,7 +36,10 @@ UNION ALL SELECT 'mail', kind, count(*) FROM email_outbox GROUP BY kind
 """)
 _AUDITS = sa.text("SELECT coalesce(max(seq), 0) FROM audit_logs")
 _BOXES_DUE = sa.text("""
-SELECT EXISTS (SELECT FROM boxes WHERE destroyed_at IS NULL AND delete_after <= :now)
+SELECT EXISTS (SELECT FROM boxes AS box
+               WHERE status NOT IN ('destroying', 'destroyed') AND delete_after <= :now
+               AND NOT EXISTS (SELECT FROM holds AS hold WHERE hold.customer_id = box.customer_id
+                               AND hold.released_at IS NULL))
 """)
 
 
@@ -91,16 +94,19 @@ class Running:
         for _ in range(MOST_TURNS):
             silent |= {bell for bell in await self._bells() if not await _turned(bell)}
             under_way = await self._wait_until_quiet(deadline)
-            if silent or not under_way.reversals:
-                break
+            if silent or not (under_way.reversals or await self._has_boxes_due()):
+                break  # a box goes at the second sweep: at the first one Stripe is asked
         left = [f"No worker turned the {bell} when asked; is one running?" for bell in silent]
         return await self._what_happened(), [*left, *under_way.sentences()]
 
     async def _bells(self) -> list[str]:
+        is_due = await self._has_boxes_due()
+        return [jobs.TIMER_BELL, jobs.SWEEP_BELL] if is_due else [jobs.TIMER_BELL]
+
+    async def _has_boxes_due(self) -> bool:
         async with session_scope() as session:
             now = await business_now(session)
-            is_due = await (await session.connection()).scalar(_BOXES_DUE, {"now": now})
-        return [jobs.TIMER_BELL, jobs.SWEEP_BELL] if is_due else [jobs.TIMER_BELL]
+            return bool(await (await session.connection()).scalar(_BOXES_DUE, {"now": now}))
 
     async def _wait_until_quiet(self, deadline: float) -> quiet.UnderWay:
         """Wait until nothing is under way, but not for what stands still, and for that once."""

@@ -9,15 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from openclaw_web.local import frontend, keys, ports, postgres, valkey
+from openclaw_web.local import box_images, frontend, keys, ports, postgres, valkey
 from openclaw_web.local.children import Command
-from openclaw_web.local.places import PROJECT, Places, write_secret
+from openclaw_web.local.places import Places, write_secret
 from openclaw_web.local.postgres import Postgres
 from openclaw_web.local.services import Kind, Service
 from openclaw_web.local.valkey import Valkey
 
-BOX_IMAGE = "openclaw-cloud/agent:local"
-AGENT_MODULE = "simulators.agent"
 # A part of the stack, and the environment variables that say "use mine instead".
 REPLACED_BY: Mapping[str, tuple[str, ...]] = {
     "postgres": ("DATABASE_URL",),
@@ -130,6 +128,9 @@ KEPT_IF_GIVEN = {
     "STRIPE_WEBHOOK_SECRET",
     "TELEGRAM_LINK_URL",
     "BOX_IMAGE",
+    "BACKUP_URL",
+    "KEEPER_IMAGE",
+    "ENCRYPTION_KEYS",
     "BOX_PROXY_URL",
     "MAIL_FROM",
 }
@@ -207,7 +208,9 @@ def _settings_of_part(stack: Stack, part: str) -> dict[str, str]:
         "valkey": lambda: {"REDIS_URL": stack.valkey.url},
         "kubernetes": lambda: {
             "KUBECONFIG": str(stack.kubeconfig),
-            "BOX_IMAGE": BOX_IMAGE,
+            "BOX_IMAGE": box_images.BOX_IMAGE,
+            "KEEPER_IMAGE": box_images.KEEPER_IMAGE,
+            "BOX_DENIED_TOOLS": box_images.denied_tools(stack.places),
             "BOX_PROXY_URL": f"http://{ports.LOOPBACK}:{stack.port}/proxy/v1",
         },
         "stripe": lambda: {
@@ -299,15 +302,9 @@ def _simulator_options(stack: Stack, part: str) -> list[str]:
 
 
 def _cluster_options(stack: Stack) -> list[str]:
-    images = stack.places.home / "images.json"
-    agent = {
-        "command": [sys.executable, "-m", AGENT_MODULE],
-        "env": {"PYTHONPATH": str(PROJECT), "PYTHONUNBUFFERED": "1"},
-    }
-    images.write_text(json.dumps({BOX_IMAGE: agent}, indent=1), encoding="utf-8")
     identity = stack.places.identity
     return [
-        *("--images", str(images)),
+        *("--images", str(box_images.write(stack.places))),
         *("--kubeconfig", str(stack.kubeconfig)),
         *("--volumes", str(stack.places.volumes)),
         *(("--run-as", str(identity)) if identity else ()),

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from openclaw_web.core.settings import read_stack_file
-from openclaw_web.local import control, ports
+from openclaw_web.local import box_images, control, ports
+from openclaw_web.local.places import open_places
 from openclaw_web.local.screen import BOLD, DIM, GREEN, RED, Screen
 from openclaw_web.local.services import Kind, Phase
 
@@ -44,6 +45,7 @@ class StackStatus:
     database_url: str = field(repr=False)  # with its password: for `psql`, never for a screen
     stack_file: str
     services: tuple[ServiceStatus, ...]
+    boxes: str = ""
 
     @property
     def exit_code(self) -> int:
@@ -73,6 +75,7 @@ def look(home: Path) -> StackStatus:
         database_url=read_stack_file(home).get("DATABASE_URL", "") if pid else "",
         stack_file=state.get("stack_file", ""),
         services=services,
+        boxes=_boxes(home, services),
     )
 
 
@@ -90,9 +93,15 @@ def show(found: StackStatus, screen: Screen) -> None:
             f"  {mark} {one.title:<{TITLE_WIDTH}}{one.state:<{STATE_WIDTH}}{pid:<{PID_WIDTH}}"
             f"{screen.paint(one.address + again, DIM)}"
         )
-    screen.line(f"\n  kubeconfig  {found.kubeconfig}")
+    screen.line(f"\n  boxes run   {found.boxes or 'what your own cluster has'}")
+    screen.line(f"  kubeconfig  {found.kubeconfig}")
     screen.line(f"  database    {found.database or 'yours (DATABASE_URL)'}")
     screen.line(f"  passwords   {found.stack_file}")
+
+
+def _boxes(home: Path, services: tuple[ServiceStatus, ...]) -> str:
+    has_own_cluster = any(one.name == "kubernetes" for one in services)
+    return box_images.sentence(open_places(home)) if has_own_cluster else ""
 
 
 def _service(kept: dict[str, Any]) -> ServiceStatus:

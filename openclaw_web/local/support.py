@@ -7,6 +7,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openclaw_web.accounts import service as accounts
 from openclaw_web.billing import service as billing
+from openclaw_web.boxes import drills
 from openclaw_web.boxes import queries as boxes
 from openclaw_web.core.database import close_database, open_database, session_scope
 from openclaw_web.core.errors import NotFoundError
@@ -16,6 +17,7 @@ from openclaw_web.integrations.redis import close_redis, open_redis
 from openclaw_web.local import keys
 from openclaw_web.metering import service as metering
 from openclaw_web.metering.models import TokenKind
+from openclaw_web.workflows import rotating
 
 OPERATORS_LABEL = "Made by our support"  # the customer sees it among their keys, and may revoke it
 
@@ -81,6 +83,18 @@ async def fill_demo(chosen: Settings, *, customers: int, days: int) -> None:
 
     async with _one_act(chosen) as session:
         await demo.fill(session, customers=customers, days=days)
+
+
+async def rotate_keys(chosen: Settings) -> dict[str, int]:
+    """Bring every stored secret under the newest key; return how many of each table."""
+    async with _one_act(chosen):
+        return await rotating.rotate_keys()
+
+
+async def verify_backups(chosen: Settings) -> drills.Drill:
+    """Read every backup that should be usable to its end."""
+    async with _one_act(chosen):
+        return await drills.verify_all()
 
 
 @asynccontextmanager

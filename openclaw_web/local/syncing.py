@@ -21,7 +21,7 @@ from openclaw_web.integrations.redis import close_redis, open_redis
 from openclaw_web.jobs import service as jobs
 from openclaw_web.jobs.models import WebhookEvent, WebhookOutcome
 from openclaw_web.metering import queries as metering
-from openclaw_web.workflows import subscription
+from openclaw_web.workflows import stripe_events, subscription
 
 LOOKS = 60  # a sync of a worker that has it just now ends within its lease of a minute
 LOOK_SECONDS = 1.0
@@ -82,7 +82,7 @@ async def replay(chosen: Settings, event_id: str) -> Replayed:
             event = await jobs.reopen_webhook_event(
                 session, event_id, owner=f"by hand:{uuid4().hex}"
             )
-        customer_id = await subscription.apply_claimed_event(event)
+        customer_id = await stripe_events.apply_claimed_event(event)
         async with session_scope() as session:
             found = await session.get_one(WebhookEvent, event.id)
         changes = await _sync(customer_id, asks=False) if customer_id else []

@@ -11,7 +11,7 @@ from typing import Any
 
 from openclaw_web.core.errors import OpenClawError
 from openclaw_web.core.settings import Settings
-from openclaw_web.local import control, keys, places, ports, stack
+from openclaw_web.local import box_images, control, keys, places, ports, stack
 from openclaw_web.local.places import Places
 from openclaw_web.local.screen import BOLD, CYAN, DIM, Screen
 from openclaw_web.local.stack import Stack
@@ -103,6 +103,8 @@ def _tell_warnings(made: Stack, screen: Screen) -> None:
         if not made.has(part):
             names = " or ".join(stack.REPLACED_BY[part])
             screen.warning(f"{title}: yours is used, since {names} is set")
+    if box_images.denied_tools(made.places):
+        screen.warning(box_images.NO_SANDBOX.format(why=box_images.sandbox_refusal()))
 
 
 def _write_state(made: Stack, runs: Sequence[Run]) -> None:

@@ -1,0 +1,114 @@
+import json
+import subprocess
+
+import pytest
+
+from openclaw_web.boxes.openclaw_config import PUT_USER_FILE
+from openclaw_web.core.settings import Settings
+from openclaw_web.local import box_images, control, openclaw, places, real_openclaw
+from openclaw_web.local.real_openclaw import OpenClawInstallError
+from openclaw_web.local.screen import Screen
+
+
+@pytest.fixture
+def opened(passable_path):
+    return places.open_places(passable_path / "home")
+
+
+@pytest.fixture
+def installed(opened):
+    """Pretend that `make openclaw` was here."""
+    folder = real_openclaw.folder_of(opened)
+    folder.mkdir()
+    (folder / real_openclaw.STAMP).write_text(f"{real_openclaw.OPENCLAW}\n")
+    return folder
+
+
+def image(opened):
+    return json.loads(box_images.write(opened).read_text())[box_images.BOX_IMAGE]
+
+
+def refuse_sandbox(monkeypatch, why):
+    monkeypatch.setattr(box_images, "sandbox_refusal", lambda: why)
+
+
+def test_without_it_boxes_run_the_stand_in(opened):
+    assert "simulators.agent" in image(opened)["command"]
+    assert box_images.denied_tools(opened) == ""
+    assert "stand-in" in box_images.sentence(opened)
+
+
+def test_with_it_boxes_run_openclaw_in_a_sandbox(opened, installed, monkeypatch):
+    refuse_sandbox(monkeypatch, "")
+    made = image(opened)
+    assert made["command"][-2:] == ["gateway", "run"]
+    assert made["sandbox"] == {"readable": [str(installed)]}
+    assert made["as_pod_user"] is True
+    assert box_images.denied_tools(opened) == ""
+    assert box_images.sentence(opened) == f"OpenClaw {real_openclaw.OPENCLAW}, in a sandbox"
+
+
+@pytest.mark.usefixtures("installed")
+def test_without_a_sandbox_programs_and_files_are_denied(opened, monkeypatch):
+    refuse_sandbox(monkeypatch, "it is forbidden here")
+    assert "sandbox" not in image(opened)
+    assert box_images.denied_tools(opened) == "group:runtime,group:fs"
+    assert "denied" in box_images.sentence(opened)
+
+
+@pytest.mark.usefixtures("installed")
+def test_installing_again_downloads_nothing(opened):
+    assert real_openclaw.install(opened, Screen(), {}).version == real_openclaw.OPENCLAW
+
+
+def test_a_full_disk_is_said_before_anything_is_downloaded(opened, monkeypatch):
+    monkeypatch.setattr(real_openclaw, "NEEDED_BYTES", 10**18)
+    with pytest.raises(OpenClawInstallError, match="make room and run `make openclaw` again"):
+        real_openclaw.install(opened, Screen(), {})
+    assert real_openclaw.find_installed(opened) is None
+
+
+def test_what_was_not_finished_does_not_count_as_installed(opened):
+    real_openclaw.folder_of(opened).mkdir()
+    assert real_openclaw.find_installed(opened) is None
+
+
+def test_going_back_leaves_the_stand_in(opened, installed):
+    openclaw.take_away(Settings(home=opened.home))
+    assert not installed.exists()
+    written = json.loads((opened.home / "images.json").read_text())
+    assert "simulators.agent" in written[box_images.BOX_IMAGE]["command"]
+
+
+def test_it_is_not_taken_away_from_boxes_that_run(opened, installed):
+    with control.own(opened.home), pytest.raises(OpenClawInstallError, match="make stop"):
+        openclaw.take_away(Settings(home=opened.home))
+    assert installed.exists()
+
+
+def test_production_has_images_instead(opened):
+    chosen = Settings(home=opened.home, environment="production")
+    for act in (lambda: openclaw.bring(chosen, {}), lambda: openclaw.take_away(chosen)):
+        with pytest.raises(OpenClawInstallError, match="BOX_IMAGE"):
+            act()
+
+
+def test_user_md_is_put_into_the_workspace_and_notes_in_it_stay(tmp_path):
+    ours, place = tmp_path / "ours.md", tmp_path / "workspace" / "USER.md"
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "OPENCLAW_USER_MD": str(ours),
+        "OPENCLAW_STATE_DIR": str(tmp_path),
+    }
+
+    def start(text):
+        ours.write_text(text)
+        subprocess.run(PUT_USER_FILE, env=environment, check=True)  # noqa: S603 - our own words
+        return place.read_text()
+
+    assert start("German") == "German"
+    place.write_text("German, and a note")
+    assert start("German") == "German, and a note"
+    assert start("French") == "French"
+    place.unlink()
+    assert start("French") == "French"
