@@ -27,6 +27,12 @@ ON CONFLICT (event_id) DO NOTHING
 RETURNING event_id
 """)
 
+_FINISH = sa.text("""
+UPDATE webhook_events SET processed = true, processed_at = :now, outcome = 'applied',
+    error_message = NULL, lease_owner = NULL, lease_until = NULL
+WHERE event_id = ANY(:ids) AND NOT processed
+""")
+
 
 class Received(msgspec.Struct, frozen=True, kw_only=True):
     """One event. Whoever received it has taken out of `payload` what says something of people."""
@@ -52,3 +58,9 @@ async def keep(session: AsyncSession, events: Sequence[Received]) -> set[str]:
     if new:
         after_commit(session, partial(redis.ring, BELL, next(iter(new))))
     return new
+
+
+async def finish_applied(session: AsyncSession, event_ids: Sequence[str]) -> None:
+    """Say that these events were applied; they are never looked at again."""
+    values = {"ids": list(event_ids), "now": await business_now(session)}
+    await (await session.connection()).execute(_FINISH, values)

@@ -21,25 +21,26 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openclaw_web.core.clock import REAL_NOW, business_now, real_now
 from openclaw_web.core.database import after_commit
-from openclaw_web.core.errors import OpenClawError
+from openclaw_web.core.errors import NotFoundError, OpenClawError, ValidationError
 from openclaw_web.core.logs import redact
-from openclaw_web.core.switches import PlatformSetting
 from openclaw_web.integrations import redis
-from openclaw_web.jobs import merging, service
-from openclaw_web.jobs.models import JobStatus, JobType, OperatorJob
+from openclaw_web.jobs import merging, pauses, queries, repairing, service
+from openclaw_web.jobs.models import JobStatus, OperatorJob
 
 LEASE = timedelta(seconds=60)
 HEARTBEAT_SECONDS = 15
 # A worker that cannot say it lives for so long stops by itself, well before its lease ends.
 LONGEST_SILENCE_SECONDS = 45
-BACK_OFF_SECONDS = (2, 5, 15, 60)
 WAITS_TOO_LONG = timedelta(minutes=30)
 CLAIM_TRIES = 3
 MAX_ERROR_CHARACTERS = 4_000
 SUPERSEDED = "superseded"
 LEASE_EXPIRED = "lease_expired"
 QUEUE_ALERT = "queue_stuck"
-PROVISIONING_PAUSED = "provisioning_paused"  # the switch of this name
+RELEASED_BY_FORCE = "force_released"
+# What a job's story says to its customer; who held it and what it said is in the error log.
+INTERRUPTED = "Interrupted for a moment; going on."
+FAULT_OF_OURS = "something went wrong on our side"
 
 
 class LeaseLostError(OpenClawError):
@@ -66,28 +67,43 @@ class ClaimedJob:
     fence: Fence
 
 
-async def claim_job(session: AsyncSession, *, owner: str) -> ClaimedJob | None:
+async def claim_job(
+    session: AsyncSession,
+    *,
+    owner: str,
+    cluster: str | None = None,
+    most_repairs: int | None = None,
+) -> ClaimedJob | None:
     """Take the oldest due job; `None` when nothing may run now.
 
+    `cluster` leaves the boxes of every other cluster to the workers there; without it, any box.
+    `most_repairs` is how many repairs this owner does at once; in an incident none starts.
     A unique index tells two workers apart that race for two jobs of one box; the loser looks again.
     """
     for _ in range(CLAIM_TRIES):
         try:
             async with session.begin_nested():
-                return await _claim(session, owner)
+                return await _claim(
+                    session,
+                    owner,
+                    sa.and_(is_of_cluster(cluster), repairing.may_run(owner, most_repairs)),
+                )
         except IntegrityError:
             continue
     return None
 
 
-async def _claim(session: AsyncSession, owner: str) -> ClaimedJob | None:
+async def _claim(
+    session: AsyncSession, owner: str, is_ours: sa.ColumnElement[bool]
+) -> ClaimedJob | None:
     running = aliased(OperatorJob)
     due = (
         select(OperatorJob.id)
         .where(
             OperatorJob.status == JobStatus.QUEUED,
             col(OperatorJob.run_after) <= REAL_NOW,
-            sa.or_(col(OperatorJob.job_type) != JobType.PROVISION, ~_is_provisioning_paused()),
+            ~sa.and_(queries.is_setting_up(), queries.is_provisioning_paused()),
+            is_ours,
             ~sa.exists().where(
                 col(running.box_id) == col(OperatorJob.box_id),
                 col(running.status) == JobStatus.RUNNING,
@@ -124,12 +140,13 @@ async def _claim(session: AsyncSession, owner: str) -> ClaimedJob | None:
     return ClaimedJob(job=job, fence=fence)
 
 
-def _is_provisioning_paused() -> sa.ColumnElement[bool]:
-    """Say that an admin lets nothing new be set up for now; everything else goes on."""
-    return sa.exists().where(
-        col(PlatformSetting.key) == PROVISIONING_PAUSED,
-        sa.cast(col(PlatformSetting.value), sa.Text) == "true",
-    )
+def is_of_cluster(cluster: str | None) -> sa.ColumnElement[bool]:
+    """Say that a job's box is in this cluster, or that it has no box."""
+    if cluster is None:
+        return sa.true()
+    boxes = repairing.BOXES
+    elsewhere = sa.exists().where(boxes.c.id == col(OperatorJob.box_id), boxes.c.cluster != cluster)
+    return ~elsewhere
 
 
 async def heartbeat(session: AsyncSession, fence: Fence) -> bool:
@@ -199,21 +216,31 @@ async def finish_job(session: AsyncSession, fence: Fence, sentence: str = "Done.
 
 
 async def fail_job(
-    session: AsyncSession, fence: Fence, *, code: str, detail: str, can_retry: bool = True
+    session: AsyncSession,
+    fence: Fence,
+    *,
+    code: str,
+    detail: str,
+    can_retry: bool = True,
+    asked_seconds: float = 0.0,
+    why: str = FAULT_OF_OURS,
 ) -> OperatorJob:
     """End an attempt badly: try again after a pause, or end the job when no attempt is left.
+
+    `why` is a clause that the customer reads; `code` and `detail` are for us. `asked_seconds` is
+    how long the vendor wants to be left alone at least.
 
     Raises:
         LeaseLostError: the job is not ours any more.
     """
     job = await _locked(session, fence)
+    if job.cancel_requested_at is not None:
+        await _end_as_asked(session, job, detail)
+        return job
     has_attempts = can_retry and job.attempt < job.max_attempts
-    pause = BACK_OFF_SECONDS[min(job.attempt, len(BACK_OFF_SECONDS)) - 1]
-    sentence = (
-        f"Attempt {job.attempt} failed ({code}); trying again in {pause} s."
-        if has_attempts
-        else f"Attempt {job.attempt} failed ({code}); giving up."
-    )
+    pause = pauses.pause_after(job.attempt, code, asked_seconds=asked_seconds)
+    then = f"Trying again in {pause:.0f} s." if has_attempts else "We were told."
+    sentence = f"That did not work: {why}. {then}"
     await _end_attempt(session, job, code=code, detail=detail, sentence=sentence)
     if has_attempts:
         await _queue_again(session, job, pause)
@@ -227,15 +254,33 @@ async def release_job(session: AsyncSession, fence: Fence) -> None:
         LeaseLostError: the job is not ours any more.
     """
     job = await _locked(session, fence)
+    await _hand_back(session, job, code="released", detail="The worker was stopped.")
+
+
+async def release_by_force(session: AsyncSession, job_id: UUID, *, by: str) -> OperatorJob:
+    """Take a running job from its worker, whether that lives or not: its fence ends with this.
+
+    Raises:
+        NotFoundError: there is no such job.
+        ValidationError: it does not run.
+    """
+    job = await session.get(OperatorJob, job_id, with_for_update=True, populate_existing=True)
+    if job is None:
+        raise NotFoundError("There is no such job.")
+    if job.status is not JobStatus.RUNNING:
+        raise ValidationError("This job does not run; only a running job can be released.")
+    detail = f"Taken from the worker {job.lease_owner} by {by}."
+    await _hand_back(session, job, code=RELEASED_BY_FORCE, detail=detail)
+    return job
+
+
+async def _hand_back(session: AsyncSession, job: OperatorJob, *, code: str, detail: str) -> None:
+    """Queue a locked job again at once; the attempt is not counted."""
+    if job.cancel_requested_at is not None:
+        return await _end_as_asked(session, job, detail)
     job.max_attempts += 1
-    await _end_attempt(
-        session,
-        job,
-        code="released",
-        detail="The worker was stopped.",
-        sentence="The worker was stopped; another one goes on.",
-    )
-    await _queue_again(session, job, 0)
+    await _end_attempt(session, job, code=code, detail=detail, sentence=INTERRUPTED)
+    return await _queue_again(session, job, 0)
 
 
 async def any_customers_expired_jobs(session: AsyncSession) -> Sequence[OperatorJob]:
@@ -257,13 +302,13 @@ async def reap_job(session: AsyncSession, job_id: UUID) -> OperatorJob | None:
     job = found.first()
     if job is None:
         return None
+    detail = f"The worker {job.lease_owner} went silent; the lease ran out."
+    if job.cancel_requested_at is not None:
+        await _end_as_asked(session, job, detail)
+        return job
     has_attempts = job.attempt < job.max_attempts
-    sentence = f"The worker {job.lease_owner} went silent; " + (
-        "trying again." if has_attempts else "giving up."
-    )
-    await _end_attempt(
-        session, job, code=LEASE_EXPIRED, detail="The lease ran out.", sentence=sentence
-    )
+    sentence = INTERRUPTED if has_attempts else f"That did not work: {FAULT_OF_OURS}. We were told."
+    await _end_attempt(session, job, code=LEASE_EXPIRED, detail=detail, sentence=sentence)
     if has_attempts:
         await _queue_again(session, job, 0)
     return job
@@ -286,6 +331,12 @@ async def watch_queue(session: AsyncSession) -> int:
     return stuck
 
 
+async def _end_as_asked(session: AsyncSession, job: OperatorJob, detail: str) -> None:
+    """End a job that somebody asked to stop, however its attempt ended: it never runs again."""
+    sentence = "Stopped on request."
+    await _end_attempt(session, job, code=service.CANCELLED, detail=detail, sentence=sentence)
+
+
 async def _end_attempt(
     session: AsyncSession, job: OperatorJob, *, code: str, detail: str, sentence: str
 ) -> None:
@@ -302,7 +353,7 @@ async def _end_attempt(
     service.announce(session, job)
 
 
-async def _queue_again(session: AsyncSession, job: OperatorJob, pause_seconds: int) -> None:
+async def _queue_again(session: AsyncSession, job: OperatorJob, pause_seconds: float) -> None:
     """Queue a failed attempt again, unless a newer request waits: that one takes it over."""
     for _ in range(CLAIM_TRIES):
         waiting = await service.find_waiting(session, job.box_id, job.job_type)
@@ -330,6 +381,8 @@ async def _hand_over(session: AsyncSession, job: OperatorJob, waiting: OperatorJ
     waiting.job_type, waiting.payload = merging.merge_requests(
         job.job_type, job.payload, waiting.job_type, waiting.payload
     )
+    if job.requested_by != repairing.REQUESTER:
+        waiting.requested_by = job.requested_by
     job.error_code = SUPERSEDED
     job.progress = [*job.progress, _line("A newer request took this one over.")]
     session.add_all([job, waiting])

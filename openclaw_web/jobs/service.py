@@ -1,5 +1,6 @@
 """Asking the operator for something, the webhook inbox, and alerts; `jobs/leases.py` runs jobs."""
 
+from collections.abc import Collection
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -15,8 +16,7 @@ from openclaw_web.core.database import after_commit
 from openclaw_web.core.errors import NotFoundError, ValidationError
 from openclaw_web.core.logs import redact
 from openclaw_web.integrations import redis
-from openclaw_web.jobs import inbox, merging
-from openclaw_web.jobs.inbox import Received
+from openclaw_web.jobs import inbox, merging, repairing
 from openclaw_web.jobs.models import (
     Alert,
     JobStatus,
@@ -53,8 +53,11 @@ async def request_job(
     requested_by: str,
     payload: dict[str, Any] | None = None,
     correlation_id: UUID | None = None,
+    delay: timedelta = timedelta(),
 ) -> OperatorJob:
     """Queue a job; a box's waiting job takes the new request in, so that one waits at most.
+
+    `delay` lets it wait for more of its kind; a job that waits already never waits longer by it.
 
     Raises:
         JobConflictError: the queue of this box changed three times meanwhile.
@@ -65,11 +68,12 @@ async def request_job(
         job_type=job_type,
         payload=merging.with_action(job_type, payload),
         requested_by=requested_by,
+        max_attempts=repairing.attempts_of(requested_by),
         correlation_id=correlation_id,
         created_at=await business_now(session),
     )
     for _ in range(REQUEST_TRIES):
-        job = await _merge(session, wanted) or await _insert(session, wanted)
+        job = await _merge(session, wanted, delay) or await _insert(session, wanted, delay)
         if job is not None:
             announce(session, job)
             return job
@@ -127,38 +131,25 @@ def answer_of(bell: str) -> str:
     return f"{bell}-done"
 
 
-async def record_webhook_event(
+async def claim_webhook_events(
     session: AsyncSession,
     *,
-    provider: str,
-    event_id: str,
-    event_type: str,
-    payload: dict[str, Any],
-    object_id: str | None = None,
-    livemode: bool | None = None,
-    api_version: str | None = None,
-) -> bool:
-    """Store a provider's event under its own id; `False` means that we know it already."""
-    event = Received(
-        provider=provider,
-        event_id=event_id,
-        event_type=event_type,
-        payload=merging.without_secrets(payload),
-        object_id=object_id,
-        livemode=livemode,
-        api_version=api_version,
-    )
-    return bool(await inbox.keep(session, [event]))
-
-
-async def claim_webhook_events(
-    session: AsyncSession, *, owner: str, limit: int = 50
+    owner: str,
+    limit: int = 50,
+    only: Collection[str] | None = None,
+    but: Collection[str] = (),
 ) -> list[WebhookEvent]:
-    """Take due events for a minute, the oldest first; no other worker sees them meanwhile."""
+    """Take due events for a minute, the oldest first; no other worker sees them meanwhile.
+
+    It counts as a try: take no more than can be tried within that minute. `only` and `but` are
+    types of events.
+    """
+    event_type = col(WebhookEvent.event_type)
     due = (
         select(WebhookEvent.id)
         .where(
             ~col(WebhookEvent.processed),
+            event_type.not_in(but) if only is None else event_type.in_(only),
             col(WebhookEvent.run_after) <= REAL_NOW,
             sa.or_(
                 col(WebhookEvent.lease_until).is_(None), col(WebhookEvent.lease_until) < REAL_NOW
@@ -285,18 +276,22 @@ async def resolve_alert(session: AsyncSession, *, code: str, subject: str) -> No
     )
 
 
-async def _merge(session: AsyncSession, wanted: OperatorJob) -> OperatorJob | None:
+async def _merge(
+    session: AsyncSession, wanted: OperatorJob, delay: timedelta
+) -> OperatorJob | None:
     waiting = await find_waiting(session, wanted.box_id, wanted.job_type)
     if waiting is None:
         return None
     waiting.job_type, waiting.payload = merging.merge_requests(
         waiting.job_type, waiting.payload, wanted.job_type, wanted.payload
     )
-    waiting.requested_by = wanted.requested_by
+    if wanted.requested_by != repairing.REQUESTER:
+        waiting.requested_by = wanted.requested_by  # a repair makes nobody's request one
     waiting.correlation_id = waiting.correlation_id or wanted.correlation_id
     # Somebody wants it now, whatever pause a failure had earned, and with a full set of attempts.
-    waiting.run_after = REAL_NOW  # ty: ignore[invalid-assignment] - SQLAlchemy takes an expression
-    waiting.max_attempts = waiting.attempt + 5
+    soon = sa.func.least(col(OperatorJob.run_after), REAL_NOW + delay)
+    waiting.run_after = soon  # ty: ignore[invalid-assignment] - SQLAlchemy takes an expression
+    waiting.max_attempts = waiting.attempt + repairing.attempts_of(waiting.requested_by)
     session.add(waiting)
     await session.flush()
     await session.refresh(waiting)
@@ -324,7 +319,9 @@ async def find_waiting(
     return found.first()
 
 
-async def _insert(session: AsyncSession, wanted: OperatorJob) -> OperatorJob | None:
+async def _insert(
+    session: AsyncSession, wanted: OperatorJob, delay: timedelta
+) -> OperatorJob | None:
     statement = (
         insert(OperatorJob)
         .values(
@@ -334,9 +331,10 @@ async def _insert(session: AsyncSession, wanted: OperatorJob) -> OperatorJob | N
             job_type=wanted.job_type,
             payload=wanted.payload,
             requested_by=wanted.requested_by,
+            max_attempts=wanted.max_attempts,
             correlation_id=wanted.correlation_id or wanted.id,
             created_at=wanted.created_at,
-            run_after=REAL_NOW,
+            run_after=REAL_NOW + delay,
         )
         .on_conflict_do_nothing()
         .returning(OperatorJob)

@@ -1,0 +1,190 @@
+"""A worker's hands for one box, and what became of it; each box has a cluster's name of its own."""
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlmodel import col, select
+
+from openclaw_web.boxes import backups, failures, keeping, manifests, queries
+from openclaw_web.boxes.models import Box
+from openclaw_web.core.database import session_scope
+from openclaw_web.integrations.cluster import Cluster
+from openclaw_web.integrations.cluster_objects import (
+    JobView,
+    NamespaceState,
+    PodChanged,
+    PodsListed,
+)
+from openclaw_web.jobs import leases
+from openclaw_web.jobs.models import Alert, JobStatus, OperatorJob
+from openclaw_web.metering.models import ProxyToken, TokenKind
+from openclaw_web.worker import Worker
+from openclaw_web.workflows import provisioning
+
+ROUNDS = 8
+TOLD = "its failure was told"
+ENDED_PHASES = frozenset({"Failed", "Succeeded"})
+
+
+@dataclass(frozen=True)
+class Hands:
+    """Does the jobs of one box only, in the name of one worker after another."""
+
+    cluster: Cluster
+    home: Path
+    box: Box
+    names: list[str]
+    memory: dict[str, bytes] = field(default_factory=dict)  # on each volume, by namespace
+
+    async def work(self) -> bool:
+        """Do one due job of the box, and say whether there was one."""
+        owner = f"worker-{len(self.names)}"
+        self.names.append(owner)
+        async with session_scope() as session:
+            claimed = await leases.claim_job(session, owner=owner, cluster=self.box.cluster)
+        if claimed is not None:
+            worker = Worker(cluster=self.cluster, cluster_name=self.box.cluster, home=self.home)
+            await worker.work(claimed)
+        return claimed is not None
+
+    async def work_all(self) -> None:
+        while await self.work():
+            continue
+
+    async def settle(self) -> None:
+        """Let time pass: leases run out, pauses end, and somebody else does what is left."""
+        for _ in range(ROUNDS):
+            await self._let_time_pass()
+            for job in await self.jobs():
+                async with session_scope() as session:
+                    for change in await failures.reap(session, job.id, job.box_id):
+                        await provisioning.box_changed(session, change)
+            await self.work_all()
+            if all(
+                job.status not in {JobStatus.QUEUED, JobStatus.RUNNING} for job in await self.jobs()
+            ):
+                return
+
+    async def _let_time_pass(self) -> None:
+        past = sa.func.clock_timestamp() - timedelta(minutes=5)
+        mine = col(OperatorJob.box_id) == self.box.id
+        is_running = col(OperatorJob.status) == JobStatus.RUNNING
+        async with session_scope() as session:
+            await session.exec(
+                sa.update(OperatorJob).where(mine, is_running).values(lease_until=past)
+            )
+            await session.exec(sa.update(OperatorJob).where(mine).values(run_after=past))
+
+    async def jobs(self) -> list[OperatorJob]:
+        async with session_scope() as session:
+            found = await session.exec(
+                select(OperatorJob)
+                .where(OperatorJob.box_id == self.box.id)
+                .order_by(col(OperatorJob.created_at))
+            )
+            return list(found.all())
+
+    async def outcome(self) -> dict[str, Any]:
+        """Return what a customer and the cluster are left with, names and times aside."""
+        async with session_scope() as session:
+            box = await queries.get_any_box(session, self.box.id)
+            live = (
+                await session.exec(
+                    select(ProxyToken.id).where(
+                        ProxyToken.box_id == box.id,
+                        ProxyToken.kind == TokenKind.BOX,
+                        col(ProxyToken.revoked_at).is_(None),
+                    )
+                )
+            ).all()
+        jobs = await self.jobs()
+        namespace = await self.cluster.namespace_state(box.k8s_namespace)
+        pods = await self.cluster.pods(box.k8s_namespace)
+        secret = await self._notes("Secret")
+        deployment = await self._notes("Deployment")
+        tokens = {str(one) for one in live}
+        marks = (manifests.TOKEN_ID, manifests.CONFIG_HASH)
+        return {
+            "status": (box.status.value, box.status_reason),
+            "generations": (box.generation, box.applied_generation),
+            "namespace": namespace.value,
+            "pods": [(pod.phase, pod.is_ready, pod.is_terminating) for pod in pods],
+            "pods are as the deployment says": all(
+                pod.annotations.get(mark) == deployment.get(mark) for pod in pods for mark in marks
+            ),
+            "live tokens": len(tokens),
+            "the pod's token lives": all(
+                pod.annotations.get(manifests.TOKEN_ID) in tokens for pod in pods
+            ),
+            "the secret has the pod's token": all(
+                pod.annotations.get(manifests.TOKEN_ID) == secret.get(manifests.TOKEN_ID)
+                for pod in pods
+            ),
+            "unended jobs": [job.status for job in jobs if job.completed_at is None],
+            "a job came through": jobs[-1].status is JobStatus.COMPLETE,
+            "memory": self.memory.get(box.k8s_namespace),
+            "backup": await self._backup(),
+            "keepers": [job.name for job in await self._keepers(namespace)],
+        }
+
+    async def _backup(self) -> str:
+        """Return the reason of the newest backup, or that its failure was told."""
+        async with session_scope() as session:
+            newest = await backups.newest_usable(session, self.box.id)
+            told = await session.exec(
+                select(Alert.code).where(
+                    col(Alert.code).in_((keeping.ALERT_BACKUP, keeping.ALERT_FINAL)),
+                    Alert.subject == str(self.box.id),
+                )
+            )
+            return newest.reason if newest else TOLD if told.first() else ""
+
+    async def _keepers(self, namespace: NamespaceState) -> list[JobView]:
+        is_there = namespace is NamespaceState.ACTIVE
+        return await self.cluster.jobs(self.box.k8s_namespace) if is_there else []
+
+    async def _notes(self, kind: str) -> dict[str, str]:
+        found = await self.cluster.find_object(kind, self.box.k8s_namespace, manifests.NAME)
+        return found.annotations if found else {}
+
+
+class Twins:
+    """Watches all pods, and remembers each namespace that ever had two that live."""
+
+    def __init__(self) -> None:
+        self.seen: set[str] = set()
+        self._living: dict[str, set[str]] = defaultdict(set)
+
+    async def follow(self, cluster: Cluster) -> None:
+        async with contextlib.aclosing(cluster.watch()) as events:
+            async for event in events:
+                if isinstance(event, PodsListed):
+                    for pod in event.views:
+                        self._note(pod.namespace, pod.name, is_gone=pod.phase in ENDED_PHASES)
+                elif isinstance(event, PodChanged):
+                    is_gone = event.is_gone or event.view.phase in ENDED_PHASES
+                    self._note(event.view.namespace, event.view.name, is_gone=is_gone)
+
+    def _note(self, namespace: str, pod: str, *, is_gone: bool) -> None:
+        living = self._living[namespace]
+        living.discard(pod) if is_gone else living.add(pod)
+        if len(living) > 1:
+            self.seen.add(namespace)
+
+
+@contextlib.asynccontextmanager
+async def looking_for_twins(cluster: Cluster) -> AsyncGenerator[Twins]:
+    twins = Twins()
+    following = asyncio.create_task(twins.follow(cluster))
+    try:
+        yield twins
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)

@@ -1,0 +1,128 @@
+"""Each job type as a story: how a box comes to need it, and how it is asked for."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from openclaw_web.billing.models import Subscription, Tier
+from openclaw_web.boxes import backups, queries
+from openclaw_web.boxes import service as boxes
+from openclaw_web.boxes.models import Box
+from openclaw_web.boxes.service import BoxSettings
+from openclaw_web.core.database import session_scope
+from openclaw_web.jobs.models import JobType
+from tests.chaos.hands import TOLD, Hands
+
+Act = Callable[[Hands, Box], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Story:
+    """`prepare` is done in peace; `ask` queues the job that is disturbed.
+
+    `also`: other ends, by name, that are as good as the one in peace.
+    """
+
+    prepare: Act
+    ask: Act
+    also: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+
+
+async def nothing(_hands: Hands, _box: Box) -> None:
+    return
+
+
+async def live(hands: Hands, box: Box) -> None:
+    await request(JobType.PROVISION)(hands, box)
+    await hands.work_all()
+
+
+async def paused(hands: Hands, box: Box) -> None:
+    await live(hands, box)
+    await pause(hands, box)
+    await hands.work_all()
+
+
+def request(job_type: JobType) -> Act:
+    async def ask(_hands: Hands, box: Box) -> None:
+        async with session_scope() as session:
+            found = await queries.get_any_box(session, box.id, lock=True)
+            await boxes.request_converge(session, found, job_type=job_type, requested_by="test")
+
+    return ask
+
+
+def change(**fields: Any) -> Act:
+    async def ask(_hands: Hands, box: Box) -> None:
+        async with session_scope() as session:
+            settings = BoxSettings(telegram_user_ids=(111222333,), **fields)
+            await boxes.change_settings(session, box, settings, requested_by="customer")
+
+    return ask
+
+
+async def restart(_hands: Hands, box: Box) -> None:
+    async with session_scope() as session:
+        found = await queries.get_any_box(session, box.id, lock=True)
+        await boxes.request_restart(session, found, requested_by="test")
+
+
+async def pause(_hands: Hands, box: Box) -> None:
+    async with session_scope() as session:
+        found = await queries.get_any_box(session, box.id, lock=True)
+        await boxes.pause(session, found, requested_by="customer")
+
+
+async def resume(_hands: Hands, box: Box) -> None:
+    async with session_scope() as session:
+        found = await queries.get_any_box(session, box.id, lock=True)
+        await boxes.resume(session, found, requested_by="customer")
+
+
+async def upgrade(hands: Hands, box: Box) -> None:
+    async with session_scope() as session:
+        subscription = await session.get_one(Subscription, box.subscription_id)
+        subscription.tier = Tier.PRO
+        session.add(subscription)
+    await request(JobType.RESIZE)(hands, box)
+
+
+async def backup(_hands: Hands, box: Box) -> None:
+    async with session_scope() as session:
+        await backups.request_backup(session, box, requested_by="customer")
+
+
+async def saved(hands: Hands, box: Box) -> None:
+    """Bring it to where a backup is older than what it remembers."""
+    await live(hands, box)
+    await backup(hands, box)
+    await hands.work_all()
+    hands.memory[box.k8s_namespace] = b"what came since"
+
+
+async def restore(_hands: Hands, box: Box) -> None:
+    async with session_scope() as session:
+        newest = await backups.newest_usable(session, box.id)
+        assert newest is not None
+        await backups.request_restore(session, box, newest.id, requested_by="customer")
+
+
+# In peace the pod takes these settings in, and the proof is its next model call. A worker from
+# which the cluster hid that pod makes another one, which proves them by itself.
+PROVED_BY_A_NEW_POD = {"generations": ((2, 2),)}
+# A backup that does not work keeps nobody from being stopped or from answering: it is told.
+BACKUP_IS_TOLD = {"backup": (TOLD,)}
+
+STORIES = {
+    "provision": Story(nothing, request(JobType.PROVISION)),
+    "update": Story(live, change(language="de")),
+    "update that needs no new pod": Story(live, change(thinking_level="high"), PROVED_BY_A_NEW_POD),
+    "restart": Story(live, restart),
+    "suspend": Story(live, pause, BACKUP_IS_TOLD),
+    "reactivate": Story(paused, resume),
+    "resize": Story(live, upgrade),
+    "destroy": Story(live, request(JobType.DESTROY)),
+    "health_check": Story(live, request(JobType.HEALTH_CHECK)),
+    "backup": Story(live, backup, BACKUP_IS_TOLD),
+    "restore": Story(saved, restore),
+}
