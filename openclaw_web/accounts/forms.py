@@ -6,47 +6,21 @@ in, `back` is the page that the form stands on (default: the sign-in page).
 """
 
 from collections.abc import Mapping
-from typing import Annotated
-from urllib.parse import parse_qsl
 
-from fastapi import APIRouter, Depends, HTTPException, Request, Response, status
+from fastapi import APIRouter, Request, Response, status
 from fastapi.responses import RedirectResponse
 
 from openclaw_web.accounts import cookies, origins
 from openclaw_web.accounts import service as accounts
 from openclaw_web.accounts.models import STAFF_ROLES
+from openclaw_web.accounts.posting import NO_STORE, Fields
 from openclaw_web.core.database import session_scope
 
 router = APIRouter(prefix="/auth")
 
-LARGEST_FORM_BYTES = 8 * 1024
-FORM_TYPE = "application/x-www-form-urlencoded"
-NO_STORE = {"Cache-Control": "no-store"}
 LOGIN_PAGE = "/login"
 HOME_PAGE = "/home"
 ADMIN_PAGE = "/admin"
-
-
-async def posted_fields(request: Request) -> Mapping[str, str]:
-    """Read a small form that a page of ours posted.
-
-    Raises:
-        HTTPException: 403 foreign page, 413 too large, 415 no HTML form.
-    """
-    if not origins.is_own_post(request.headers):
-        raise _refusal(status.HTTP_403_FORBIDDEN, "This form was sent from another site.")
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > LARGEST_FORM_BYTES:
-            raise _refusal(status.HTTP_413_CONTENT_TOO_LARGE, "This form is too large.")
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if body and kind != FORM_TYPE:
-        raise _refusal(status.HTTP_415_UNSUPPORTED_MEDIA_TYPE, "Send an HTML form.")
-    return dict(parse_qsl(body.decode("utf-8", "replace"), max_num_fields=20))
-
-
-Fields = Annotated[Mapping[str, str], Depends(posted_fields)]
 
 
 @router.post("/send-code")
@@ -133,10 +107,6 @@ def _back(fields: Mapping[str, str], **values: str) -> Response:
 
 def _redirect(path: str) -> Response:
     return RedirectResponse(path, status_code=status.HTTP_303_SEE_OTHER, headers=NO_STORE)
-
-
-def _refusal(status_code: int, sentence: str) -> HTTPException:
-    return HTTPException(status_code, sentence, headers=NO_STORE)
 
 
 def _ip(request: Request) -> str | None:

@@ -20,6 +20,9 @@ class MailKind(StrEnum):
     SUSPENDED = "suspended"
     REACTIVATED = "reactivated"
     MEMORY_LOST = "memory_lost"
+    BOX_UNHEALTHY = "box_unhealthy"
+    BOX_RECOVERED = "box_recovered"
+    SETTINGS_ROLLED_BACK = "settings_rolled_back"
     LIMIT_75 = "limit_75"
     LIMIT_90 = "limit_90"
     LIMIT_100 = "limit_100"
@@ -170,6 +173,44 @@ def _memory_lost(_payload: Payload) -> Letter:
     )
 
 
+def _box_unhealthy(payload: Payload) -> Letter:
+    why = str(payload.get("reason") or "it does not answer its health check").rstrip(".")
+    return Letter(
+        subject="Your assistant does not answer",
+        heading="Your assistant does not answer",
+        paragraphs=(
+            f"For some minutes now: {why}.",
+            "We see it as well and are on it. We write again as soon as it answers.",
+        ),
+        button="See how it is doing",
+        address=page("/home"),
+    )
+
+
+def _box_recovered(_payload: Payload) -> Letter:
+    return Letter(
+        subject="Your assistant answers again",
+        heading="Your assistant answers again",
+        paragraphs=("It is back, and reads what was written to it meanwhile.",),
+        button="See how it is doing",
+        address=page("/home"),
+    )
+
+
+def _settings_rolled_back(payload: Payload) -> Letter:
+    why = str(payload.get("reason") or "it did not become ready in time").rstrip(".")
+    return Letter(
+        subject="Your new settings were taken back",
+        heading="Your new settings were taken back",
+        paragraphs=(
+            f"With them, {why}. Your assistant goes back to the settings that worked before.",
+            "Whoever you removed from its list stays out.",
+        ),
+        button="Look at the settings",
+        address=page("/box/settings"),
+    )
+
+
 def _limit_near(share: int) -> Callable[[Payload], Letter]:
     def letter(payload: Payload) -> Letter:
         return Letter(
@@ -213,6 +254,9 @@ LETTERS: Mapping[str, Callable[[Payload], Letter]] = {
     MailKind.SUSPENDED: _suspended,
     MailKind.REACTIVATED: _reactivated,
     MailKind.MEMORY_LOST: _memory_lost,
+    MailKind.BOX_UNHEALTHY: _box_unhealthy,
+    MailKind.BOX_RECOVERED: _box_recovered,
+    MailKind.SETTINGS_ROLLED_BACK: _settings_rolled_back,
     MailKind.LIMIT_75: _limit_near(75),
     MailKind.LIMIT_90: _limit_near(90),
     MailKind.LIMIT_100: _limit_reached,

@@ -1,6 +1,6 @@
 """Every look at customers and their sessions."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -11,6 +11,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openclaw_web.accounts.models import (
     STAFF_ROLES,
+    AuditLog,
     AuthSession,
     Customer,
     CustomerAuth,
@@ -136,3 +137,34 @@ async def known_mail_keys(session: AsyncSession, keys: Sequence[str]) -> set[str
         select(OutboxMail.dedupe_key).where(col(OutboxMail.dedupe_key).in_(keys))
     )
     return {key for key in found.all() if key}
+
+
+async def newest_act(
+    session: AsyncSession, customer_id: UUID, actions: Collection[str], *, resource_id: str
+) -> AuditLog | None:
+    """Return the last of these acts on one thing of a customer's, by the audit log."""
+    found = await session.exec(
+        select(AuditLog)
+        .where(
+            AuditLog.user_id == customer_id,
+            AuditLog.resource_id == resource_id,
+            col(AuditLog.action).in_(actions),
+        )
+        .order_by(col(AuditLog.seq).desc())
+        .limit(1)
+    )
+    return found.first()
+
+
+async def count_acts(
+    session: AsyncSession, customer_id: UUID, action: str, *, since: datetime
+) -> int:
+    """Count how often a customer did something, by the audit log; `since` is the real clock's."""
+    found = await session.exec(
+        select(sa.func.count()).where(
+            AuditLog.user_id == customer_id,
+            AuditLog.action == action,
+            col(AuditLog.created_at) > since,
+        )
+    )
+    return found.one()

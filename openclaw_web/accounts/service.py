@@ -29,7 +29,7 @@ from openclaw_web.accounts.queries import Principal, find_customer, find_custome
 from openclaw_web.core.clock import business_now, real_now
 from openclaw_web.core.database import after_commit
 from openclaw_web.core.errors import NotFoundError, ValidationError
-from openclaw_web.core.secrets import KEY_ID, encrypt, fingerprint
+from openclaw_web.core.secrets import encrypt, fingerprint, key_id
 from openclaw_web.core.security import (
     hash_password,
     new_code,
@@ -323,7 +323,7 @@ async def queue_mail(
             customer_id=customer_id,
             payload=payload or {},
             secret_ct=encrypt(MAIL_SECRET, secret) if secret else None,
-            key_id=KEY_ID if secret else None,
+            key_id=key_id() if secret else None,
             dedupe_key=dedupe_key,
             run_after=now,
             created_at=now,

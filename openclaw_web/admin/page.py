@@ -2,12 +2,16 @@
 
 import reflex as rx
 
+from openclaw_web.accounts.models import Role
+from openclaw_web.admin.acts import LONGEST_REASON, AdminActs
 from openclaw_web.admin.state import AdminState
 from openclaw_web.ui.badges import empty, notice, skeleton, status_badge
 from openclaw_web.ui.shell import admin_shell, page_title
 from openclaw_web.ui.values import Row, is_any
+from openclaw_web.workflows.operations import SHORTEST_REASON
 
 REFRESH_MS = 5_000
+ACTS_ON_JOBS = (("retry", "Try again"), ("cancel", "Cancel"), ("release", "Take away"))
 
 
 def overview_page() -> rx.Component:
@@ -34,6 +38,7 @@ def _content() -> rx.Component:
         _customers(),
         _jobs(),
         _margins(),
+        _question(),
         class_name="stack loose",
     )
 
@@ -52,6 +57,16 @@ def _alert(alert: Row) -> rx.Component:
     return notice(
         rx.el.p(rx.el.b(alert["code"]), " · ", alert["subject"], " · ", alert["since"]),
         rx.el.p(alert["detail"]),
+        rx.cond(
+            AdminState.role == Role.ADMIN.value,
+            rx.el.button(
+                "Close",
+                rx.el.span(" ", alert["code"], class_name="visually-hidden"),
+                on_click=AdminActs.ask("resolve", alert["id"], alert["code"]),
+                class_name="button quiet small-button",
+                type="button",
+            ),
+        ),
         tone="warning",
         icon="triangle-alert",
     )
@@ -109,7 +124,7 @@ def _customer(row: Row) -> rx.Component:
 
 
 def _jobs() -> rx.Component:
-    head = ("Job", "Status", "Customer", "Attempt", "Last word", "Asked for")
+    head = ("Job", "Status", "Customer", "Attempt", "Last word", "Asked for", "What to do")
     return rx.el.section(
         rx.el.h2("Newest jobs", class_name="heading", style={"padding": "16px"}),
         rx.cond(
@@ -137,7 +152,76 @@ def _job(row: Row) -> rx.Component:
         rx.el.td(row["attempt"], class_name="numbers"),
         rx.el.td(row["note"], class_name="small prose"),
         rx.el.td(row["when"]),
+        rx.el.td(
+            rx.cond(
+                AdminState.role == Role.ADMIN.value,
+                rx.el.div(
+                    *(_act(row, *one) for one in ACTS_ON_JOBS),
+                    class_name="row",
+                    style={"gap": "8px"},
+                ),
+            )
+        ),
         key=row["id"],
+    )
+
+
+def _act(row: Row, act: str, label: str) -> rx.Component:
+    return rx.cond(
+        row["may"].contains(act),
+        rx.el.button(
+            label,
+            rx.el.span(" ", row["type"], " of ", row["customer"], class_name="visually-hidden"),
+            on_click=AdminActs.ask(act, row["id"], f"{row['type']} · {row['customer']}"),
+            class_name="button quiet small-button",
+            type="button",
+        ),
+    )
+
+
+def _question() -> rx.Component:
+    return rx.alert_dialog.root(
+        rx.alert_dialog.content(
+            rx.alert_dialog.title(AdminActs.title, class_name="heading"),
+            rx.alert_dialog.description(AdminActs.sentence, class_name="subtitle"),
+            rx.el.form(
+                rx.el.p(AdminActs.about, class_name="strong-text"),
+                rx.el.div(
+                    rx.el.label("Why?", html_for="reason"),
+                    rx.el.input(
+                        id="reason",
+                        name="reason",
+                        required=True,
+                        min_length=SHORTEST_REASON,
+                        max_length=LONGEST_REASON,
+                        auto_complete="off",
+                        placeholder="It is written down with your name",
+                        class_name="input",
+                    ),
+                    class_name="field",
+                ),
+                rx.cond(
+                    AdminActs.problem != "",
+                    notice(AdminActs.problem, tone="error", icon="circle-alert"),
+                ),
+                rx.el.div(
+                    rx.el.button(
+                        "Not now",
+                        on_click=AdminActs.stop_asking(False),
+                        class_name="button quiet",
+                        type="button",
+                    ),
+                    rx.el.button("Do it", class_name="button primary", type="submit", id="do-it"),
+                    class_name="row dialog-buttons",
+                ),
+                on_submit=AdminActs.confirm,
+                class_name="stack",
+                style={"marginTop": "14px"},
+            ),
+            max_width="460px",
+        ),
+        open=AdminActs.is_asking,
+        on_open_change=AdminActs.stop_asking,
     )
 
 

@@ -16,7 +16,7 @@ from openclaw_web.billing.tiers import Plan
 from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import session_scope
 from openclaw_web.jobs import queries as jobs
-from openclaw_web.jobs.models import Alert, OperatorJob
+from openclaw_web.jobs.models import Alert, JobStatus, OperatorJob
 from openclaw_web.ui import format as fmt
 from openclaw_web.ui.showing import show
 
@@ -161,7 +161,17 @@ def _job(job: OperatorJob, emails: dict[UUID, str], now: datetime) -> dict[str, 
         "attempt": f"{job.attempt} of {job.max_attempts}",
         "note": (job.error_log or last)[:NOTE_CHARACTERS],
         "when": fmt.ago(job.created_at, now) if job.created_at else "",
+        "may": " ".join(_acts(job)),
     }
+
+
+def _acts(job: OperatorJob) -> tuple[str, ...]:
+    """Return what an admin can do to a job."""
+    if job.status is JobStatus.FAILED:
+        return () if job.error_code in queries.UNWANTED else ("retry",)
+    return {JobStatus.QUEUED: ("cancel",), JobStatus.RUNNING: ("cancel", "release")}.get(
+        job.status, ()
+    )
 
 
 def _alert(alert: Alert, now: datetime) -> dict[str, str]:
@@ -169,6 +179,7 @@ def _alert(alert: Alert, now: datetime) -> dict[str, str]:
         str(alert.detail[key]) for key in ("sentence", "error", "reason") if key in alert.detail
     )
     return {
+        "id": str(alert.id),
         "code": alert.code.replace("_", " ").capitalize(),
         "subject": alert.subject,
         "detail": next(said, ""),

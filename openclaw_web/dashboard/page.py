@@ -2,9 +2,16 @@
 
 import reflex as rx
 
-from openclaw_web.dashboard.components import error_notice, period_card, refreshed_by
+from openclaw_web.dashboard.components import (
+    error_notice,
+    incident_notice,
+    no_assistant,
+    period_card,
+    refreshed_by,
+    state_icon,
+)
 from openclaw_web.dashboard.state import HomeState
-from openclaw_web.ui.badges import empty, notice, skeleton, status_badge
+from openclaw_web.ui.badges import notice, skeleton, status_badge
 from openclaw_web.ui.shell import card, customer_shell, page_title
 from openclaw_web.ui.values import Row, is_any
 
@@ -15,10 +22,15 @@ def home_page() -> rx.Component:
         HomeState.email,
         page_title("Your assistant", "Whether it answers, and what happens next."),
         error_notice(HomeState.error),
+        incident_notice(HomeState.incident_note),
         rx.cond(HomeState.promise_note != "", _promise_notice()),
         rx.cond(
             HomeState.is_loaded,
-            rx.cond(HomeState.has_box, _home_with_box(), _home_without_box()),
+            rx.cond(
+                HomeState.has_box,
+                _home_with_box(),
+                no_assistant("A short chat sets one up; it takes about three minutes."),
+            ),
             skeleton(150, 110, 180),
         ),
         refreshed_by(HomeState.refresh),
@@ -125,28 +137,9 @@ def _memory_notice() -> rx.Component:
     )
 
 
-def _home_without_box() -> rx.Component:
-    return card(
-        empty(
-            "message-circle",
-            "You have no assistant yet",
-            "A short chat sets one up; it takes about three minutes.",
-            rx.el.a("Say hi", href="/start", class_name="button primary"),
-        )
-    )
-
-
 def _link(link: Row) -> rx.Component:
     return rx.el.li(
-        rx.match(
-            link["state"],
-            ("ok", rx.icon("circle-check", size=19, class_name="ok-icon", aria_label="works")),
-            (
-                "bad",
-                rx.icon("circle-x", size=19, class_name="bad-icon", aria_label="does not work"),
-            ),
-            rx.icon("circle-dashed", size=19, class_name="wait-icon", aria_label="not known yet"),
-        ),
+        state_icon(link["state"]),
         rx.el.span(
             rx.el.span(link["name"], class_name="strong"),
             rx.el.br(),

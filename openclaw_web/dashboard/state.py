@@ -1,7 +1,6 @@
 """What a customer's first page shows: their box, what happened, and how much is used."""
 
 import contextlib
-import logging
 from datetime import datetime
 from typing import Any, ClassVar
 from uuid import UUID
@@ -14,6 +13,7 @@ from openclaw_web.billing import deliveries
 from openclaw_web.billing import queries as billing
 from openclaw_web.billing.models import Subscription, SubscriptionStatus
 from openclaw_web.billing.tiers import plan_of
+from openclaw_web.boxes import incidents
 from openclaw_web.boxes import queries as boxes
 from openclaw_web.boxes import service as box_service
 from openclaw_web.boxes.models import BoxStatus
@@ -22,6 +22,7 @@ from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.errors import NotFoundError
 from openclaw_web.dashboard import promises
+from openclaw_web.dashboard.loading import Loaded
 from openclaw_web.integrations import telegram
 from openclaw_web.jobs import queries as jobs
 from openclaw_web.jobs.leases import SUPERSEDED
@@ -33,14 +34,9 @@ from openclaw_web.metering.queries import CurrentUsage
 from openclaw_web.ui import format as fmt
 from openclaw_web.ui.showing import show
 
-logger = logging.getLogger(__name__)
-
 JOBS_SHOWN = 6
 ALMOST_USED = 75.0
 UNWANTED = frozenset({CANCELLED, SUPERSEDED})
-FAILED_TO_LOAD = (
-    "This page could not be loaded. We are looking into it; please try again in a moment."
-)
 HEADLINES = {
     BoxStatus.PENDING: ("Waiting", "busy"),
     BoxStatus.PROVISIONING: ("Starting", "busy"),
@@ -98,11 +94,9 @@ class UsageStrip(AuthState):
         )
 
 
-class HomeState(UsageStrip):
+class HomeState(Loaded, UsageStrip):
     """The page that says whether the assistant answers."""
 
-    is_loaded: bool = False
-    error: str = ""
     has_box: bool = False
     status: str = ""
     status_tone: str = "quiet"
@@ -116,25 +110,8 @@ class HomeState(UsageStrip):
     renews: str = ""
     payment_note: str = ""
     promise_note: str = ""
+    incident_note: str = ""
     story: list[dict[str, str]] = []
-
-    @rx.event
-    async def load(self) -> None:
-        """Show everything anew; also what the page calls every few seconds."""
-        principal = await self.principal()
-        if principal is None:
-            return
-        try:
-            async with session_scope() as session:
-                await self._show(session, principal.customer_id)
-            show(self, error="", is_loaded=True)
-        except Exception:
-            logger.exception("Home failed.", extra={"customer_id": principal.customer_id})
-            show(self, error=FAILED_TO_LOAD, is_loaded=True)
-
-    @rx.event
-    async def refresh(self, _date: str = "") -> None:
-        await self.load()
 
     @rx.event
     async def dismiss_memory_notice(self) -> None:
@@ -145,7 +122,7 @@ class HomeState(UsageStrip):
         with contextlib.suppress(NotFoundError):  # the box went away meanwhile; so does its notice
             async with session_scope() as session:
                 await box_service.dismiss_memory_notice(session, principal.customer_id)
-        await self.load()
+        await self._look()
 
     async def _show(self, session: AsyncSession, customer_id: UUID) -> None:
         now = await business_now(session)
@@ -161,6 +138,7 @@ class HomeState(UsageStrip):
             promise_note=promises.sentence_of(
                 await deliveries.find_promise(session, customer_id, now)
             ),
+            incident_note=await incidents.banner(session, customer_id),
             story=[_story_line(job, now) for job in newest],
         )
 

@@ -3,7 +3,6 @@
 Every act locks the chat's row, checks the step, and writes what was said.
 """
 
-import re
 from dataclasses import dataclass, field
 from datetime import timedelta
 from uuid import UUID
@@ -14,8 +13,10 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from openclaw_web.accounts import service as accounts
 from openclaw_web.billing import service as billing
 from openclaw_web.billing.models import Tier
+from openclaw_web.boxes import bots
 from openclaw_web.boxes import queries as boxes
 from openclaw_web.boxes import service as box_service
+from openclaw_web.boxes.service import Bot
 from openclaw_web.core import secrets
 from openclaw_web.core.clock import business_now, real_now
 from openclaw_web.core.errors import ValidationError
@@ -30,7 +31,6 @@ from openclaw_web.onboarding.models import OnboardingSecret, OnboardingSession, 
 
 MESSAGES_A_MINUTE = 20
 MAX_RETRIES = 3
-BOT_TOKEN = re.compile(r"\d{6,12}:[A-Za-z0-9_-]{30,50}")
 BOT_TOKEN_PURPOSE = "telegram-bot-token"  # noqa: S105 - what the key is for
 MAX_CLIENT_ID_CHARACTERS = 64
 
@@ -96,22 +96,15 @@ async def give_bot(session: AsyncSession, visitor_token: str, bot_token: str) ->
     chat, step = await chats.locked(session, visitor_token)
     if step is not Step.BOT_TOKEN:
         raise StepError("I already have a bot for you.")
-    found = BOT_TOKEN.search(bot_token)
-    if found is None:
-        raise ValidationError(
-            "That is not a bot token. BotFather's looks like 123456789:AAF… with letters "
-            "and digits after the colon."
-        )
-    token, fingerprint = found.group(), box_service.bot_fingerprint(found.group())
-    bot = await _identified(token)
+    token = bots.token_in(bot_token)
+    fingerprint = box_service.bot_fingerprint(token)
+    bot = await bots.identified(token)
     if await queries.is_bot_taken(
         session, fingerprint, by_other_than=chat.id
     ) or await boxes.is_bot_in_use(session, fingerprint):
-        raise ValidationError(
-            "This bot already belongs to an assistant. Make a new one with /newbot."
-        )
+        raise bots.BotRefusedError("in_use")
     await _take_over(session, fingerprint)
-    await _keep_bot(session, chat, token, fingerprint, bot)
+    await _keep_bot(session, chat, bot, fingerprint)
     chats.say(chat, FROM_VISITOR, conversation.BOT_GIVEN)
     chats.say(chat, FROM_US, conversation.ask_start(bot.username))
     await chats.touch(session, chat)
@@ -320,22 +313,6 @@ async def _recommend(chat: OnboardingSession) -> None:
     )
 
 
-async def _identified(token: str) -> telegram.BotIdentity:
-    """Ask Telegram whose token this is, and whether its messages come to us."""
-    try:
-        bot = await telegram.identify_bot(token)
-        if not await telegram.has_webhook(token):
-            return bot
-    except telegram.BadTokenError as error:
-        raise ValidationError(
-            "Telegram does not know this token. Copy it again from BotFather."
-        ) from error
-    raise ValidationError(
-        "Another program receives this bot's messages. Make a new bot with /newbot, or remove "
-        "its webhook."
-    )
-
-
 async def _take_over(session: AsyncSession, fingerprint: str) -> None:
     """Take a bot away from chats that nobody is about to pay for.
 
@@ -349,20 +326,16 @@ async def _take_over(session: AsyncSession, fingerprint: str) -> None:
 
 
 async def _keep_bot(
-    session: AsyncSession,
-    chat: OnboardingSession,
-    token: str,
-    fingerprint: str,
-    bot: telegram.BotIdentity,
+    session: AsyncSession, chat: OnboardingSession, bot: Bot, fingerprint: str
 ) -> None:
     secret = OnboardingSecret(
         session_id=chat.id,
-        telegram_token_ct=secrets.encrypt(BOT_TOKEN_PURPOSE, token),
+        telegram_token_ct=secrets.encrypt(BOT_TOKEN_PURPOSE, bot.token),
         token_fingerprint=fingerprint,
         bot_id=bot.bot_id,
         bot_username=bot.username,
         start_nonce_hash=token_hash(new_token()),
-        key_id=secrets.KEY_ID,
+        key_id=secrets.key_id(),
         updated_at=await business_now(session),
     )
     try:

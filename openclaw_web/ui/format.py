@@ -33,6 +33,14 @@ def tokens_short(count: int) -> str:
     return str(count)
 
 
+def size(count: int) -> str:
+    """Write a number of bytes: `950 B`, `12.3 kB`, `4.5 MB`."""
+    for unit, letters in ((THOUSAND * MILLION, "GB"), (MILLION, "MB"), (THOUSAND, "kB")):
+        if count >= unit:
+            return f"{count / unit:.1f}".removesuffix(".0") + f" {letters}"
+    return f"{count} B"
+
+
 def percent(part: int, whole: int) -> float:
     """Return how much of the whole the part is, in percent with one decimal."""
     return round(part / whole * 100, 1) if whole else 0.0

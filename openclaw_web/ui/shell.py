@@ -22,6 +22,7 @@ class Place:
 
 CUSTOMER_PLACES = (
     Place("Home", "/home", "house"),
+    Place("Box", "/box", "box"),
     Place("Usage", "/usage", "chart-column"),
     Place("Billing", "/billing", "credit-card"),
     Place("API access", "/api-access", "key-round"),

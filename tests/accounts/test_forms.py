@@ -6,7 +6,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from openclaw_web.accounts import cookies, forms, messages, origins
+from openclaw_web.accounts import cookies, forms, messages, origins, posting
 from openclaw_web.accounts import service as accounts
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.settings import load
@@ -170,7 +170,7 @@ async def test_a_large_form_is_refused_before_it_is_read(browser):
             yield b"x" * 1024
 
     answer = await browser.post(
-        "/auth/send-code", content=endless(), headers={"content-type": forms.FORM_TYPE}
+        "/auth/send-code", content=endless(), headers={"content-type": posting.FORM_TYPE}
     )
     assert answer.status_code == 413
 

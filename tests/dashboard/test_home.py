@@ -6,10 +6,12 @@ import pytest
 
 from openclaw_web.accounts import service as accounts
 from openclaw_web.billing.models import SubscriptionStatus, Tier
+from openclaw_web.boxes import incidents
 from openclaw_web.boxes.models import BoxSecret, BoxStatus
 from openclaw_web.core.database import session_scope
 from openclaw_web.dashboard import page
 from openclaw_web.dashboard.state import HomeState
+from openclaw_web.jobs import service as jobs
 from openclaw_web.jobs.models import JobStatus, JobType, OperatorJob
 from openclaw_web.ui import format as fmt
 from tests.factories import make_box, make_period, make_subscription, now
@@ -61,6 +63,14 @@ def opened(client, cookie):
         return tab
 
 
+async def test_during_an_incident_home_says_that_the_cause_is_not_the_customers(client, ada):
+    box = await give_box(ADA, status=BoxStatus.UNHEALTHY, health=RUNNING)
+    assert not opened(client, ada).sees("incident_note")
+    async with session_scope() as session:
+        await jobs.raise_alert(session, code=incidents.ALERT, subject=box.cluster)
+    assert opened(client, ada).sees("incident_note") == incidents.BANNER
+
+
 def test_a_customer_without_a_box_is_told_what_to_do(client, ada):
     tab = opened(client, ada)
     assert tab.sees("is_loaded") is True
@@ -76,7 +86,7 @@ def test_a_box_that_answers_says_so(client, ada):
         give_box,
         ADA,
         health=RUNNING,
-        agent_ok_at=now(),
+        first_answer_at=now(),
         status_changed_at=three_days_ago,
     )
     tab = opened(client, ada)

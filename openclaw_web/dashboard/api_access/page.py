@@ -5,7 +5,12 @@ from typing import Any
 import reflex as rx
 
 from openclaw_web.dashboard.api_access.state import ApiAccessState as State
-from openclaw_web.dashboard.components import error_notice, refreshed_by
+from openclaw_web.dashboard.components import (
+    confirmed,
+    error_notice,
+    no_assistant,
+    refreshed_by,
+)
 from openclaw_web.metering.service import MOST_API_KEYS
 from openclaw_web.metering.tokens import LONGEST_LABEL
 from openclaw_web.ui.badges import empty, skeleton, status_badge
@@ -26,7 +31,11 @@ def api_access_page() -> rx.Component:
         error_notice(State.error),
         rx.cond(
             State.is_loaded,
-            rx.cond(State.has_box, _with_box(), _without_box()),
+            rx.cond(
+                State.has_box,
+                _with_box(),
+                no_assistant("Keys belong to an assistant; a short chat sets one up."),
+            ),
             skeleton(120, 220, 180),
         ),
         refreshed_by(State.refresh),
@@ -41,17 +50,6 @@ def _with_box() -> rx.Component:
         rx.cond(State.is_on | State.has_keys, _keys_card()),
         rx.cond(State.is_on, _examples_card()),
         class_name="stack loose",
-    )
-
-
-def _without_box() -> rx.Component:
-    return card(
-        empty(
-            "key-round",
-            "You have no assistant yet",
-            "Keys belong to an assistant; a short chat sets one up.",
-            rx.el.a("Say hi", href="/start", class_name="button primary"),
-        )
     )
 
 
@@ -97,7 +95,7 @@ def _switch_sentence() -> rx.Var[str]:
 
 
 def _turn_on() -> rx.Component:
-    return _confirmed(
+    return confirmed(
         rx.el.button("Turn on", class_name="button primary", type="button", id="turn-on"),
         "Turn API access on?",
         "Programs that show a key of yours may then use your tokens, from anywhere. "
@@ -107,7 +105,7 @@ def _turn_on() -> rx.Component:
 
 
 def _turn_off() -> rx.Component:
-    return _confirmed(
+    return confirmed(
         rx.el.button("Turn off", class_name="button quiet", type="button", id="turn-off"),
         "Turn API access off?",
         "Every key stops working within a second, and answers that are under way are cut. "
@@ -262,7 +260,7 @@ def _key(key: Row) -> rx.Component:
 
 
 def _replace(key: Row) -> rx.Component:
-    return _confirmed(
+    return confirmed(
         rx.el.button("Replace", class_name="button quiet small-button", type="button"),
         "Replace this key?",
         "You get a new key of the same name. The old one goes on for fifteen minutes, so that you "
@@ -277,7 +275,7 @@ def _replace(key: Row) -> rx.Component:
 
 
 def _revoke(key: Row) -> rx.Component:
-    return _confirmed(
+    return confirmed(
         rx.el.button("Revoke", class_name="button quiet small-button", type="button"),
         "Revoke this key?",
         "It stops working within a second, and answers that are under way are cut. "
@@ -333,26 +331,4 @@ def _copy_button(text: Text, name: str, *, kind: str = "quiet", **props: Any) ->
         type="button",
         style={} if is_short else {"minHeight": "46px"},
         **props,
-    )
-
-
-def _confirmed(
-    trigger: rx.Component, question: str, sentence: str, action: rx.Component
-) -> rx.Component:
-    """Ask before something that others notice; Escape and the first button leave all as it is."""
-    return rx.alert_dialog.root(
-        rx.alert_dialog.trigger(trigger),
-        rx.alert_dialog.content(
-            rx.alert_dialog.title(question, class_name="heading"),
-            rx.alert_dialog.description(sentence, class_name="subtitle"),
-            rx.el.div(
-                rx.alert_dialog.cancel(
-                    rx.el.button("Not now", class_name="button quiet", type="button")
-                ),
-                rx.alert_dialog.action(action),
-                class_name="row",
-                style={"justifyContent": "flex-end", "marginTop": "20px"},
-            ),
-            max_width="440px",
-        ),
     )

@@ -1,22 +1,21 @@
 """What the page for a customer's own programs shows and does."""
 
-import logging
-from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any
 from uuid import UUID
 
 import reflex as rx
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from openclaw_web.accounts.state import CUSTOMER, AuthState
+from openclaw_web.accounts.state import AuthState
 from openclaw_web.billing import queries as billing
 from openclaw_web.billing.tiers import plan_of, plans
 from openclaw_web.boxes.models import BoxStatus
 from openclaw_web.core.clock import business_now
-from openclaw_web.core.database import session_scope
-from openclaw_web.core.errors import NotFoundError, OpenClawError, ValidationError
+from openclaw_web.core.errors import OpenClawError, ValidationError
 from openclaw_web.core.settings import settings
+from openclaw_web.dashboard.acting import act, id_of
+from openclaw_web.dashboard.loading import Loaded
 from openclaw_web.metering import queries as metering
 from openclaw_web.metering.queries import ApiKeyView
 from openclaw_web.metering.service import MOST_API_KEYS
@@ -24,15 +23,9 @@ from openclaw_web.metering.tokens import IssuedToken
 from openclaw_web.ui import format as fmt
 from openclaw_web.ui.showing import show
 from openclaw_web.workflows import api_access
-from openclaw_web.workflows.api_access import By
-
-logger = logging.getLogger(__name__)
 
 API_PATH = "/proxy/v1"
-FAILED_TO_LOAD = (
-    "This page could not be loaded. We are looking into it; please try again in a moment."
-)
-NOBODY = "Your session has ended. Sign in again."
+NO_SUCH_KEY = "There is no such key any more."
 CURL = """\
 export OPENCLAW_API_KEY=…
 
@@ -52,13 +45,9 @@ answer = client.chat.completions.create(
 print(answer.choices[0].message.content)"""
 
 
-class ApiAccessState(AuthState):
+class ApiAccessState(Loaded, AuthState):
     """API access of the customer's box; whose it is, only the session says."""
 
-    requires: ClassVar[str] = CUSTOMER
-
-    is_loaded: bool = False
-    error: str = ""
     has_box: bool = False
     is_on: bool = False
     is_asleep: bool = False
@@ -80,10 +69,6 @@ class ApiAccessState(AuthState):
         await self._look()
 
     @rx.event
-    async def refresh(self, _date: str = "") -> None:
-        await self._look()
-
-    @rx.event
     async def turn_on(self) -> rx.event.EventSpec | None:
         return await self._switch(is_on=True)
 
@@ -99,7 +84,7 @@ class ApiAccessState(AuthState):
         try:
             if not isinstance(label, str):
                 raise ValidationError("Give the key a name, so that you know it again.")
-            issued = await self._act(api_access.create_key, label)
+            issued = await act(self, api_access.create_key, label)
         except OpenClawError as error:
             show(self, problem=str(error))
             return None
@@ -109,7 +94,7 @@ class ApiAccessState(AuthState):
     async def replace(self, key_id: str) -> rx.event.EventSpec | None:
         """Make another key of the same name."""
         try:
-            issued = await self._act(api_access.replace_key, _id_of(key_id))
+            issued = await act(self, api_access.replace_key, id_of(key_id, NO_SUCH_KEY))
         except OpenClawError as error:
             return rx.toast.error(str(error))
         return await self._reveal(issued)
@@ -118,7 +103,7 @@ class ApiAccessState(AuthState):
     async def revoke(self, key_id: str) -> rx.event.EventSpec | None:
         """End a key."""
         try:
-            label = await self._act(api_access.revoke_key, _id_of(key_id))
+            label = await act(self, api_access.revoke_key, id_of(key_id, NO_SUCH_KEY))
         except OpenClawError as error:
             return rx.toast.error(str(error))
         await self._look()
@@ -130,28 +115,12 @@ class ApiAccessState(AuthState):
         show(self, new_key="", new_label="")
 
     async def _switch(self, *, is_on: bool) -> rx.event.EventSpec | None:
-        async def act(session: AsyncSession, *, by: By) -> None:
-            await api_access.switch(session, is_on=is_on, by=by)
-
         try:
-            await self._act(act)
+            await act(self, api_access.switch, is_on=is_on)
         except OpenClawError as error:
             return rx.toast.error(str(error))
         await self._look()
         return None
-
-    async def _act(self, act: Callable[..., Awaitable[Any]], *what: Any) -> Any:
-        """Do something in one transaction, for whoever is signed in now."""
-        principal = await self.principal()
-        if principal is None:
-            raise NotFoundError(NOBODY)
-        by = By(
-            customer_id=principal.customer_id,
-            ip=self.router.session.client_ip,
-            user_agent=self.router.headers.user_agent,
-        )
-        async with session_scope() as session:
-            return await act(session, *what, by=by)
 
     async def _reveal(self, issued: IssuedToken) -> rx.event.EventSpec:
         await self._look()
@@ -159,18 +128,6 @@ class ApiAccessState(AuthState):
         label = next((key["label"] for key in self.keys if key["id"] == key_id), "")
         show(self, new_key=issued.clear, new_label=label)
         return rx.set_focus("copy-new-key")
-
-    async def _look(self) -> None:
-        principal = await self.principal()
-        if principal is None:
-            return
-        try:
-            async with session_scope() as session:
-                await self._show(session, principal.customer_id)
-            show(self, error="", is_loaded=True)
-        except Exception:
-            logger.exception("API access failed.", extra={"customer_id": principal.customer_id})
-            show(self, error=FAILED_TO_LOAD, is_loaded=True)
 
     async def _show(self, session: AsyncSession, customer_id: UUID) -> None:
         box = await api_access.find_box(session, customer_id)
@@ -206,10 +163,3 @@ def _row(key: ApiKeyView, now: datetime) -> dict[str, str]:
         "used": fmt.ago(key.last_used_at, now) if key.last_used_at else "never",
         "ending": f"replaced; works until {key.expires_at:%H:%M} UTC" if is_ending else "",
     }
-
-
-def _id_of(text: Any) -> UUID:
-    try:
-        return UUID(text)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise NotFoundError("There is no such key any more.") from error

@@ -7,15 +7,14 @@ Stripe that does not answer leaves a sentence instead of a hole.
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from datetime import datetime, timedelta
-from typing import Any, ClassVar
+from typing import Any
 from uuid import UUID
 
 import reflex as rx
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openclaw_web.accounts import queries as accounts
-from openclaw_web.accounts.queries import Principal
-from openclaw_web.accounts.state import CUSTOMER, AuthState
+from openclaw_web.accounts.state import AuthState
 from openclaw_web.billing import changes, queries
 from openclaw_web.billing import service as billing
 from openclaw_web.billing.changes import REASONS, Asker, ChangePreview
@@ -28,9 +27,10 @@ from openclaw_web.core.clock import business_now, real_now
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.errors import NotFoundError, OpenClawError, ValidationError
 from openclaw_web.core.settings import settings
+from openclaw_web.dashboard.acting import NOBODY, by_of
 from openclaw_web.dashboard.billing import at_stripe, sentences
 from openclaw_web.dashboard.billing.at_stripe import AtStripe
-from openclaw_web.dashboard.state import FAILED_TO_LOAD
+from openclaw_web.dashboard.loading import Loaded
 from openclaw_web.integrations.payment_changes import ConfirmationNeededError
 from openclaw_web.ui import format as fmt
 from openclaw_web.ui.navigation import leave_to
@@ -41,7 +41,6 @@ logger = logging.getLogger(__name__)
 HERE = "/billing"
 INVOICES_SHOWN = 24
 ASK_AGAIN_AFTER = timedelta(minutes=1)
-NOBODY = "Your session has ended. Sign in again."
 STRIPE_IS_AWAY = (
     "Stripe, which handles our payments, does not answer just now. This is what we know ourselves; "
     "the card and changes of your plan come back with it."
@@ -49,13 +48,9 @@ STRIPE_IS_AWAY = (
 GONE = frozenset({BoxStatus.DESTROYING, BoxStatus.DESTROYED})
 
 
-class BillingState(AuthState):
+class BillingState(Loaded, AuthState):
     """Billing of the customer who is signed in."""
 
-    requires: ClassVar[str] = CUSTOMER
-
-    is_loaded: bool = False
-    error: str = ""
     has_plan: bool = False
     is_live: bool = False
     plan: str = ""
@@ -194,7 +189,7 @@ class BillingState(AuthState):
 
     async def _portal(self) -> rx.event.EventSpec:
         try:
-            principal = await self._whoever()
+            principal = await by_of(self)
             async with session_scope() as session:
                 customer = await accounts.find_customer(session, principal.customer_id)
             if customer is None:
@@ -206,9 +201,9 @@ class BillingState(AuthState):
 
     async def _show_preview(self, tier: Tier) -> None:
         """Work a change out and ask whether it is wanted."""
-        principal = await self._whoever()
+        principal = await by_of(self)
+        shown = await changes.preview_change(principal.customer_id, tier)
         async with session_scope() as session:
-            shown = await changes.preview_change(session, principal.customer_id, tier)
             box = await _box(session, principal.customer_id)
             now = await business_now(session)
         plan = plan_of(tier)
@@ -225,7 +220,7 @@ class BillingState(AuthState):
         )
 
     async def _start_again(self, tier: Tier) -> str:
-        principal = await self._whoever()
+        principal = await by_of(self)
         async with session_scope() as session:
             is_kept = await _box(session, principal.customer_id) is not None
         if not is_kept:
@@ -245,17 +240,10 @@ class BillingState(AuthState):
         return rx.toast(done)
 
     async def _act(self, act: Callable[..., Awaitable[None]], *what: Any, **named: Any) -> None:
-        """Do something in one transaction, for whoever is signed in now."""
-        principal = await self._whoever()
+        """Do something for whoever is signed in now."""
+        principal = await by_of(self)
         asker = Asker(ip=self.router.session.client_ip, user_agent=self.router.headers.user_agent)
-        async with session_scope() as session:
-            await act(session, principal.customer_id, *what, asker=asker, **named)
-
-    async def _whoever(self) -> Principal:
-        principal = await self.principal()
-        if principal is None:
-            raise NotFoundError(NOBODY)
-        return principal
+        await act(principal.customer_id, *what, asker=asker, **named)
 
     async def _close(self) -> None:
         self._preview, self._asked_at = None, None
@@ -271,18 +259,6 @@ class BillingState(AuthState):
                 await billing.note_checkout_return(
                     session, customer_id=principal.customer_id, stripe_session_id=page_id
                 )
-
-    async def _look(self) -> None:
-        principal = await self.principal()
-        if principal is None:
-            return
-        try:
-            async with session_scope() as session:
-                await self._show(session, principal.customer_id)
-            show(self, error="", is_loaded=True)
-        except Exception:
-            logger.exception("Billing failed.", extra={"customer_id": principal.customer_id})
-            show(self, error=FAILED_TO_LOAD, is_loaded=True)
 
     async def _show(self, session: AsyncSession, customer_id: UUID) -> None:
         now = await business_now(session)

@@ -1,15 +1,13 @@
 """What the page of the meter shows: the chart, the newest requests, sums that can be checked."""
 
-import logging
 from datetime import datetime, timedelta
 from uuid import UUID
 
-import reflex as rx
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openclaw_web.core.clock import business_now
-from openclaw_web.core.database import session_scope
-from openclaw_web.dashboard.state import FAILED_TO_LOAD, UsageStrip
+from openclaw_web.dashboard.loading import Loaded
+from openclaw_web.dashboard.state import UsageStrip
 from openclaw_web.metering import checking, repairing
 from openclaw_web.metering import queries as metering
 from openclaw_web.metering.models import UsageCheck
@@ -18,18 +16,14 @@ from openclaw_web.metering.sums import Sums
 from openclaw_web.ui import format as fmt
 from openclaw_web.ui.showing import show
 
-logger = logging.getLogger(__name__)
-
 CHART_DAYS = 30
 EVENTS_SHOWN = 25
 WHOLE = 100
 
 
-class UsageState(UsageStrip):
+class UsageState(Loaded, UsageStrip):
     """The meter, as its customer can check it."""
 
-    is_loaded: bool = False
-    error: str = ""
     banner: str = ""
     banner_tone: str = ""
     days: list[dict[str, str | int]] = []
@@ -39,23 +33,6 @@ class UsageState(UsageStrip):
     sums_agree: bool = True
     checked: str = ""
     checked_note: str = ""
-
-    @rx.event
-    async def load(self) -> None:
-        principal = await self.principal()
-        if principal is None:
-            return
-        try:
-            async with session_scope() as session:
-                await self._show(session, principal.customer_id)
-            show(self, error="", is_loaded=True)
-        except Exception:
-            logger.exception("Usage failed.", extra={"customer_id": principal.customer_id})
-            show(self, error=FAILED_TO_LOAD, is_loaded=True)
-
-    @rx.event
-    async def refresh(self, _date: str = "") -> None:
-        await self.load()
 
     async def _show(self, session: AsyncSession, customer_id: UUID) -> None:
         now = await business_now(session)

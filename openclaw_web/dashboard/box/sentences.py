@@ -1,0 +1,150 @@
+"""The words on the page of the box."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from openclaw_web.boxes import bots
+from openclaw_web.boxes.backups import BackupView, Reason
+from openclaw_web.boxes.desired import Why
+from openclaw_web.boxes.models import Box
+from openclaw_web.boxes.sentences import Link
+from openclaw_web.boxes.windows import Happening, Line, Seen, Window, moment
+from openclaw_web.dashboard.state import JOB_NAMES, LINK_NAMES
+from openclaw_web.jobs.models import JobStatus, OperatorJob
+from openclaw_web.jobs.queries import QueueStanding
+from openclaw_web.ui import format as fmt
+
+STEPS_SHOWN = 8
+STALE = timedelta(seconds=20)
+LOG_COMES = "Fetching what it writes…"
+LOG_IS_LATE = "The cluster's side does not answer just now. It is asked again all the time."
+LOG_NO_POD = "It has no running process at the moment, so it writes nothing."
+LOG_EMPTY = "It has written nothing yet."
+BOT_REPLACED = "Telegram knows this bot. Your assistant restarts with it, within two minutes."
+BOT_PROBLEMS = {
+    **bots.SENTENCES,
+    "restarts": "It was restarted too often within the hour. Try again later.",
+    "telegram": "Telegram cannot be reached at the moment. Nothing was changed; try again soon.",
+    "no_box": "There is no assistant.",
+}
+BACKUP_REASONS = {
+    Reason.SUSPEND: "made when it was suspended",
+    Reason.MANUAL: "made by you",
+    Reason.FINAL: "the last one",
+    Reason.BEFORE_RESTORE: "made before another one was brought back",
+}
+WAITING = {
+    "retry": "The last try did not work; the next one is {due}.",
+    "paused": "We have stopped new set-ups for a moment. Yours is kept and goes on by itself.",
+    "another_job": "Something else is being done with it; this comes right after.",
+    "no_worker": "Nobody takes up work at the moment. We were told; yours is kept.",
+}
+
+
+def bot_note(word: str) -> str:
+    return BOT_REPLACED if word == "replaced" else ""
+
+
+def bot_problem(code: str) -> str:
+    """Return the sentence for a code in the address; what is not ours says nothing."""
+    return BOT_PROBLEMS.get(code, "")
+
+
+def link_row(link: Link, box: Box, now: datetime) -> dict[str, str]:
+    """Return one link of the chain, with when it was last seen to work."""
+    seen = {"pod": box.last_seen, "gateway": box.agent_ok_at}.get(link.name)
+    words = {"pod": "last seen", "gateway": "last ready"}
+    return {
+        "name": LINK_NAMES[link.name],
+        "sentence": link.sentence,
+        "state": "unknown" if link.is_ok is None else "ok" if link.is_ok else "bad",
+        "when": f"{words[link.name]} {fmt.ago(seen, now)}" if seen else "",
+    }
+
+
+def kept_asleep(why: Why, *, is_paused: bool) -> str:
+    """Return what else than the customer's pause keeps a box from running."""
+    again = "Resuming alone does not start it." if is_paused else "It starts again by itself then."
+    return {
+        Why.NOT_PAID: f"A payment is missing, and it stays suspended until it arrives. {again}",
+        Why.HOLD: (
+            "We keep it suspended while a question about this account is open, and we write to "
+            f"you. {again}"
+        ),
+    }.get(why, "")
+
+
+def work(job: OperatorJob) -> str:
+    return JOB_NAMES.get(job.job_type, "Working on your assistant")
+
+
+def waiting(standing: QueueStanding, now: datetime) -> str:
+    """Say where a waiting job stands, and why it waits; `now` is the real clock's."""
+    seconds = max(0, int((standing.due_at - now).total_seconds()))
+    due = f"in {fmt.duration(timedelta(seconds=seconds))}" if seconds else "due now"
+    if standing.waiting_because in WAITING:
+        return WAITING[standing.waiting_because].format(due=due)
+    if standing.position == 1:
+        return "It is next in the queue."
+    return f"It is number {standing.position} in the queue."
+
+
+def steps(job: OperatorJob) -> list[dict[str, str]]:
+    """Return the newest lines of what is being done; the last one is still under way."""
+    lines = job.progress[-STEPS_SHOWN:]
+    is_running = job.status is JobStatus.RUNNING
+    return [
+        {
+            "text": line["text"],
+            "when": _clock(line.get("at", "")),
+            "tone": "now" if is_running and number == len(lines) else "good",
+        }
+        for number, line in enumerate(lines, start=1)
+    ]
+
+
+def backup_row(one: BackupView) -> dict[str, str]:
+    return {
+        "id": str(one.id),
+        "made": fmt.day_and_time(one.made_at),
+        "why": next((text for why, text in BACKUP_REASONS.items() if why == one.reason), ""),
+        "size": fmt.size(one.size_bytes),
+        "kept": f"kept until {fmt.day(one.expires_at)}" if one.expires_at else "kept",
+        "is_usable": "yes" if one.is_usable else "",
+    }
+
+
+def memory_note(moment_of: datetime | None) -> str:
+    if moment_of is None:
+        return ""
+    return f"What it remembers is from {fmt.day_and_time(moment_of)}: a backup was brought back."
+
+
+def log_note(window: Window | None, now: datetime) -> str:
+    """Say what is the matter with the look inside; nothing while it is fresh and full."""
+    if window is None:
+        return LOG_COMES
+    at = moment(window.at)
+    if window.seen is Seen.UNREACHABLE or at is None or now - at > STALE:
+        return LOG_IS_LATE
+    if window.seen is Seen.NO_POD:
+        return LOG_NO_POD
+    return "" if window.lines else LOG_EMPTY
+
+
+def log_text(lines: Sequence[Line]) -> str:
+    return "\n".join(f"{_clock(line.at)}  {line.text}" for line in lines)
+
+
+def event_row(one: Happening, now: datetime) -> dict[str, str]:
+    at = moment(one.at)
+    return {
+        "text": one.text,
+        "when": fmt.ago(at, now) if at else "",
+        "tone": "bad" if one.is_warning else "",
+    }
+
+
+def _clock(at: str) -> str:
+    found = moment(at)
+    return f"{found:%H:%M:%S}" if found else ""

@@ -1,0 +1,1 @@
+"""The page of the settings: what may be changed, what that means, what became of it."""
