@@ -14,13 +14,17 @@ from openclaw_web.accounts import live
 from openclaw_web.billing import webhooks
 from openclaw_web.core import database
 from openclaw_web.core.settings import require, settings
+from openclaw_web.dashboard.box import forms as box_forms
 from openclaw_web.dashboard.usage import forms as usage_forms
+from openclaw_web.gateway import memory as keepers
 from openclaw_web.gateway import proxy as gateway
 from openclaw_web.integrations import payment_client, redis
 from openclaw_web.local import dev_pages
 from openclaw_web.onboarding import forms as onboarding_forms
 
 proxy = gateway.proxy
+memory = keepers.memory
+MEMORY_PREFIX = keepers.PATH
 PROXY_PREFIX = "/proxy/"
 WEBHOOK_PREFIX = "/webhooks/"
 
@@ -49,6 +53,7 @@ def make_api() -> FastAPI:
     )
     api.include_router(account_forms.router)
     api.include_router(onboarding_forms.router)
+    api.include_router(box_forms.router)
     api.include_router(usage_forms.router)
     api.include_router(webhooks.router)
     if settings().dev_services:

@@ -93,6 +93,18 @@ def doctor(_arguments: argparse.Namespace) -> int:
     return 0 if checks.examine(settings(), Screen()) else FAILED
 
 
+def openclaw(arguments: argparse.Namespace) -> int:
+    from openclaw_web.local import openclaw as real
+
+    if arguments.act == "where":
+        print(real.where(settings()))
+    elif arguments.act == "remove":
+        real.take_away(settings())
+    else:
+        real.bring(settings(), os.environ)  # noqa: TID251 - pip and npm inherit it
+    return 0
+
+
 def migrate(arguments: argparse.Namespace) -> int:
     from openclaw_web.core import migrations
 
@@ -206,6 +218,24 @@ def issue_token(arguments: argparse.Namespace) -> int:
     print(f"{token}\n", end="")
     print("The token is shown only now.", file=sys.stderr)
     return 0
+
+
+def rotate_keys(_arguments: argparse.Namespace) -> int:
+    from openclaw_web.local import support
+
+    for table, count in asyncio.run(support.rotate_keys(settings())).items():
+        print(f"{table}: {count} rows are under the newest key now.")
+    return 0
+
+
+def verify_backups(_arguments: argparse.Namespace) -> int:
+    from openclaw_web.local import support
+
+    found = asyncio.run(support.verify_backups(settings()))
+    for backup_id, trouble in found.broken.items():
+        print(f"✗ {backup_id}: {trouble}")
+    print(f"{found.whole} backups can be restored, {len(found.broken)} cannot.")
+    return FAILED if found.broken else 0
 
 
 def publish_catalogue(_arguments: argparse.Namespace) -> int:
@@ -327,6 +357,16 @@ def _add_stack_commands(commands: "argparse._SubParsersAction[argparse.ArgumentP
     found.add_argument("--json", action="store_true", help="for programs")
     found = _add(commands, "reset", reset, "forget all data of this machine's stack")
     found.add_argument("--yes", action="store_true", help="do not ask")
+    found = _add(
+        commands, "openclaw", openclaw, "have new boxes run the real OpenClaw (1 GB to install)"
+    )
+    found.add_argument(
+        "act",
+        nargs="?",
+        choices=["install", "remove", "where"],
+        default="install",
+        help="remove: back to the stand-in; where: the folder that it is in",
+    )
     _add(
         commands, "doctor", doctor, "look at this machine and say what is wrong and how to mend it"
     )
@@ -368,6 +408,8 @@ def _add_admin_commands(commands: "argparse._SubParsersAction[argparse.ArgumentP
         help="box: works from inside only; api: from anywhere, once the box's API access is on",
     )
     found.add_argument("--unthrottled", action="store_true", help="without the tier's rate limits")
+    _add(tasks, "rotate-keys", rotate_keys, "encrypt every stored secret under the newest key")
+    _add(tasks, "verify-backups", verify_backups, "read every backup to its end: can it come back?")
     _add(tasks, "publish-catalogue", publish_catalogue, "have Stripe know every tier and its price")
     found = _add(
         tasks, "invariants", check_invariants, "check that the meter is true and the money is right"

@@ -15,7 +15,14 @@ from openclaw_web.admin import page as admin
 from openclaw_web.admin.state import AdminState
 from openclaw_web.admin.usage import page as admin_usage
 from openclaw_web.admin.usage.state import AdminUsageState
-from openclaw_web.api import PROXY_PREFIX, WEBHOOK_PREFIX, make_api, proxy
+from openclaw_web.api import (
+    MEMORY_PREFIX,
+    PROXY_PREFIX,
+    WEBHOOK_PREFIX,
+    make_api,
+    memory,
+    proxy,
+)
 from openclaw_web.billing import page as landing
 from openclaw_web.billing import pricing_page as pricing
 from openclaw_web.billing.pricing_state import PricingView
@@ -27,6 +34,10 @@ from openclaw_web.dashboard.api_access import page as api_access
 from openclaw_web.dashboard.api_access.state import ApiAccessState
 from openclaw_web.dashboard.billing import page as billing
 from openclaw_web.dashboard.billing.state import BillingState
+from openclaw_web.dashboard.box import page as box
+from openclaw_web.dashboard.box.state import BoxState
+from openclaw_web.dashboard.box_settings import page as box_settings
+from openclaw_web.dashboard.box_settings.state import BoxSettingsState
 from openclaw_web.dashboard.state import HomeState
 from openclaw_web.dashboard.usage import page as usage
 from openclaw_web.dashboard.usage.state import UsageState
@@ -51,6 +62,8 @@ def serve() -> ASGIApp:
         path = scope["path"] if scope["type"] == "http" else ""
         if path.startswith(PROXY_PREFIX):
             await proxy(scope, receive, send)
+        elif path.startswith(MEMORY_PREFIX):
+            await memory(scope, receive, send)
         elif path.startswith(WEBHOOK_PREFIX):
             await api(scope, receive, send)
         else:
@@ -105,6 +118,13 @@ app.add_page(
 app.add_page(accounts.login_page, route="/login", title="Sign in · OpenClaw Cloud")
 app.add_page(
     dashboard.home_page, route="/home", title="Home · OpenClaw Cloud", on_load=HomeState.load
+)
+app.add_page(box.box_page, route="/box", title="Box · OpenClaw Cloud", on_load=BoxState.load)
+app.add_page(
+    box_settings.box_settings_page,
+    route="/box/settings",
+    title="Settings · OpenClaw Cloud",
+    on_load=BoxSettingsState.load,
 )
 app.add_page(
     usage.usage_page, route="/usage", title="Usage · OpenClaw Cloud", on_load=UsageState.load

@@ -15,13 +15,26 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from uuid import UUID, uuid4
 
 from openclaw_web import tables
 from openclaw_web.accounts.tasks import FailedMail, forget_old_rows, send_due_mail
 from openclaw_web.billing import service as billing
-from openclaw_web.boxes import failures, tasks, watching
+from openclaw_web.boxes import (
+    failures,
+    looking,
+    orphans,
+    repairs,
+    retaining,
+    stray_tokens,
+    sweeping,
+    tasks,
+    watching,
+    windows,
+)
+from openclaw_web.boxes.rendering import UnusableSettingsError
 from openclaw_web.boxes.runs import NotReadyError, StopRequestedError
 from openclaw_web.core import database
 from openclaw_web.core.clock import real_now
@@ -37,26 +50,35 @@ from openclaw_web.integrations.cluster import Cluster
 from openclaw_web.jobs import leases
 from openclaw_web.jobs import service as jobs
 from openclaw_web.jobs.leases import ClaimedJob, LeaseLostError
+from openclaw_web.jobs.models import OperatorJob
 from openclaw_web.metering import tasks as metering
 from openclaw_web.onboarding.tasks import abandon_expired_chats
 from openclaw_web.workflows import (
     delivery,
     margins,
     provisioning,
+    stripe_events,
     subscription,
     subscription_mails,
 )
 
 logger = logging.getLogger(__name__)
 
-JOBS_AT_ONCE = 4
+INVALID = "invalid"  # the cluster's 422
+TRIES_OF_INVALID = 2
+KEEPERS_AT_ONCE = 16  # jobs that wait for a keeper, beside those that hold a hand
 SYNCS_AT_ONCE = 4
+WINDOWS_AT_ONCE = 50
 LOOK_SECONDS = 2.0  # Redis may be empty or gone: everything is found in the database as well
 EVALUATE_SECONDS = 10.0
 SWEEP_SECONDS = 60.0
+DRIFT_SECONDS = 600.0
+TOKEN_SECONDS = 300.0
+ORPHAN_SECONDS = 600.0
 REAP_SECONDS = 15.0
 TIMER_SECONDS = 30.0
 TIDY_SECONDS = 86_400.0
+RETAIN_SECONDS = 600.0
 MAIL_SECONDS = 5.0
 CHECK_SECONDS = 300.0
 NOTICE_SECONDS = 60.0
@@ -65,6 +87,7 @@ SPOOL_SECONDS = 30.0
 MARGIN_SECONDS = 3_600.0
 ALIVE_SECONDS = 5.0
 STUCK_SECONDS = 60.0  # a worker whose job loop does not turn for so long is not alive
+HEARTBEAT_PATIENCE_SECONDS = 10.0
 LEADER_SECONDS = 5.0
 END_SECONDS = 8.0
 LONGEST_BACK_OFF_SECONDS = 30.0
@@ -75,6 +98,10 @@ SWEEP_LOCK = 7_236_003
 TIDY_LOCK = 7_236_004
 METER_LOCK = 7_236_005
 MARGIN_LOCK = 7_236_006
+DRIFT_LOCK = 7_236_007
+TOKEN_LOCK = 7_236_008
+ORPHAN_LOCK = 7_236_009
+RETAIN_LOCK = 7_236_010
 
 
 @dataclass
@@ -87,8 +114,11 @@ class Worker:
     owner: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}:{_nonce()}")
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     turned_at: float = field(default_factory=time.monotonic)
-    _jobs: Hands = field(default_factory=lambda: Hands(JOBS_AT_ONCE))
+    _jobs: Hands = field(
+        default_factory=lambda: Hands(settings().worker_jobs, most_aside=KEEPERS_AT_ONCE)
+    )
     _syncs: Hands = field(default_factory=lambda: Hands(SYNCS_AT_ONCE))
+    _windows: Hands = field(default_factory=lambda: Hands(WINDOWS_AT_ONCE))
     # Whose sync waits for a free hand, in order, and when the database was last asked for them.
     _due: dict[UUID, None] = field(default_factory=dict)
     _looked_at: float = 0.0
@@ -102,11 +132,16 @@ class Worker:
                 ("sync", self.sync_customers, 0.0),
                 ("webhooks", apply_webhooks, 0.0),
                 ("mail", send_mail, 0.0),
+                ("windows", self.show_windows, 0.0),
                 ("watch", self.watch, LEADER_SECONDS),
                 (jobs.SWEEP_BELL, self.sweep, SWEEP_SECONDS),
+                ("drift", self.mend_drift, DRIFT_SECONDS),
+                ("tokens", self.check_tokens, TOKEN_SECONDS),
+                ("orphans", self.look_after_orphans, ORPHAN_SECONDS),
                 ("reaper", reap, REAP_SECONDS),
                 (jobs.TIMER_BELL, turn_timers, TIMER_SECONDS),
                 ("tidy", tidy, TIDY_SECONDS),
+                ("backups", retain_backups, RETAIN_SECONDS),
                 ("meter", check_meters, CHECK_SECONDS),
                 ("notices", tell_of_limits, NOTICE_SECONDS),
                 ("rejects", retry_rejects, REJECT_SECONDS),
@@ -120,6 +155,7 @@ class Worker:
         for loop in loops:
             loop.cancel()
         await asyncio.gather(*loops, return_exceptions=True)
+        await self._windows.empty(timeout_seconds=0)
         await self._syncs.empty(timeout_seconds=0)  # their leases run out; nothing is half done
         await self._jobs.empty(timeout_seconds=END_SECONDS)
 
@@ -132,7 +168,12 @@ class Worker:
             await redis.wait_for_bell(jobs.BELL, timeout_seconds=LOOK_SECONDS)
         while not self._jobs.are_full:
             async with session_scope() as session:
-                claimed = await leases.claim_job(session, owner=self.owner)
+                claimed = await leases.claim_job(
+                    session,
+                    owner=self.owner,
+                    cluster=self.cluster_name,
+                    most_repairs=max(settings().worker_jobs // 2, 1),
+                )
             if claimed is None:
                 return
             self._jobs.take(claimed.job.id, self.work(claimed))
@@ -140,7 +181,7 @@ class Worker:
     async def work(self, claimed: ClaimedJob) -> None:
         """Do one job under its heartbeat; cancelled, it is given back."""
         fields = {"job_id": claimed.job.id, "box_id": claimed.job.box_id}
-        doing = asyncio.create_task(_attempt(self.cluster, claimed))
+        doing = asyncio.create_task(_attempt(self.cluster, claimed, self._jobs))
         beating = asyncio.create_task(_beat(claimed, doing))
         try:
             await asyncio.shield(doing)
@@ -177,17 +218,50 @@ class Worker:
             if customer_id not in self._syncs:  # a sync at work sees by itself that it was asked
                 self._syncs.take(customer_id, _sync(customer_id))
 
+    async def show_windows(self) -> None:
+        """Fetch logs and events of the boxes that somebody watches right now."""
+        if self._windows.are_full:
+            await self._windows.wait_for_one(timeout_seconds=LOOK_SECONDS)
+            return
+        note = await redis.wait_for_bell(windows.BELL, timeout_seconds=LOOK_SECONDS)
+        box_id = _uuid(note)
+        if box_id is not None and box_id not in self._windows:
+            look = looking.serve_box(
+                self.cluster, box_id, cluster_name=self.cluster_name, owner=self.owner
+            )
+            self._windows.take(box_id, look)
+
     async def watch(self) -> None:
         """Follow the cluster while we are the one who does, and count missed checks."""
-        async with only_one(WATCH_LOCK) as still_leading:
-            watcher = watching.Watcher(self.cluster_name, provisioning.box_changed)
+        async with only_one(WATCH_LOCK, self.cluster_name) as still_leading:
+            watcher = watching.Watcher(
+                self.cluster_name,
+                provisioning.box_changed,
+                find=partial(sweeping.find_hidden, self.cluster),
+            )
             async with asyncio.TaskGroup() as group:
                 group.create_task(_follow(self.cluster, watcher))
+                group.create_task(watcher.follow())
                 group.create_task(_evaluate(watcher, still_leading))
 
     async def sweep(self) -> None:
-        async with only_one(SWEEP_LOCK):
-            await watching.sweep(self.cluster, self.cluster_name, provisioning.box_changed)
+        async with only_one(SWEEP_LOCK, self.cluster_name):
+            await sweeping.sweep(self.cluster, self.cluster_name, provisioning.box_changed)
+
+    async def mend_drift(self) -> None:
+        async with only_one(DRIFT_LOCK, self.cluster_name):
+            if count := await repairs.mend_drift(self.cluster, self.cluster_name):
+                logger.info("%d boxes were not as they had been applied.", count)
+
+    async def check_tokens(self) -> None:
+        async with only_one(TOKEN_LOCK, self.cluster_name):
+            found = await stray_tokens.check_tokens(self.cluster, self.cluster_name)
+        if found.rotated or found.revoked:
+            logger.info("%d tokens rotate, %d were revoked.", found.rotated, found.revoked)
+
+    async def look_after_orphans(self) -> None:
+        async with only_one(ORPHAN_LOCK, self.cluster_name):
+            await orphans.look_after(self.cluster, self.cluster_name)
 
     async def replay_spool(self) -> None:
         await metering.replay_spool(self.home / SPOOL_FOLDER)
@@ -250,7 +324,7 @@ async def run() -> None:
 
 async def apply_webhooks() -> None:
     await redis.wait_for_bell(jobs.WEBHOOK_BELL, timeout_seconds=LOOK_SECONDS)
-    while await subscription.apply_webhook_events():
+    while await stripe_events.apply_webhook_events():
         continue
 
 
@@ -261,15 +335,31 @@ async def send_mail() -> None:
 
 
 async def reap() -> None:
-    """Take back the jobs of workers that went silent, and complain when the queue stands still."""
+    """Take back the jobs of workers that went silent, and complain when the queue stands still.
+
+    Raises:
+        OpenClawError: at least one could not be taken back, and was logged; it held up no other.
+    """
     async with session_scope() as session:
         expired = await leases.any_customers_expired_jobs(session)
+    has_failed = False
     for job in expired:
-        async with session_scope() as session:
-            for change in await failures.reap(session, job.id, job.box_id):
-                await provisioning.box_changed(session, change)
+        try:
+            await _reap_one(job)
+        except Exception:
+            fields = {"job_id": job.id, "box_id": job.box_id}
+            logger.exception("A silent worker's job could not be taken back.", extra=fields)
+            has_failed = True
     async with session_scope() as session:
         await leases.watch_queue(session)
+    if has_failed:
+        raise OpenClawError("At least one job could not be taken back.")
+
+
+async def _reap_one(job: OperatorJob) -> None:
+    async with session_scope() as session:
+        for change in await failures.reap(session, job.id, job.box_id):
+            await provisioning.box_changed(session, change)
 
 
 async def turn_timers() -> None:
@@ -284,6 +374,7 @@ async def turn_timers() -> None:
         subscription.request_overdue_syncs,
         delivery.turn_timers,
         subscription_mails.send_reminders,
+        provisioning.tell_of_outages,
     ):
         try:
             await turn()
@@ -299,6 +390,14 @@ async def tidy() -> None:
     async with only_one(TIDY_LOCK):
         count = await forget_old_rows()
     logger.info("%d old codes, sessions and mails were deleted.", count)
+
+
+async def retain_backups() -> None:
+    """Forget backups that are kept no longer; their objects follow."""
+    async with only_one(RETAIN_LOCK):
+        count = await retaining.retain()
+    if count:
+        logger.info("%d backups were deleted from the store.", count)
 
 
 async def check_meters() -> None:
@@ -333,10 +432,10 @@ async def _sync(customer_id: UUID) -> None:
         )
 
 
-async def _attempt(opened: Cluster, claimed: ClaimedJob) -> None:
+async def _attempt(opened: Cluster, claimed: ClaimedJob, hands: Hands) -> None:
     """Do a job once and write down how it went."""
     try:
-        await tasks.converge(opened, claimed, conclude=provisioning.box_changed)
+        await tasks.converge(opened, claimed, conclude=provisioning.box_changed, aside=hands.aside)
     except LeaseLostError:
         raise
     except Exception as error:  # noqa: BLE001 - the worker's last word on a job: it is logged there
@@ -362,7 +461,8 @@ async def _note_failed_attempt(claimed: ClaimedJob, error: Exception) -> None:
     fields = {"job_id": claimed.job.id, "box_id": claimed.job.box_id}
     is_ours = isinstance(error, OpenClawError)
     logger.warning("An attempt failed: %s", error, exc_info=not is_ours, extra=fields)
-    code, can_retry = _judge(error)
+    code, can_retry, is_settings_fault = _judge(error, claimed.fence.attempt)
+    tried = error.generation if isinstance(error, UnusableSettingsError) else None
     async with session_scope() as session:
         changes = await failures.attempt_failed(
             session,
@@ -370,44 +470,71 @@ async def _note_failed_attempt(claimed: ClaimedJob, error: Exception) -> None:
             code=code,
             detail=f"{type(error).__name__}: {error}",
             can_retry=can_retry,
-            is_settings_fault=isinstance(error, NotReadyError) or code == "bad_settings",
+            is_settings_fault=is_settings_fault,
+            tried=tried,
+            asked_seconds=getattr(error, "retry_after_seconds", 0.0),
         )
         for change in changes:
             await provisioning.box_changed(session, change)
 
 
-def _judge(error: Exception) -> tuple[str, bool]:
-    """Return an error's code, and whether trying again can help."""
+def _judge(error: Exception, attempt: int) -> tuple[str, bool, bool]:
+    """Return an error's code, whether trying again can help, and whether settings are at fault."""
     if isinstance(error, StopRequestedError):
-        return jobs.CANCELLED, False
-    if isinstance(error, VendorError):
-        return error.code or "vendor_error", error.can_retry
-    return ("bad_settings", False) if isinstance(error, OpenClawError) else ("internal_error", True)
+        return jobs.CANCELLED, False, False
+    if isinstance(error, UnusableSettingsError):
+        return "bad_settings", False, True
+    if not isinstance(error, VendorError):  # ours: a setting of the platform, a key, a bug
+        return "internal_error", True, False
+    code = error.code or "vendor_error"
+    if code == INVALID:
+        # Once may be a cluster in the middle of an upgrade; twice is what we ask for.
+        return code, attempt < TRIES_OF_INVALID, attempt >= TRIES_OF_INVALID
+    blamed_from = error.blamed_from if isinstance(error, NotReadyError) else None
+    return code, error.can_retry, blamed_from is not None and attempt >= blamed_from
 
 
 async def _beat(claimed: ClaimedJob, doing: asyncio.Task[None]) -> None:
     """Prolong the lease; stop the work when that fails for too long, before the lease runs out."""
     heard_at = time.monotonic()
-    while True:
-        await asyncio.sleep(leases.HEARTBEAT_SECONDS)
+    while (left := heard_at + leases.LONGEST_SILENCE_SECONDS - time.monotonic()) > 0:
+        await asyncio.sleep(min(leases.HEARTBEAT_SECONDS, left))
+        began = time.monotonic()
         try:
-            async with session_scope() as session:
-                await leases.heartbeat(session, claimed.fence)
-            heard_at = time.monotonic()
+            await _heartbeat(claimed)
+            heard_at = began
         except LeaseLostError:
-            doing.cancel()
-            return
+            break
         except Exception:
             logger.exception("A heartbeat failed.", extra={"job_id": claimed.job.id})
-            if time.monotonic() - heard_at > leases.LONGEST_SILENCE_SECONDS:
-                doing.cancel()
-                return
+    doing.cancel()
+
+
+async def _heartbeat(claimed: ClaimedJob) -> None:
+    """Prolong the lease once; a database that hangs is left alone, even if it cannot be cancelled.
+
+    Raises:
+        TimeoutError: it did not answer in time.
+    """
+
+    async def beat() -> None:
+        async with session_scope() as session:
+            await leases.heartbeat(session, claimed.fence)
+
+    beating = asyncio.create_task(beat())
+    try:
+        done, _ = await asyncio.wait({beating}, timeout=HEARTBEAT_PATIENCE_SECONDS)
+    finally:
+        beating.cancel()
+    if not done:
+        raise TimeoutError("The database does not answer.")
+    beating.result()
 
 
 async def _follow(opened: Cluster, watcher: watching.Watcher) -> None:
     async with contextlib.aclosing(opened.watch()) as events:
         async for event in events:
-            await watcher.take(event)
+            watcher.remember(event)
 
 
 async def _evaluate(

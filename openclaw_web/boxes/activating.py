@@ -1,79 +1,98 @@
 """Bringing a box up: its surroundings, its Secret, its one pod, and the moment it answers.
 
-Each step may be done twice, and a crash between any two is mended by running it again.
+A pod that runs takes new settings in as it is where OpenClaw can do that; else it is made anew.
 """
 
 import asyncio
 import time
-from dataclasses import dataclass, replace
-from uuid import UUID
 
-from sqlmodel.ext.asyncio.session import AsyncSession
-
-from openclaw_web.boxes import health, manifests, queries, rendering
-from openclaw_web.boxes.changes import BoxChange, ChangeKind, change_of
-from openclaw_web.boxes.desired import Desired, Why
-from openclaw_web.boxes.lifecycle import move
-from openclaw_web.boxes.manifests import Manifest
-from openclaw_web.boxes.models import Box, BoxRevision, BoxStatus, RevisionOutcome
-from openclaw_web.boxes.rendering import Rendered
-from openclaw_web.boxes.runs import (
-    POLL_SECONDS,
-    NotReadyError,
-    Run,
-    StopRequestedError,
-    living,
-    wait_until_gone,
+from openclaw_web.boxes import (
+    goals,
+    health,
+    keeping,
+    manifests,
+    proving,
+    queries,
+    rendering,
+    revisions,
+    writing,
 )
-from openclaw_web.boxes.sentences import Reason, trouble
+from openclaw_web.boxes.changes import BoxChange, ChangeKind, change_of
+from openclaw_web.boxes.desired import Why
+from openclaw_web.boxes.goals import TRYING, Goal
+from openclaw_web.boxes.lifecycle import move
+from openclaw_web.boxes.models import Box, BoxStatus
+from openclaw_web.boxes.runs import POLL_SECONDS, NotReadyError, Run, living, wait_until_gone
+from openclaw_web.boxes.sentences import PULL_TROUBLES, Reason, trouble
 from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import session_scope
-from openclaw_web.core.errors import OpenClawError, VendorError
-from openclaw_web.integrations.cluster_objects import DeploymentView, NamespaceState, PodView
+from openclaw_web.core.errors import VendorError
+from openclaw_web.integrations.cluster_objects import NamespaceState, PodView
 from openclaw_web.jobs import leases
-from openclaw_web.metering import service as metering
 
-READY_SECONDS = (
-    180.0  # OpenClaw needs up to 38 s on a busy machine, and its image has to come first
-)
-WRITE_TRIES = 5
-UNSURE = frozenset({"timeout", "unreachable"})  # the write may have happened
+# Giving up before the kubelet does would take back settings that were merely slow to start; the
+# minute more is for the image to come and the volume to move.
+READY_SECONDS = manifests.STARTUP_SECONDS + 60.0
 QUOTA_MARK = "exceeded quota"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Goal:
-    """What the pod shall be, and how the box was before."""
-
-    box_id: UUID
-    namespace: str
-    rendered: Rendered
-    token_id: str
-    was: BoxStatus
-    is_first: bool
-
-    @property
-    def config_hash(self) -> str:
-        return manifests.config_hash(self.rendered.spec)
+# What a new pod may show: these speak against its settings at once, ...
+PROOFS = {"CrashLoopBackOff", "CreateContainerConfigError", "Error", "OOMKilled", *PULL_TROUBLES}
+# ... and these never do: older settings need as much room, and Telegram.
+ELSEWHERE = {"quota", "Unschedulable", "FailedScheduling", "Evicted", health.TELEGRAM}
 
 
 async def activate(run: Run, box: Box, _why: Why) -> list[BoxChange]:
     changes = await _make_room(run, box)
-    deployment = await run.cluster.find_deployment(box.k8s_namespace, manifests.NAME)
-    if deployment is not None:
-        run.check_fence(deployment.annotations)
-    goal, is_current = await _begin(run, box, deployment)
-    await _surround(run, goal)
-    goal = goal if is_current else await _write_secret(run, goal)
-    await run.say("Starting the assistant." if goal.is_first else "Restarting the assistant.")
-    await _write_deployment(run, goal)
+    await keeping.make_ready(run, box)
+    goal = await goals.decide(run, box, await goals.look(run, box))
+    await writing.write_surroundings(run, goal)
+    await keeping.before_start(run, box)
+    if goal.is_live:
+        return [*changes, *await _refresh(run, goal)]
+    goal = goal if goal.is_current else await writing.write_secret(run, goal)
+    await run.say(_beginning(goal))
+    await writing.write_deployment(run, goal)
     pod = await _wait_until_ready(run, goal)
     return [*changes, *await _arrive(run, goal, pod)]
+
+
+def _beginning(goal: Goal) -> str:
+    if goal.is_first:
+        return "Starting the assistant."
+    stays = goal.is_current and goal.was in {BoxStatus.ACTIVE, BoxStatus.UNHEALTHY}
+    return "Checking that all is in place." if stays else "Restarting the assistant."
+
+
+async def _refresh(run: Run, goal: Goal) -> list[BoxChange]:
+    """Change the files of the pod that runs; its next model call shows whether it took them in."""
+    await run.say("Giving it its new settings; it goes on answering meanwhile.")
+    await writing.write_files(run, goal)
+    await writing.write_deployment(run, goal)
+    await writing.wake_kubelet(run, goal)
+    async with session_scope() as session:
+        box = await queries.get_any_box(session, goal.box.id, lock=True)
+        await goals.require_wanted(session, box)
+        await leases.add_progress(session, run.fence, "Written: it takes them in by itself.")
+        now = await business_now(session)
+        if box.status_reason == Reason.UPDATE_ROLLED_BACK and not await revisions.is_rolled_back(
+            session, box.id
+        ):
+            box.status_reason = None
+        if not goal.rendered.is_proven and box.observed_generation < goal.generation:
+            proving.note_written(box, goal.generation, now=now)
+        box.health = {key: value for key, value in box.health.items() if key != TRYING}
+        session.add(box)
+        health.announce(session, box)
+        changes = [change_of(box, ChangeKind.UPDATED)]
+        await run.tell(session, changes)
+    return changes
 
 
 async def _make_room(run: Run, box: Box) -> list[BoxChange]:
     """Wait until a namespace that is being deleted is gone; note it when memory went with it."""
     view = await run.cluster.find_namespace(box.k8s_namespace)
+    if view is None and box.activated_at is not None:
+        # One "not found" is no proof: its customer would be told that the memory is lost.
+        view = await run.cluster.find_namespace(box.k8s_namespace)
     if view is not None:
         run.check_fence(view.annotations)
     state = view.state if view else NamespaceState.ABSENT
@@ -89,136 +108,40 @@ async def _make_room(run: Run, box: Box) -> list[BoxChange]:
     return changes
 
 
-async def _begin(run: Run, box: Box, deployment: DeploymentView | None) -> tuple[Goal, bool]:
-    """Decide what the pod shall be, and show that we are at it.
-
-    Returns whether the pod's Secret is current: then its token stays, and the pod is left alone.
-    """
-    stored = await run.cluster.find_annotations("Secret", box.k8s_namespace, manifests.NAME)
-    async with session_scope() as session:
-        box = await queries.get_any_box(session, box.id, lock=True)
-        await leases.hold(session, run.fence)
-        await _require_wanted(session, box)
-        rendered = await rendering.render(session, box)
-        live = {str(one) for one in await queries.live_token_ids(session, box.id)}
-        shown = deployment.annotations if deployment else {}
-        token_id = shown.get(manifests.TOKEN_ID, "")
-        is_current = (
-            shown.get(manifests.CONFIG_HASH) == manifests.config_hash(rendered.spec)
-            and token_id in live
-            and (stored or {}).get(manifests.TOKEN_ID) == token_id
-        )
-        goal = Goal(
-            box_id=box.id,
-            namespace=box.k8s_namespace,
-            rendered=rendered,
-            token_id=token_id,
-            was=box.status,
-            is_first=box.activated_at is None,
-        )
-        await _show_start(session, box, is_current=is_current)
-    return goal, is_current
-
-
-async def _require_wanted(session: AsyncSession, box: Box) -> None:
-    """Make sure, under the box's lock, that it shall still run: its money may be on its way back.
-
-    Raises:
-        StopRequestedError: it shall not, and another job says what shall be.
-    """
-    if (await queries.desired_of(session, box))[0] is not Desired.ACTIVE:
-        raise StopRequestedError("This assistant is not to run any more.")
-
-
-async def _show_start(session: AsyncSession, box: Box, *, is_current: bool) -> None:
-    now = await business_now(session)
-    if box.status is BoxStatus.PENDING:
-        move(box, BoxStatus.PROVISIONING, now=now)
-    elif box.status is BoxStatus.SUSPENDED or (box.status is BoxStatus.ACTIVE and not is_current):
-        move(box, BoxStatus.UPDATING, now=now)
-    session.add(box)
-    health.announce(session, box)
-
-
-async def _surround(run: Run, goal: Goal) -> None:
-    sentences = {
-        "Namespace": "Making a place of its own in the cluster.",
-        "NetworkPolicy": "Closing its network, but for names, its model and the public web.",
-        "PersistentVolumeClaim": "Giving it a volume for its memory.",
-    }
-    for manifest in manifests.surroundings(goal.rendered.spec, fence=run.fence.number):
-        if goal.was is not BoxStatus.ACTIVE and manifest["kind"] in sentences:
-            await run.say(sentences[manifest["kind"]])
-        await run.check()
-        await run.cluster.apply(manifest)
-
-
-async def _write_secret(run: Run, goal: Goal) -> Goal:
-    """Render a new Secret with a new proxy token, which ends at once if it never arrives there."""
-    await run.say("Writing its configuration and its secrets.")
-    async with session_scope() as session:
-        await leases.hold(session, run.fence)
-        box = await queries.get_any_box(session, goal.box_id)
-        credentials = await rendering.issue_credentials(session, box)
-    token_id = credentials.proxy_token_id
-    try:
-        await run.check()
-        await run.cluster.apply(manifests.secret(goal.rendered.spec, credentials))
-    except (OpenClawError, asyncio.CancelledError) as error:
-        if not (isinstance(error, VendorError) and error.code in UNSURE):
-            async with session_scope() as session:
-                await metering.revoke_token(session, UUID(token_id))
-        raise
-    return replace(goal, token_id=token_id)
-
-
-async def _write_deployment(run: Run, goal: Goal) -> None:
-    """Apply the Deployment over exactly the version that we have seen and judged older than us."""
-    manifest = manifests.deployment(
-        goal.rendered.spec, token_id=goal.token_id, fence=run.fence.number
-    )
-    for tries_left in reversed(range(WRITE_TRIES)):
-        known = await run.cluster.find_deployment(goal.namespace, manifests.NAME)
-        if known is not None:
-            run.check_fence(known.annotations)
-        await run.check()
-        try:
-            await run.cluster.apply(_over(manifest, known))
-        except VendorError as error:
-            if error.code != "conflict" or not tries_left:
-                raise
-        else:
-            return
-
-
-def _over(manifest: Manifest, known: DeploymentView | None) -> Manifest:
-    if known is None:
-        return manifest
-    meta = {**manifest["metadata"], "resourceVersion": known.resource_version}
-    return {**manifest, "metadata": meta}
-
-
 async def _wait_until_ready(run: Run, goal: Goal) -> PodView:
-    """Wait for the one pod with these settings and this token; no other may be left."""
+    """Wait for the one pod with these settings and this token; no other may be left.
+
+    Its time begins when there is such a pod: an old one may take long to end.
+    """
     await run.say("Waiting for the assistant to be ready.")
     deadline = time.monotonic() + READY_SECONDS
-    told = ""
+    told, has_begun = "", False
     pods: list[PodView] = []
     while time.monotonic() < deadline:
         pods = await living(run, goal.namespace)
-        if len(pods) == 1 and _is_wanted(pods[0], goal):
+        if len(pods) == 1 and pods[0].is_ready and _is_made_for(pods[0], goal):
             return pods[0]
+        if not has_begun and any(_is_made_for(pod, goal) for pod in pods):
+            deadline, has_begun = time.monotonic() + READY_SECONDS, True
         told = await _tell_trouble(run, pods, told)
         if await run.check_now_and_then():
             await _require_namespace(run, goal.namespace)
         await asyncio.sleep(POLL_SECONDS)
-    raise NotReadyError(await _cause(run, goal.namespace, pods))
+    ours = [pod for pod in pods if _is_made_for(pod, goal)]
+    cause = await _cause(run, goal.namespace, ours or pods)
+    raise NotReadyError(cause, blamed_from=_blamed_from(cause) if ours else None)
 
 
-def _is_wanted(pod: PodView, goal: Goal) -> bool:
+def _blamed_from(cause: str) -> int | None:
+    """Return from which attempt on this speaks against the settings; `None`: it never does."""
+    if cause in ELSEWHERE:
+        return None
+    return 1 if cause in PROOFS else 2
+
+
+def _is_made_for(pod: PodView, goal: Goal) -> bool:
     return (
-        pod.is_ready
-        and not pod.is_terminating
+        not pod.is_terminating
         and pod.annotations.get(manifests.CONFIG_HASH) == goal.config_hash
         and pod.annotations.get(manifests.TOKEN_ID) == goal.token_id
     )
@@ -255,28 +178,26 @@ async def _arrive(run: Run, goal: Goal, pod: PodView) -> list[BoxChange]:
     """Write down that it answers; one transaction, valid only while the job is ours."""
     view = await run.cluster.find_namespace(goal.namespace)
     async with session_scope() as session:
-        box = await queries.get_any_box(session, goal.box_id, lock=True)
-        await _require_wanted(session, box)
+        box = await queries.get_any_box(session, goal.box.id, lock=True)
+        await goals.require_wanted(session, box)
         await leases.add_progress(session, run.fence, "The assistant is ready.")
         now = await business_now(session)
-        is_rolled_back = goal.rendered.generation < box.generation
+        is_rolled_back = await revisions.is_rolled_back(session, box.id)
         reason = Reason.UPDATE_ROLLED_BACK if is_rolled_back else None
         move(box, BoxStatus.ACTIVE, now=now, reason=reason)
         box.activated_at = box.activated_at or now
         box.last_seen = now
         box.health_failures = 0
-        box.applied_generation = box.observed_generation = goal.rendered.generation
+        if goal.started == goal.generation:
+            await revisions.note_applied(session, box.id, goal.generation, now=now)
+            box.applied_generation = box.observed_generation = goal.generation
+            proving.forget_written(box)
         box.health = {
-            **box.health,
+            **{key: value for key, value in box.health.items() if key != TRYING},
             health.POD: health.pod_facts(pod),
             health.NAMESPACE_UID: view.uid if view else "",
         }
         session.add(box)
-        revision = await session.get(BoxRevision, (box.id, goal.rendered.generation))
-        if revision is not None:
-            revision.outcome = RevisionOutcome.APPLIED.value
-            revision.applied_at = revision.applied_at or now
-            session.add(revision)
         await rendering.keep_only_token(session, box.id, goal.token_id)
         await health.settle_alerts(session, box)
         changes = [change_of(box, _kind_of_arrival(goal))]

@@ -19,6 +19,7 @@ class ChangeKind(StrEnum):
     DESTROYED = "destroyed"
     UNHEALTHY = "unhealthy"
     MEMORY_LOST = "memory_lost"
+    PLACE_LOST = "place_lost"  # its namespace went, and a backup brings its memory back
     PROVISION_FAILED = "provision_failed"
     UPDATE_FAILED = "update_failed"
 

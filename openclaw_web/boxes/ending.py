@@ -1,26 +1,33 @@
 """Ending a box for a while or for good: scale to nothing, or delete all that it has."""
 
-from openclaw_web.boxes import health, manifests, queries, service
+from openclaw_web.boxes import (
+    fencing,
+    health,
+    keeping,
+    queries,
+    retaining,
+    service,
+)
 from openclaw_web.boxes.changes import BoxChange, ChangeKind, change_of
-from openclaw_web.boxes.desired import Why
+from openclaw_web.boxes.desired import Desired, Why
 from openclaw_web.boxes.lifecycle import move
 from openclaw_web.boxes.models import Box, BoxStatus
-from openclaw_web.boxes.runs import Run, wait_until_empty, wait_until_gone
+from openclaw_web.boxes.runs import Run, StopRequestedError, wait_until_empty, wait_until_gone
 from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import session_scope
+from openclaw_web.core.errors import VendorError
+from openclaw_web.integrations.cluster_objects import NamespaceState
 from openclaw_web.jobs import leases
 from openclaw_web.metering import service as metering
 from openclaw_web.metering.models import TokenKind
 
+HELD = "held"
+
 
 async def suspend(run: Run, box: Box, why: Why) -> list[BoxChange]:
     """Scale to nothing and end the tokens; the volume stays."""
-    deployment = await run.cluster.find_deployment(box.k8s_namespace, manifests.NAME)
-    if deployment is not None:
-        run.check_fence(deployment.annotations)
-        await run.say("Stopping the assistant; its memory is kept.")
-        await run.check()
-        await run.cluster.scale(box.k8s_namespace, manifests.NAME, 0)
+    await run.say("Stopping the assistant; its memory is kept.")
+    await fencing.scale_to_nothing(run, box.k8s_namespace)
     async with session_scope() as session:
         box = await queries.get_any_box(session, box.id, lock=True)
         await leases.add_progress(session, run.fence, "The assistant is being stopped.")
@@ -34,21 +41,37 @@ async def suspend(run: Run, box: Box, why: Why) -> list[BoxChange]:
         service.announce_access(session, box)
         changes = [change_of(box, ChangeKind.SUSPENDED)] if has_moved else []
         await run.tell(session, changes)
+    await keeping.clear(run, box.k8s_namespace)
     await wait_until_empty(run, box.k8s_namespace)
+    await keeping.after_suspend(run, box)
     return changes
 
 
 async def destroy(run: Run, box: Box, why: Why) -> list[BoxChange]:
-    """End the tokens first, then everything in the cluster, then the secrets that we keep."""
+    """End the tokens first, then everything in the cluster, then the secrets that we keep.
+
+    Its namespace goes only after its last backup succeeded; until then it stays `destroying`.
+
+    Raises:
+        StopRequestedError: it is wanted again, and nothing has been ended.
+        VendorError: no last backup could be made yet, a hold came before anything was deleted, or
+            the cluster does not delete.
+    """
     await run.say("Ending its tokens.")
     await run.check()
+    was = box
     async with session_scope() as session:
         box = await queries.get_any_box(session, box.id, lock=True)
         await leases.hold(session, run.fence)
+        if (await queries.desired_of(session, box))[0] is not Desired.DESTROYED:
+            raise StopRequestedError("This assistant is not to end any more.")
         if box.status is not BoxStatus.DESTROYING:
             move(box, BoxStatus.DESTROYING, now=await business_now(session), reason=why.value)
         session.add(box)
         await metering.revoke_tokens_of_box(session, box.id)
+    await keeping.adopt_final(run, was)
+    await keeping.before_destroy(run, box)
+    await _require_no_hold(run, box)
     await run.say("Deleting its namespace, with pod, volume and secrets.")
     await run.check()
     await run.cluster.delete_namespace(box.k8s_namespace)
@@ -58,7 +81,17 @@ async def destroy(run: Run, box: Box, why: Why) -> list[BoxChange]:
         await leases.add_progress(session, run.fence, "Nothing of it is left in the cluster.")
         move(box, BoxStatus.DESTROYED, now=await business_now(session), reason=box.status_reason)
         session.add(box)
+        await retaining.keep_after_end(session, box)
         await health.wipe(session, box)
         changes = [change_of(box, ChangeKind.DESTROYED)]
         await run.tell(session, changes)
     return changes
+
+
+async def _require_no_hold(run: Run, box: Box) -> None:
+    """A hold that came late still keeps what there is; the sweep asks again when it is released."""
+    async with session_scope() as session:
+        if not await queries.is_held(session, box):
+            return
+    if await run.cluster.namespace_state(box.k8s_namespace) is NamespaceState.ACTIVE:
+        raise VendorError("A hold keeps it from being deleted.", can_retry=True, code=HELD)

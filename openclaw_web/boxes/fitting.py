@@ -1,6 +1,6 @@
 """What of an assistant's settings a smaller plan does not give, and taking that out."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -8,7 +8,6 @@ from openclaw_web.billing.tiers import Plan
 from openclaw_web.boxes import openclaw_config, queries
 from openclaw_web.boxes import service as boxes
 from openclaw_web.boxes.models import DEFAULT_MODEL, Box
-from openclaw_web.boxes.service import BoxSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,13 +34,11 @@ async def fit(session: AsyncSession, box: Box, plan: Plan, *, requested_by: str)
     revision = await queries.find_target_revision(session, box.id) if found else None
     if found is None or revision is None:
         return None
-    kept = BoxSettings(
+    known = boxes.settings_of(box, revision)
+    kept = replace(
+        known,
         telegram_user_ids=tuple(box.telegram_user_ids[: plan.telegram_users]),
-        language=box.language,
-        model=DEFAULT_MODEL if found.model else box.model,
-        thinking_level=box.thinking_level,
-        use_case=revision.spec.get("use_case", ""),
-        style=revision.spec.get("style", ""),
+        model=DEFAULT_MODEL if found.model else known.model,
     )
     await boxes.change_settings(session, box, kept, requested_by=requested_by)
     return found

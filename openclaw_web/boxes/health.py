@@ -3,7 +3,8 @@
 Every function may run twice on the same sight and changes nothing the second time.
 """
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -11,40 +12,55 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from openclaw_web.boxes import manifests, openclaw_config, queries, service
+from openclaw_web.boxes import incidents, manifests, openclaw_config, queries, service
 from openclaw_web.boxes.changes import BoxChange, ChangeKind, change_of
 from openclaw_web.boxes.desired import Desired
 from openclaw_web.boxes.lifecycle import RUNNING, move
 from openclaw_web.boxes.models import Box, BoxSecret, BoxStatus
+from openclaw_web.boxes.queries import Watched
 from openclaw_web.boxes.sentences import Reason
 from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import after_commit
 from openclaw_web.integrations import agent, redis
 from openclaw_web.integrations.cluster_objects import NamespaceState, NamespaceView, PodView
 from openclaw_web.jobs import queries as jobs
+from openclaw_web.jobs import repairing
 from openclaw_web.jobs import service as job_service
 from openclaw_web.jobs.models import JobType
 from openclaw_web.metering import service as metering
 
 FAILURES_ALLOWED = 3  # the schema: unhealthy after three missed checks
-INCIDENT_WINDOW = timedelta(minutes=5)
-INCIDENT_SHARE = 0.1
-INCIDENT_MINIMUM = 5  # of two boxes, one is no share to speak of
-REPAIRER = "health"
+STAMPED_EVERY = timedelta(seconds=30)  # not each look at each box is worth a write
+REPAIRER = repairing.REQUESTER
 POD = "pod"
 NAMESPACE_UID = "namespace_uid"
 LOST_UID = "lost_uid"
+UNTOLD = "untold_loss"  # which kind of loss nobody was told of yet: it was seen in an incident
 FAILING = "failing"
 TELEGRAM = "telegram"
 ALERT_LOST = "memory_lost"
 ALERT_UNHEALTHY = "box_unhealthy"
 ALERT_FAILED = "box_job_failed"
 ALERT_STUCK = "namespace_stuck"
-ALERT_INCIDENT = "many_boxes_unhealthy"
 UNKNOWN_UID = "unknown"
+KEPT_REASONS = frozenset({Reason.NAMESPACE_DELETED, Reason.PROVISION_FAILED})
+MARK_FALLEN = sa.text(
+    "UPDATE boxes SET status = 'unhealthy', status_changed_at = :now,"
+    " status_reason = fallen.reason, health_failures = boxes.health_failures + 1"
+    " FROM unnest(CAST(:names AS text[]), CAST(:reasons AS text[])) AS fallen(name, reason)"
+    " WHERE boxes.k8s_namespace = fallen.name AND boxes.status IN ('active', 'updating')"
+    " RETURNING boxes.customer_id"
+)
+NOTE_PODS = sa.text(
+    "UPDATE boxes SET health = boxes.health || CAST(seen.facts AS jsonb)"
+    " FROM unnest(CAST(:names AS text[]), CAST(:facts AS text[])) AS seen(name, facts)"
+    " WHERE boxes.k8s_namespace = seen.name AND boxes.status NOT IN ('destroying', 'destroyed')"
+    " RETURNING boxes.customer_id"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +84,8 @@ class Sight:
 
     @property
     def is_ready(self) -> bool:
-        return self.pod is not None and self.pod.is_ready and not self.pod.is_terminating
+        is_there = self.state is NamespaceState.ACTIVE and self.pod is not None
+        return is_there and self.pod.is_ready and not self.pod.is_terminating
 
 
 async def observe(
@@ -92,9 +109,11 @@ async def observe(
 
 
 async def note_loss(session: AsyncSession, box: Box, *, uid: str) -> list[BoxChange]:
-    """Say plainly, once for each namespace, that a box lost its place and its memory with it.
+    """Say plainly, once for each namespace, that a box lost its place, and its memory with it.
 
-    A box that never answered had no memory; one that is suspended is only told.
+    With a backup the memory comes back, and it is not called lost. A box that never answered had
+    none; one that is suspended is only told. In an incident nothing is repaired, and what was lost
+    is told when it is over.
     """
     lost = str(box.health.get(NAMESPACE_UID) or uid or UNKNOWN_UID)
     can_lose = box.status in RUNNING or box.status is BoxStatus.SUSPENDED
@@ -103,52 +122,141 @@ async def note_loss(session: AsyncSession, box: Box, *, uid: str) -> list[BoxCha
     if uid and box.health.get(NAMESPACE_UID) not in {None, uid}:
         return []  # an older namespace's end, seen late
     now = await business_now(session)
-    box.health = {
-        **{key: value for key, value in box.health.items() if key not in {POD, FAILING}},
-        queries.MEMORY_LOST_AT: now.isoformat(),
-        LOST_UID: lost,
-    }
-    if box.status in RUNNING:
+    has_backup = await queries.has_usable_backup(session, box.id)
+    kept = {key: value for key, value in box.health.items() if key not in {POD, FAILING}}
+    told = {} if has_backup else {queries.MEMORY_LOST_AT: now.isoformat()}
+    box.health = {**kept, **told, LOST_UID: lost}
+    is_running = box.status in RUNNING
+    if is_running:
         move(box, BoxStatus.UNHEALTHY, now=now, reason=Reason.NAMESPACE_DELETED)
     session.add(box)
     await session.flush()
-    await job_service.raise_alert(
-        session, code=ALERT_LOST, subject=str(box.id), detail={"namespace": box.k8s_namespace}
-    )
-    await _request_repair(session, box)
     announce(session, box)
-    return [change_of(box, ChangeKind.MEMORY_LOST, reason=Reason.NAMESPACE_DELETED)]
+    kind = ChangeKind.PLACE_LOST if has_backup else ChangeKind.MEMORY_LOST
+    if is_running and await incidents.is_incident(session, box.cluster):
+        box.health = {**box.health, UNTOLD: kind.value}
+        return []
+    return await _tell_loss(session, box, kind)
+
+
+async def tell_untold_loss(session: AsyncSession, box: Box) -> list[BoxChange]:
+    """Tell of a loss that an incident kept quiet, once that is over; box locked."""
+    kind = box.health.get(UNTOLD)
+    if kind is None or await incidents.is_incident(session, box.cluster):
+        return []
+    box.health = {key: value for key, value in box.health.items() if key != UNTOLD}
+    session.add(box)
+    return await _tell_loss(session, box, ChangeKind(kind))
+
+
+async def _tell_loss(session: AsyncSession, box: Box, kind: ChangeKind) -> list[BoxChange]:
+    is_over = box.status is BoxStatus.ACTIVE  # it was set up again meanwhile: nothing to look at
+    if kind is ChangeKind.MEMORY_LOST and not is_over:
+        await job_service.raise_alert(
+            session, code=ALERT_LOST, subject=str(box.id), detail={"namespace": box.k8s_namespace}
+        )
+    if not is_over:
+        await _request_repair(session, box)
+    return [change_of(box, kind, reason=Reason.NAMESPACE_DELETED)]
+
+
+async def mark_fallen(session: AsyncSession, reasons: Mapping[str, str]) -> None:
+    """Call boxes unhealthy that an incident brings down: no mail, no repair, one statement.
+
+    In the transaction that found the incident, so that whoever counts next finds them counted.
+    """
+    if not reasons:
+        return
+    await session.flush()
+    given = {"names": list(reasons), "reasons": list(reasons.values())}
+    found = await (await session.connection()).execute(
+        MARK_FALLEN, {**given, "now": await business_now(session)}
+    )
+    for customer_id in found.scalars().all():
+        after_commit(session, partial(redis.announce_change, customer_id))
 
 
 async def stamp_seen(session: AsyncSession, namespaces: Iterable[str]) -> int:
-    """Write down in one statement which boxes were just seen ready."""
+    """Write down in one statement which boxes were just seen ready, at most twice a minute.
+
+    Ready is what the gateway's own `/readyz` says, so this is its agent's proof of life as well.
+    """
     seen = list(namespaces)
     if not seen:
         return 0
+    now = await business_now(session)
+    stale = sa.or_(
+        col(Box.last_seen).is_(None),
+        col(Box.last_seen) <= now - STAMPED_EVERY,
+        col(Box.health_failures) > 0,
+    )
     result = await session.exec(
         sa.update(Box)
-        .where(col(Box.k8s_namespace).in_(seen), col(Box.status) == BoxStatus.ACTIVE)
-        .values(last_seen=await business_now(session), health_failures=0)
+        .where(
+            col(Box.k8s_namespace) == sa.func.any(sa.literal(seen, ARRAY(sa.Text))),
+            col(Box.status) == BoxStatus.ACTIVE,
+            stale,
+        )
+        .values(last_seen=now, agent_ok_at=now, health_failures=0)
         .execution_options(synchronize_session=False)
     )
     return result.rowcount
 
 
-async def is_incident(session: AsyncSession, cluster: str, *, more: int = 0) -> bool:
-    """Say whether so many boxes fail at once that the cause is not theirs; one alert, no repairs.
+async def note_pods(
+    session: AsyncSession, known: Iterable[Watched], sights: Mapping[str, Sight]
+) -> int:
+    """Write down with one statement how the pods of many boxes are; returns how many are new.
 
-    `more` are boxes that would be declared unhealthy now.
+    Nothing is read first and written back, so that nothing of a box is overwritten.
     """
-    lately, running = await queries.any_customers_turned_unhealthy(
-        session, cluster, within=INCIDENT_WINDOW
+    news: dict[str, str] = {}
+    for one in known:
+        sight = sights[one.namespace]
+        facts = _facts_of(one.health, sight)
+        if sight.state is NamespaceState.ACTIVE and _has_news(one.health, facts):
+            news[one.namespace] = json.dumps(facts)
+    if not news:
+        return 0
+    await session.flush()
+    found = await (await session.connection()).execute(
+        NOTE_PODS, {"names": list(news), "facts": list(news.values())}
     )
-    failing = lately + more
-    if failing < INCIDENT_MINIMUM or failing <= running * INCIDENT_SHARE:
-        await job_service.resolve_alert(session, code=ALERT_INCIDENT, subject=cluster)
+    for customer_id in found.scalars().all():
+        after_commit(session, partial(redis.announce_change, customer_id))
+    return len(news)
+
+
+async def count_strikes(session: AsyncSession, namespaces: Iterable[str]) -> None:
+    """Count one more missed check for boxes whose status does not change by it."""
+    await session.exec(
+        sa.update(Box)
+        .where(
+            col(Box.k8s_namespace) == sa.func.any(sa.literal(list(namespaces), ARRAY(sa.Text))),
+            col(Box.status).in_([BoxStatus.ACTIVE, BoxStatus.UNHEALTHY]),
+        )
+        .values(health_failures=col(Box.health_failures) + 1)
+        .execution_options(synchronize_session=False)
+    )
+
+
+def changes_by_strike(known: Watched, sight: Sight) -> bool:
+    """Say whether one more missed check changes a box's status, or the reason that it shows."""
+    if known.status is BoxStatus.ACTIVE:
+        return known.health_failures + 1 >= FAILURES_ALLOWED
+    return known.reason not in KEPT_REASONS and known.reason != reason_of(sight)
+
+
+def is_concerned(known: Watched, sight: Sight) -> bool:
+    """Say whether a sight may change a box's status, beyond how its pod is."""
+    if sight.state is not NamespaceState.ACTIVE:
+        can_lose = known.status in RUNNING or known.status is BoxStatus.SUSPENDED
+        return can_lose and known.was_active
+    if not sight.is_ready:
         return False
-    detail = {"failing": failing, "running": running}
-    await job_service.raise_alert(session, code=ALERT_INCIDENT, subject=cluster, detail=detail)
-    return True
+    return known.status is BoxStatus.UNHEALTHY or (
+        known.status is BoxStatus.ACTIVE and known.health_failures > 0
+    )
 
 
 async def settle_alerts(session: AsyncSession, box: Box) -> None:
@@ -195,20 +303,28 @@ def announce(session: AsyncSession, box: Box) -> None:
     after_commit(session, partial(redis.announce_change, box.customer_id))
 
 
-def _note_pod(session: AsyncSession, box: Box, sight: Sight) -> None:
-    facts = pod_facts(sight.pod) if sight.pod else {}
+def _facts_of(known: dict[str, Any], sight: Sight) -> dict[str, Any]:
     # Only a check asks the pod itself; what it said stays until it is ready or asked again.
-    told = box.health.get(FAILING, []) if not sight.is_ready else []
+    told = known.get(FAILING, []) if not sight.is_ready else []
     failing = list(sight.failing) or told
-    if box.health.get(POD, {}) != facts or box.health.get(FAILING, []) != failing:
-        box.health = {**box.health, POD: facts, FAILING: failing}
+    return {POD: pod_facts(sight.pod) if sight.pod else {}, FAILING: failing}
+
+
+def _has_news(known: dict[str, Any], facts: dict[str, Any]) -> bool:
+    return known.get(POD, {}) != facts[POD] or known.get(FAILING, []) != facts[FAILING]
+
+
+def _note_pod(session: AsyncSession, box: Box, sight: Sight) -> None:
+    facts = _facts_of(box.health, sight)
+    if _has_news(box.health, facts):
+        box.health = {**box.health, **facts}
         session.add(box)
         announce(session, box)
 
 
 async def _note_ready(session: AsyncSession, box: Box, sight: Sight) -> list[BoxChange]:
     now = await business_now(session)
-    box.last_seen = now
+    box.last_seen = box.agent_ok_at = now
     box.health_failures = 0
     session.add(box)
     # The first readiness of all is for the job to state: it knows settings, token and time.
@@ -227,9 +343,9 @@ async def _note_ready(session: AsyncSession, box: Box, sight: Sight) -> list[Box
 async def _note_missed(session: AsyncSession, box: Box, sight: Sight) -> list[BoxChange]:
     box.health_failures += 1
     session.add(box)
-    reason = _reason_of(sight)
+    reason = reason_of(sight)
     if box.status is BoxStatus.UNHEALTHY:
-        if box.status_reason not in {Reason.NAMESPACE_DELETED, Reason.PROVISION_FAILED}:
+        if box.status_reason not in KEPT_REASONS:
             box.status_reason = reason
         return []
     if box.health_failures < FAILURES_ALLOWED:
@@ -237,7 +353,7 @@ async def _note_missed(session: AsyncSession, box: Box, sight: Sight) -> list[Bo
     move(box, BoxStatus.UNHEALTHY, now=await business_now(session), reason=reason)
     await session.flush()
     announce(session, box)
-    if await is_incident(session, box.cluster):
+    if await incidents.is_incident(session, box.cluster):
         return []
     await job_service.raise_alert(
         session, code=ALERT_UNHEALTHY, subject=str(box.id), detail={"reason": reason}
@@ -247,7 +363,7 @@ async def _note_missed(session: AsyncSession, box: Box, sight: Sight) -> list[Bo
     return [change_of(box, ChangeKind.UNHEALTHY, reason=reason)]
 
 
-def _reason_of(sight: Sight) -> str:
+def reason_of(sight: Sight) -> str:
     if sight.pod is None:
         return Reason.NO_POD
     if TELEGRAM in sight.failing:

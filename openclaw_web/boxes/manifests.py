@@ -1,12 +1,14 @@
 """What a box is in Kubernetes: from one specification, the objects to apply, in order."""
 
+import base64
 import hashlib
 import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from openclaw_web.boxes import network
-from openclaw_web.boxes.openclaw_config import PORT
+from openclaw_web.boxes import network, reloading
+from openclaw_web.boxes.openclaw_config import PORT, PUT_USER_FILE
+from openclaw_web.boxes.reloading import CONFIG_FILE, USER_FILE
 
 Manifest = dict[str, Any]
 
@@ -16,6 +18,8 @@ BOX_LABEL = "openclaw.cloud/box"
 CUSTOMER_LABEL = "openclaw.cloud/customer"
 GENERATION = "openclaw.cloud/generation"
 CONFIG_HASH = "openclaw.cloud/config-hash"
+LIVE_HASH = "openclaw.cloud/live-hash"
+STARTED = "openclaw.cloud/started-generation"
 TOKEN_ID = "openclaw.cloud/proxy-token-id"  # noqa: S105 - an annotation's name, the id is no secret
 RESTART = "openclaw.cloud/restart"
 FENCE = "openclaw.cloud/fence"
@@ -27,6 +31,9 @@ SCRATCH_FOLDER = "/tmp"  # noqa: S108 - the pod's own emptyDir
 SCRATCH_SIZE = "1Gi"
 EPHEMERAL_REQUEST = "256Mi"
 EPHEMERAL_LIMIT = "2Gi"
+# OpenClaw takes 20 to 24 s of processor time to start: 12 s where nothing else runs, and more than
+# three minutes were seen on two busy cores. Until then nothing may end it: it would start over.
+STARTUP_SECONDS = 240
 GRACE_SECONDS = 60  # OpenClaw drains a running answer; without Telegram it would wait 327 s
 SECRET_NAMES = ("OPENCLAW_PROXY_TOKEN", "TELEGRAM_BOT_TOKEN", "OPENCLAW_GATEWAY_TOKEN")
 
@@ -52,6 +59,7 @@ class BoxSpec:
     runtime_class: str = ""
     dns_cidrs: tuple[str, ...] = ()
     restart: str = ""
+    people_mark: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +77,18 @@ def namespace_of(box_id: object) -> str:
 
 
 def config_hash(spec: BoxSpec) -> str:
-    """Return what changes exactly when the pod has to be made anew, credentials aside."""
-    chosen = [pod_template(spec, token_id=""), spec.config, spec.user_text]
+    """Return what changes exactly when the pod has to be made anew, credentials aside.
+
+    OpenClaw takes USER.md into its workspace at its start, so a change of it is none to take live.
+    """
+    cold = [reloading.cold_config(spec.config), spec.user_text, spec.people_mark]
+    chosen = [pod_template(spec, token_id=""), *cold]
     return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def live_hash(spec: BoxSpec) -> str:
+    """Return what changes exactly when a file that the pod has mounted does."""
+    return reloading.live_hash(spec.config, spec.user_text)
 
 
 def surroundings(spec: BoxSpec, *, fence: int) -> list[Manifest]:
@@ -113,7 +130,7 @@ def service_account(spec: BoxSpec) -> Manifest:
 
 
 def limit_range(spec: BoxSpec) -> Manifest:
-    """Give defaults to a container that states nothing: with a quota it would be refused."""
+    """Bound what each container may have, also one that states nothing."""
     limits = _limits(spec)
     item = {
         "type": "Container",
@@ -130,14 +147,14 @@ def limit_range(spec: BoxSpec) -> Manifest:
 
 
 def resource_quota(spec: BoxSpec) -> Manifest:
-    """Leave room for one pod: two would fight over the bot and the volume."""
-    requests, limits = _requests(spec), _limits(spec)
+    """Leave room for one pod: two would fight over the bot and the volume.
+
+    Amounts are the LimitRange's: a quota also counts what a RuntimeClass adds to a pod, and a
+    volume that was made for a larger plan stays as large.
+    """
     hard = {
         "pods": "1",
-        **{f"requests.{name}": amount for name, amount in requests.items()},
-        **{f"limits.{name}": amount for name, amount in limits.items()},
         "persistentvolumeclaims": "1",
-        "requests.storage": spec.storage,
         "services.loadbalancers": "0",
         "services.nodeports": "0",
     }
@@ -174,17 +191,20 @@ def claim(spec: BoxSpec) -> Manifest:
     }
 
 
-def secret(spec: BoxSpec, credentials: Credentials) -> Manifest:
-    """Hold what is secret; its annotation says which token it is, without reading it."""
-    meta = {**_meta(spec), "annotations": {TOKEN_ID: credentials.proxy_token_id}}
+def secret(spec: BoxSpec, credentials: Credentials, *, fence: int) -> Manifest:
+    """Hold what is secret; its annotations say which token and files it has, without reading it."""
+    marks = {
+        TOKEN_ID: credentials.proxy_token_id,
+        LIVE_HASH: live_hash(spec),
+        FENCE: str(fence),
+    }
     return {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": meta,
+        "metadata": {**_meta(spec), "annotations": marks},
         "type": "Opaque",
         "stringData": {
-            "openclaw.json": spec.config,
-            "USER.md": spec.user_text,
+            **_files(spec),
             "OPENCLAW_PROXY_TOKEN": credentials.proxy_token,
             "TELEGRAM_BOT_TOKEN": credentials.telegram_token,
             "OPENCLAW_GATEWAY_TOKEN": credentials.gateway_token,
@@ -192,10 +212,34 @@ def secret(spec: BoxSpec, credentials: Credentials) -> Manifest:
     }
 
 
-def deployment(spec: BoxSpec, *, token_id: str, fence: int) -> Manifest:
-    """One replica, made anew and never two at once; whoever wrote it last is in its annotations."""
+def live_files(spec: BoxSpec, *, fence: int, resource_version: str) -> Manifest:
+    """Return the merge patch that changes the Secret's files and leaves its credentials alone.
+
+    It fits one version of the Secret only: what somebody else wrote meanwhile stays.
+    """
+    marks = {LIVE_HASH: live_hash(spec), FENCE: str(fence)}
+    return {
+        "metadata": {"annotations": marks, "resourceVersion": resource_version},
+        "data": {
+            name: base64.b64encode(text.encode()).decode() for name, text in _files(spec).items()
+        },
+    }
+
+
+def deployment(spec: BoxSpec, *, token_id: str, fence: int, started: int | None = None) -> Manifest:
+    """One replica, made anew and never two at once; whoever wrote it last is in its annotations.
+
+    `started` is the generation of settings that its pod was made for, this one when not said;
+    newer ones may be live in it.
+    """
     meta = _meta(spec)
-    meta["annotations"] = {**_annotations(spec, token_id), FENCE: str(fence)}
+    meta["annotations"] = {
+        **_annotations(spec, token_id),
+        GENERATION: str(spec.generation),
+        LIVE_HASH: live_hash(spec),
+        STARTED: str(spec.generation if started is None else started),
+        FENCE: str(fence),
+    }
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -226,6 +270,7 @@ def pod_template(spec: BoxSpec, *, token_id: str, is_hashed: bool = False) -> Ma
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
+        "initContainers": [_put_user_file(spec)],
         "containers": [_container(spec)],
         "volumes": _volumes(),
     }
@@ -243,13 +288,9 @@ def _container(spec: BoxSpec) -> Manifest:
         "ports": [{"name": "gateway", "containerPort": PORT, "protocol": "TCP"}],
         "env": _environment(),
         "resources": {"requests": _requests(spec), "limits": _limits(spec)},
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": _no_rights(),
         # OpenClaw needs 11 to 38 s until it is ready, more with half a core.
-        "startupProbe": _probe("/startupz", period=1, failures=150),
+        "startupProbe": _probe("/startupz", period=1, failures=STARTUP_SECONDS),
         # Readiness covers Telegram, and no Service depends on it: the watch carries it to us.
         "readinessProbe": _probe("/readyz", period=2, failures=2),
         "livenessProbe": _probe("/healthz", period=10, failures=6),
@@ -258,6 +299,35 @@ def _container(spec: BoxSpec) -> Manifest:
             {"name": "state", "mountPath": STATE_FOLDER},
             {"name": "scratch", "mountPath": SCRATCH_FOLDER},
         ],
+    }
+
+
+def _put_user_file(spec: BoxSpec) -> Manifest:
+    """Put USER.md where OpenClaw looks for it; the same limits, so that the quota stays one pod."""
+    known = {
+        "OPENCLAW_STATE_DIR": STATE_FOLDER,
+        "OPENCLAW_USER_MD": f"{CONFIG_FOLDER}/{USER_FILE}",
+    }
+    return {
+        "name": "user-file",
+        "image": spec.image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": list(PUT_USER_FILE),
+        "env": [{"name": name, "value": value} for name, value in known.items()],
+        "resources": {"requests": _requests(spec), "limits": _limits(spec)},
+        "securityContext": _no_rights(),
+        "volumeMounts": [
+            {"name": "config", "mountPath": CONFIG_FOLDER, "readOnly": True},
+            {"name": "state", "mountPath": STATE_FOLDER},
+        ],
+    }
+
+
+def _no_rights() -> Manifest:
+    return {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
     }
 
 
@@ -281,7 +351,7 @@ def _environment() -> list[Manifest]:
 
 
 def _volumes() -> list[Manifest]:
-    files = [{"key": name, "path": name} for name in ("openclaw.json", "USER.md")]
+    files = [{"key": name, "path": name} for name in (CONFIG_FILE, USER_FILE)]
     return [
         # Group-readable only: OpenClaw's own audit calls a world-readable configuration critical.
         {
@@ -291,6 +361,10 @@ def _volumes() -> list[Manifest]:
         {"name": "state", "persistentVolumeClaim": {"claimName": NAME}},
         {"name": "scratch", "emptyDir": {"sizeLimit": SCRATCH_SIZE}},
     ]
+
+
+def _files(spec: BoxSpec) -> dict[str, str]:
+    return {CONFIG_FILE: spec.config, USER_FILE: spec.user_text}
 
 
 def _probe(path: str, *, period: int, failures: int) -> Manifest:
@@ -337,7 +411,6 @@ def _selector(spec: BoxSpec) -> dict[str, str]:
 
 def _annotations(spec: BoxSpec, token_id: str) -> dict[str, str]:
     return {
-        GENERATION: str(spec.generation),
         CONFIG_HASH: config_hash(spec),
         TOKEN_ID: token_id,
         RESTART: spec.restart,

@@ -40,6 +40,19 @@ LANGUAGES = {
     "zh": "Chinese",
 }
 DENIED_TOOLS = ("computer", "openclaw", "browser", "canvas", "nodes", "gateway")
+# OpenClaw reads USER.md from its workspace only, so it is put there before it starts; again only
+# when ours has changed, since the assistant may have written its own notes into it.
+PUT_USER_FILE = (
+    "sh",
+    "-c",
+    """set -e; folder="$OPENCLAW_STATE_DIR/workspace" kept="$OPENCLAW_STATE_DIR/.user.md"
+mkdir -p "$folder"
+if ! cmp -s "$OPENCLAW_USER_MD" "$kept" || ! [ -e "$folder/USER.md" ]; then
+  rm -f "$folder/USER.md" "$kept"
+  cat "$OPENCLAW_USER_MD" > "$folder/USER.md"
+  cat "$OPENCLAW_USER_MD" > "$kept"
+fi""",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +69,7 @@ class Assistant:
     use_case: str = ""
     style: str = ""
     time_zone: str = "UTC"
+    denied_tools: tuple[str, ...] = ()
 
 
 def model_id(model: str) -> str:
@@ -111,7 +125,7 @@ def _document(assistant: Assistant) -> dict[str, Any]:
             "allow": ["telegram", "memory-core"],
             "entries": {"memory-core": {"config": {"dreaming": {"enabled": False}}}},
         },
-        "tools": {"deny": list(DENIED_TOOLS)},
+        "tools": {"deny": [*DENIED_TOOLS, *assistant.denied_tools]},
         # The default puts everybody who may write into one conversation.
         "session": {"dmScope": "per-channel-peer"},
         "telemetry": {"enabled": False},

@@ -1,27 +1,41 @@
 """Every look at boxes."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openclaw_web.accounts.models import Customer
 from openclaw_web.billing import entitlement
-from openclaw_web.billing.models import Hold, Subscription
+from openclaw_web.billing.models import Hold, Subscription, Tier
 from openclaw_web.boxes import sentences
 from openclaw_web.boxes.desired import Desired, Facts, Why, desired_state
-from openclaw_web.boxes.models import Box, BoxRevision, BoxSecret, BoxStatus, RevisionOutcome
+from openclaw_web.boxes.models import (
+    Box,
+    BoxBackup,
+    BoxRevision,
+    BoxSecret,
+    BoxStatus,
+    RevisionOutcome,
+)
 from openclaw_web.boxes.sentences import Link, Situation
-from openclaw_web.core.clock import business_now
+from openclaw_web.core.clock import REAL_NOW, business_now
 from openclaw_web.jobs import queries as jobs
+from openclaw_web.metering import queries as metering
 from openclaw_web.metering.models import ProxyToken, TokenKind
 
 USABLE = (RevisionOutcome.PENDING.value, RevisionOutcome.APPLIED.value)
 MEMORY_LOST_AT = "memory_lost_at"
+MEMORY_FROM = "memory_from"  # in `health`: when the memory that a restore brought was saved,
+RESTORED_AT = "restored_at"  # and when that was
+RESTORE_TOLD_FOR = timedelta(days=3)
+OUTAGE_TOLD = "outage_told"  # in `health`: which outage its customer had a mail about
 # Keeps others from changing a box, but not from adding rows that point at it: those would wait for
 # us while we wait for them.
 LOCK: dict[str, bool] = {"key_share": True}
@@ -55,17 +69,45 @@ class Standing:
     box: Box
     desired: Desired
     has_job: bool
+    tier: Tier
 
 
-async def find_box_of_customer(session: AsyncSession, customer_id: UUID) -> Box | None:
+@dataclass(frozen=True, kw_only=True)
+class Watched:
+    """As much of a box as the watch compares with what it sees."""
+
+    namespace: str
+    status: BoxStatus
+    was_active: bool
+    health_failures: int
+    reason: str
+    health: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenStanding:
+    """A box, and the live tokens that its pods could use: their ids, and since when."""
+
+    box_id: UUID
+    namespace: str
+    status: BoxStatus
+    has_job: bool
+    tokens: dict[str, datetime]
+
+
+async def find_box_of_customer(
+    session: AsyncSession, customer_id: UUID, *, lock: bool = False
+) -> Box | None:
     """Return the newest box that is not destroyed, else the newest of all."""
-    found = await session.exec(
+    newest = (
         select(Box)
         .where(Box.customer_id == customer_id)
         .order_by(col(Box.status) == BoxStatus.DESTROYED, col(Box.created_at).desc(), col(Box.id))
         .limit(1)
     )
-    return found.first()
+    if lock:
+        newest = newest.with_for_update(key_share=True).execution_options(populate_existing=True)
+    return (await session.exec(newest)).first()
 
 
 async def find_box(
@@ -98,21 +140,24 @@ async def box_status_view(session: AsyncSession, customer_id: UUID) -> BoxView |
     job = await jobs.find_live_job_of_box(session, customer_id, box.id)
     progress = [line["text"] for line in job.progress] if job else []
     lost_at = memory_lost_at(box)
+    usage = await metering.current_usage(session, customer_id)
     situation = Situation(
         status=box.status,
         reason=box.status_reason or "",
         bot_username=(bot.bot_username if bot else None) or "",
         memory_lost_at=lost_at,
+        memory_from=await _fresh_memory_from(session, box),
         has_job=job is not None,
-        is_ready="pod" not in box.health or bool(box.health["pod"].get("is_ready")),
         progress=progress[-1] if progress else "",
+        is_out_of_tokens=usage is not None and usage.left == 0,
     )
+    links = sentences.links_of(situation, box.health, box.first_answer_at)
     return BoxView(
         box_id=box.id,
         status=box.status,
-        sentence=sentences.sentence_of(situation),
+        sentence=sentences.sentence_of(situation, links if "pod" in box.health else links[-1:]),
         since=box.status_changed_at,
-        links=sentences.links_of(situation, box.health, box.agent_ok_at),
+        links=links,
         bot_username=situation.bot_username,
         last_seen=box.last_seen,
         first_answer_at=box.first_answer_at,
@@ -129,22 +174,57 @@ def memory_lost_at(box: Box) -> datetime | None:
     return datetime.fromisoformat(found) if found else None
 
 
+def memory_from(box: Box) -> datetime | None:
+    """Return from when the memory is that a restore brought back; nothing without a restore."""
+    found = box.health.get(MEMORY_FROM)
+    return datetime.fromisoformat(found) if found else None
+
+
+async def _fresh_memory_from(session: AsyncSession, box: Box) -> datetime | None:
+    """Return it as long as it is news to its customer."""
+    at = box.health.get(RESTORED_AT)
+    is_news = at and await business_now(session) - datetime.fromisoformat(at) < RESTORE_TOLD_FOR
+    return memory_from(box) if is_news else None
+
+
 async def desired_of(session: AsyncSession, box: Box) -> tuple[Desired, Why]:
     """Return what this box should be now, and why it should not run."""
     customer = await session.get(Customer, box.customer_id)
     subscription = await session.get(Subscription, box.subscription_id)
-    hold = await session.exec(
+    now = await business_now(session)
+    holds = await _has_hold(session, box)
+    return desired_state(_facts(box, subscription, customer, holds=holds, now=now))
+
+
+async def is_held(session: AsyncSession, box: Box) -> bool:
+    """Say whether a hold keeps this box; that of a deleted account keeps nothing."""
+    customer = await session.get(Customer, box.customer_id)
+    is_deleted = customer is None or customer.deleted_at is not None
+    return not is_deleted and await _has_hold(session, box)
+
+
+async def _has_hold(session: AsyncSession, box: Box) -> bool:
+    found = await session.exec(
         select(Hold.id)
         .where(Hold.customer_id == box.customer_id, col(Hold.released_at).is_(None))
         .limit(1)
     )
-    now = await business_now(session)
-    holds = hold.first() is not None
-    return desired_state(_facts(box, subscription, customer, holds=holds, now=now))
+    return found.first() is not None
 
 
 async def get_subscription(session: AsyncSession, box: Box) -> Subscription:
     return await session.get_one(Subscription, box.subscription_id)
+
+
+async def lock_free(session: AsyncSession, box_ids: Collection[UUID]) -> Sequence[UUID]:
+    """Lock those of these boxes that nobody else has locked; wait for none."""
+    found = await session.exec(
+        select(Box.id)
+        .where(col(Box.id).in_(box_ids))
+        .order_by(col(Box.id))
+        .with_for_update(key_share=True, skip_locked=True)
+    )
+    return found.all()
 
 
 async def find_target_revision(session: AsyncSession, box_id: UUID) -> BoxRevision | None:
@@ -175,16 +255,38 @@ async def find_applied_revision(
     return found.first()
 
 
-async def live_token_ids(session: AsyncSession, box_id: UUID) -> set[UUID]:
-    """Return the tokens that this box's pod could use now."""
+async def has_usable_backup(session: AsyncSession, box_id: UUID) -> bool:
+    """Say whether a box's memory can come back when its volume is gone."""
+    now = await business_now(session)
     found = await session.exec(
-        select(ProxyToken.id).where(
-            ProxyToken.box_id == box_id,
-            ProxyToken.kind == TokenKind.BOX.value,
-            col(ProxyToken.revoked_at).is_(None),
+        select(BoxBackup.id)
+        .where(
+            BoxBackup.box_id == box_id,
+            col(BoxBackup.finished_at).is_not(None),
+            col(BoxBackup.deleted_at).is_(None),
+            col(BoxBackup.error).is_(None),
+            col(BoxBackup.key_ct).is_not(None),
+            sa.or_(col(BoxBackup.expires_at).is_(None), col(BoxBackup.expires_at) > now),
         )
+        .limit(1)
+    )
+    return found.first() is not None
+
+
+async def live_token_ids(session: AsyncSession, box_id: UUID) -> set[UUID]:
+    """Return the tokens with which this box's pod gets to its model now."""
+    found = await session.exec(
+        select(ProxyToken.id).where(ProxyToken.box_id == box_id, *_is_live_token())
     )
     return set(found.all())
+
+
+def _is_live_token() -> tuple[sa.ColumnElement[bool], ...]:
+    return (
+        col(ProxyToken.kind) == TokenKind.BOX.value,
+        col(ProxyToken.revoked_at).is_(None),
+        sa.or_(col(ProxyToken.expires_at).is_(None), col(ProxyToken.expires_at) > REAL_NOW),
+    )
 
 
 async def get_any_box(session: AsyncSession, box_id: UUID, *, lock: bool = False) -> Box:
@@ -235,16 +337,16 @@ async def any_customers_standings(
             box=box,
             desired=desired_state(_facts(box, subscription, customer, holds=held, now=now))[0],
             has_job=box.id in busy,
+            tier=subscription.tier,
         )
         for box, subscription, customer, held in rows
     ]
 
 
 async def any_customers_turned_unhealthy(
-    session: AsyncSession, cluster: str, *, within: timedelta
+    session: AsyncSession, cluster: str, *, since: datetime
 ) -> tuple[int, int]:
-    """Return how many running boxes became unhealthy lately, and how many run at all."""
-    since = await business_now(session) - within
+    """Return how many boxes became unhealthy since then and are so still, and how many run."""
     lately = sa.and_(col(Box.status) == BoxStatus.UNHEALTHY, col(Box.status_changed_at) >= since)
     found = await session.exec(
         select(sa.func.count().filter(lately), sa.func.count()).where(
@@ -255,6 +357,33 @@ async def any_customers_turned_unhealthy(
     return found.one()
 
 
+async def any_customers_ailing_clusters(session: AsyncSession) -> Sequence[str]:
+    """Return the clusters where a box does not answer."""
+    found = await session.exec(
+        select(Box.cluster).where(Box.status == BoxStatus.UNHEALTHY).distinct()
+    )
+    return found.all()
+
+
+async def any_customers_untold_outages(
+    session: AsyncSession, *, clusters: Collection[str], before: datetime, limit: int
+) -> Sequence[Box]:
+    """Return these clusters' boxes that stopped before then, and whose customers had no mail."""
+    found = await session.exec(
+        select(Box)
+        .where(
+            Box.status == BoxStatus.UNHEALTHY,
+            col(Box.cluster).in_(clusters),
+            col(Box.status_changed_at) <= before,
+            col(Box.activated_at).is_not(None),
+            col(Box.health)[OUTAGE_TOLD].is_(None),
+        )
+        .order_by(col(Box.status_changed_at), col(Box.id))
+        .limit(limit)
+    )
+    return found.all()
+
+
 async def any_customers_namespaces(
     session: AsyncSession, cluster: str, *statuses: BoxStatus
 ) -> Sequence[str]:
@@ -263,6 +392,80 @@ async def any_customers_namespaces(
         select(Box.k8s_namespace).where(Box.cluster == cluster, col(Box.status).in_(statuses))
     )
     return found.all()
+
+
+async def any_customers_watched(session: AsyncSession, namespaces: Sequence[str]) -> list[Watched]:
+    found = await (await session.connection()).execute(
+        sa.select(
+            col(Box.k8s_namespace),
+            col(Box.status),
+            col(Box.activated_at),
+            col(Box.health_failures),
+            col(Box.status_reason),
+            col(Box.health),
+        ).where(
+            col(Box.k8s_namespace) == sa.func.any(sa.literal(namespaces, ARRAY(sa.Text))),
+            col(Box.status).not_in([BoxStatus.DESTROYING, BoxStatus.DESTROYED]),
+        )
+    )
+    return [
+        Watched(
+            namespace=namespace,
+            status=status,
+            was_active=activated_at is not None,
+            health_failures=failures,
+            reason=reason or "",
+            health=health,
+        )
+        for namespace, status, activated_at, failures, reason, health in found
+    ]
+
+
+async def any_clusters_living_namespaces(session: AsyncSession, names: Sequence[str]) -> set[str]:
+    """Return which of these namespaces belong to a box that is not destroyed, in any cluster."""
+    found = await session.exec(
+        select(Box.k8s_namespace).where(
+            col(Box.k8s_namespace) == sa.func.any(sa.literal(names, ARRAY(sa.Text))),
+            Box.status != BoxStatus.DESTROYED,
+        )
+    )
+    return set(found.all())
+
+
+async def any_customers_token_standings(session: AsyncSession, cluster: str) -> list[TokenStanding]:
+    """Return the cluster's boxes with their live tokens; destroyed ones only if they have any."""
+    is_live = sa.and_(col(ProxyToken.box_id) == col(Box.id), *_is_live_token())
+    found = await (await session.connection()).execute(
+        sa.select(
+            col(Box.id),
+            col(Box.k8s_namespace),
+            col(Box.status),
+            col(ProxyToken.id),
+            col(ProxyToken.created_at),
+        )
+        .join(ProxyToken, is_live, isouter=True)
+        .where(
+            col(Box.cluster) == cluster,
+            sa.or_(col(Box.status) != BoxStatus.DESTROYED, col(ProxyToken.id).is_not(None)),
+        )
+    )
+    rows = found.all()
+    busy = await jobs.any_customers_busy_boxes(session, list({row[0] for row in rows}))
+    standings: dict[UUID, TokenStanding] = {}
+    for box_id, namespace, status, token_id, made_at in rows:
+        standing = standings.setdefault(
+            box_id,
+            TokenStanding(
+                box_id=box_id,
+                namespace=namespace,
+                status=status,
+                has_job=box_id in busy,
+                tokens={},
+            ),
+        )
+        if token_id is not None and made_at is not None:
+            standing.tokens[str(token_id)] = made_at
+    return list(standings.values())
 
 
 async def any_customers_boxes_ending(

@@ -1,18 +1,29 @@
 """From a box's rows to what the cluster shall have: settings, tier and deployment put together."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from openclaw_web.billing.models import Tier
 from openclaw_web.billing.tiers import Plan, plan_of
-from openclaw_web.boxes import openclaw_config, queries, service
+from openclaw_web.boxes import openclaw_config, queries, reloading, service
 from openclaw_web.boxes.manifests import BoxSpec, Credentials
-from openclaw_web.boxes.models import Box
+from openclaw_web.boxes.models import Box, BoxRevision, RevisionOutcome
 from openclaw_web.boxes.openclaw_config import Assistant
+from openclaw_web.core.errors import ValidationError
 from openclaw_web.core.settings import Settings, settings
 from openclaw_web.metering import service as metering
+
+
+class UnusableSettingsError(ValidationError):
+    """These settings cannot be written as a configuration."""
+
+    def __init__(self, sentence: str, generation: int) -> None:
+        super().__init__(sentence)
+        self.generation = generation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,25 +32,52 @@ class Rendered:
 
     spec: BoxSpec
     generation: int
+    is_proven: bool
 
 
 async def render(session: AsyncSession, box: Box) -> Rendered:
     """Put the newest settings that are not known to fail into a specification.
 
     Raises:
-        ValidationError: the settings cannot be written as a configuration.
+        UnusableSettingsError: the settings cannot be written as a configuration.
     """
     revision = await queries.find_target_revision(session, box.id)
     subscription = await queries.get_subscription(session, box)
+    return render_revision(box, revision, subscription.tier)
+
+
+def render_revision(box: Box, revision: BoxRevision | None, tier: Tier) -> Rendered:
+    """Put these settings into a specification; without any, those of the box's row.
+
+    Raises:
+        UnusableSettingsError: they cannot be written as a configuration.
+    """
     generation = revision.generation if revision else box.generation
     chosen = revision.spec if revision else _spec_of_row(box)
-    plan, deployment = plan_of(subscription.tier), settings()
+    try:
+        spec = render_settings(box, chosen, tier, generation)
+    except ValidationError as error:
+        raise UnusableSettingsError(str(error), generation) from error
+    return Rendered(
+        spec=spec,
+        generation=generation,
+        is_proven=revision is None or revision.outcome == RevisionOutcome.APPLIED.value,
+    )
+
+
+def render_settings(box: Box, chosen: Mapping[str, Any], tier: Tier, generation: int) -> BoxSpec:
+    """Return what a box with these settings is in the cluster.
+
+    Raises:
+        ValidationError: they cannot be written as a configuration.
+    """
+    plan, deployment = plan_of(tier), settings()
     assistant = _assistant(chosen, plan, deployment, generation)
-    spec = BoxSpec(
+    return BoxSpec(
         box_id=str(box.id),
         customer_id=str(box.customer_id),
         namespace=box.k8s_namespace,
-        image=box.image or deployment.box_image,
+        image=chosen.get(reloading.IMAGE) or box.image or deployment.box_image,
         cpu_request=plan.cpu_request,
         cpu_limit=plan.cpu_limit,
         memory_request=plan.memory_request,
@@ -52,8 +90,14 @@ async def render(session: AsyncSession, box: Box) -> Rendered:
         storage_class=deployment.box_storage_class,
         runtime_class=deployment.box_runtime_class,
         restart=str(box.health.get(service.RESTART_MARK, "")),
+        people_mark=_people_mark(chosen, plan),
     )
-    return Rendered(spec=spec, generation=generation)
+
+
+def _people_mark(chosen: Mapping[str, Any], plan: Plan) -> str:
+    """Return what changes when somebody is shut out, by the customer or by a smaller plan."""
+    cut = max(0, len(chosen[reloading.PEOPLE]) - plan.telegram_users)
+    return f"{chosen.get(reloading.REMOVED_AT, 0)}/{cut}"
 
 
 async def issue_credentials(session: AsyncSession, box: Box) -> Credentials:
@@ -75,7 +119,7 @@ async def keep_only_token(session: AsyncSession, box_id: UUID, token_id: str) ->
 
 
 def _assistant(
-    chosen: dict[str, Any], plan: Plan, deployment: Settings, generation: int
+    chosen: Mapping[str, Any], plan: Plan, deployment: Settings, generation: int
 ) -> Assistant:
     """Return the assistant, cut to what the tier gives now: a downgrade keeps the first people."""
     model = openclaw_config.model_id(chosen["model"])
@@ -87,6 +131,7 @@ def _assistant(
         generation=generation,
         proxy_url=deployment.box_proxy_url,
         telegram_url=deployment.telegram_api_url,
+        denied_tools=tuple(deployment.box_denied_tools.replace(",", " ").split()),
         use_case=chosen.get("use_case", ""),
         style=chosen.get("style", ""),
     )

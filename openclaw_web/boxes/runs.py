@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -20,6 +22,7 @@ from openclaw_web.jobs.models import OperatorJob
 GONE_SECONDS = 150.0  # a pod may take its whole grace of 60 s to end
 POLL_SECONDS = 0.2
 CHECK_SECONDS = 2.0
+Aside = Callable[[], AbstractContextManager[None]]
 ENDED_PHASES = frozenset({"Failed", "Succeeded"})
 
 
@@ -28,12 +31,16 @@ class StopRequestedError(OpenClawError):
 
 
 class NotReadyError(VendorError):
-    """The pod did not become ready in time: its settings may be at fault."""
+    """The pod did not become ready in time.
 
-    def __init__(self, code: str) -> None:
+    `blamed_from` is the attempt from which on that speaks against its settings; `None`: never.
+    """
+
+    def __init__(self, code: str, *, blamed_from: int | None = None) -> None:
         super().__init__(
             f"The assistant did not become ready: {trouble(code)}.", can_retry=True, code=code
         )
+        self.blamed_from = blamed_from
 
 
 @dataclass(kw_only=True)
@@ -44,6 +51,7 @@ class Run:
     job: OperatorJob
     fence: Fence
     conclude: Conclude = conclude_nothing
+    aside: Aside = nullcontext
     _checked_at: float = field(default=0.0)
 
     async def say(self, sentence: str) -> None:

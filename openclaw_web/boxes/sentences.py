@@ -7,6 +7,7 @@ from typing import Any
 
 from openclaw_web.boxes.desired import Why
 from openclaw_web.boxes.models import BoxStatus
+from openclaw_web.jobs import leases
 
 
 class Reason:
@@ -32,6 +33,7 @@ TROUBLES = {
     "OOMKilled": "it used more memory than its plan gives it and was ended",
     "ErrImagePull": "its program cannot be downloaded",
     "ImagePullBackOff": "its program cannot be downloaded",
+    "InvalidImageName": "its program cannot be downloaded",
     "CreateContainerConfigError": "a part of its configuration is missing",
     "Unschedulable": "the cluster has no room for it at the moment",
     "FailedScheduling": "the cluster has no room for it at the moment",
@@ -47,12 +49,23 @@ TROUBLES = {
     "telegram": "Telegram rejects its bot token",
     "bad_settings": "one of its settings cannot be used",
 }
+# Another image may be to blame for these; the same one as before is not.
+PULL_TROUBLES = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName"})
 SUSPENDED = {
     Why.PAUSED: "Paused by you; resume it at any time.",
     Why.HOLD: "Suspended by us while a question about this account is open.",
     Why.NOT_PAID: "Suspended: the subscription is not paid.",
 }
+NOT_READY = "Not ready at this moment; it usually comes back by itself within a minute."
+# What a customer reads of a box that is active, by the link of its chain that is broken.
+BROKEN = {
+    "pod": NOT_READY,
+    "gateway": NOT_READY,
+    "telegram": "Running, but Telegram rejects its bot token.",
+    "model": "Running, but this period's tokens are used up; it says so politely when asked.",
+}
 DEFAULT_SUSPENDED = "Suspended."
+MEMORY_BACK = "Its memory came back from the backup of {at:%d %B %Y, %H:%M} UTC."
 MEMORY_KEPT = "Its memory is kept."
 GONE = frozenset({BoxStatus.DESTROYING, BoxStatus.DESTROYED})
 
@@ -67,7 +80,8 @@ class Situation:
     memory_lost_at: datetime | None
     has_job: bool
     progress: str
-    is_ready: bool = True
+    is_out_of_tokens: bool = False
+    memory_from: datetime | None = None  # a restore brought it back as it was then
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +93,14 @@ class Link:
     sentence: str
 
 
-def sentence_of(situation: Situation) -> str:
-    """Return what is the case, in words that need no explanation."""
+def sentence_of(situation: Situation, links: Sequence[Link] = ()) -> str:
+    """Return what is the case, in words that need no explanation: the worst of its links."""
     told = _status_sentence(situation)
+    broken = worst(links)
+    if situation.status is BoxStatus.ACTIVE and broken is not None:
+        told = BROKEN[broken.name]
+    if situation.memory_from is not None and situation.status not in GONE:
+        told = f"{told} {MEMORY_BACK.format(at=situation.memory_from)}"
     if situation.memory_lost_at is None or situation.status in GONE:
         return told
     is_told = (
@@ -90,9 +109,29 @@ def sentence_of(situation: Situation) -> str:
     return told if is_told else f"{told} {MEMORY_LOST}"
 
 
+def worst(links: Sequence[Link]) -> Link | None:
+    """Return what keeps an answer from coming: the last link that is known to be broken.
+
+    Links are in the order in which a message meets them, and a later one that says what fails
+    explains why those before it wait.
+    """
+    by_name = {link.name: link for link in links if link.is_ok is False}
+    pod, telegram = by_name.get("pod"), by_name.get("telegram")
+    if pod is not None:
+        return pod
+    if telegram is not None and "gateway" not in by_name:
+        return telegram  # the gateway runs, and says that it waits for Telegram only
+    return by_name.get("gateway") or by_name.get("model")
+
+
 def trouble(reason: str) -> str:
     """Return a clause for a reason, in a customer's words."""
     return TROUBLES.get(reason, "it does not answer its health check")
+
+
+def failure(code: str) -> str:
+    """Return a clause for why an attempt failed; what is no trouble of a customer's is ours."""
+    return TROUBLES.get(code, leases.FAULT_OF_OURS)
 
 
 def links_of(situation: Situation, health: dict[str, Any], model_at: datetime | None) -> list[Link]:
@@ -110,7 +149,7 @@ def links_of(situation: Situation, health: dict[str, Any], model_at: datetime | 
         _pod_link(pod, has_pod=has_pod),
         _gateway_link(is_ready=is_ready, has_pod=has_pod, failing=failing),
         _telegram_link(situation, is_ready=is_ready, failing=failing),
-        _model_link(model_at),
+        _model_link(model_at, is_out_of_tokens=situation.is_out_of_tokens),
     ]
 
 
@@ -139,8 +178,6 @@ def _starting(situation: Situation) -> str:
 
 
 def _active(situation: Situation) -> str:
-    if not situation.is_ready:
-        return "Not ready at this moment; it usually comes back by itself within a minute."
     where = f" on Telegram as @{situation.bot_username}" if situation.bot_username else ""
     if situation.reason == Reason.UPDATE_ROLLED_BACK:
         return f"Answering{where}, with its former settings: the new ones did not work."
@@ -159,10 +196,12 @@ def _suspended(situation: Situation) -> str:
 
 def _unhealthy(situation: Situation) -> str:
     if situation.reason == Reason.NAMESPACE_DELETED:
-        return (
-            "Its namespace was deleted from the cluster; we are building it again."
-            " Its memory was lost."
+        memory = (
+            "Its memory was lost."
+            if situation.memory_lost_at
+            else "Its memory comes back from the newest backup."
         )
+        return f"Its namespace was deleted from the cluster; we are building it again. {memory}"
     if situation.reason == Reason.PROVISION_FAILED:
         return "It could not be set up yet. We were told, and keep trying every ten minutes."
     doing = "we are repairing it." if situation.has_job else "we are watching it."
@@ -208,7 +247,10 @@ def _telegram_link(situation: Situation, *, is_ready: bool, failing: Sequence[st
     return Link(name="telegram", is_ok=False, sentence="Not connected to Telegram yet.")
 
 
-def _model_link(model_at: datetime | None) -> Link:
+def _model_link(model_at: datetime | None, *, is_out_of_tokens: bool) -> Link:
+    if is_out_of_tokens:
+        sentence = "This period's tokens are used up."
+        return Link(name="model", is_ok=False, sentence=sentence)
     if model_at is None:
         return Link(name="model", is_ok=None, sentence="It has not asked its model anything yet.")
     return Link(name="model", is_ok=True, sentence="Its model answers.")

@@ -1,20 +1,17 @@
 """Deciding about a box: make it, change it, pause it, ask the operator to bring it into line."""
 
-import hashlib
-import json
+import re
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
-import sqlalchemy as sa
-from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openclaw_web.billing.models import Subscription
 from openclaw_web.billing.tiers import plan_of
-from openclaw_web.boxes import manifests, openclaw_config, queries
+from openclaw_web.boxes import manifests, openclaw_config, queries, reloading, revisions
 from openclaw_web.boxes.models import (
     DEFAULT_LANGUAGE,
     DEFAULT_MODEL,
@@ -31,15 +28,28 @@ from openclaw_web.core.database import after_commit
 from openclaw_web.core.errors import NotFoundError, ValidationError
 from openclaw_web.core.settings import settings as deployment
 from openclaw_web.integrations import redis
+from openclaw_web.jobs import merging
+from openclaw_web.jobs import queries as job_queries
 from openclaw_web.jobs import service as jobs
 from openclaw_web.jobs.models import JobType, OperatorJob
+from openclaw_web.metering import service as metering
+from openclaw_web.metering.models import TokenKind
 
 BOT_TOKEN_PURPOSE = "box-bot-token"  # noqa: S105 - what the key is for
 FINGERPRINT_PURPOSE = "bot-token"
 GATEWAY_PURPOSE = "gateway-token"
 STRONGER = frozenset({JobType.SUSPEND, JobType.DESTROY})
 RESTART_MARK = "restart_mark"
-SEEN_EVERY = timedelta(seconds=10)  # an agent that talks all the time is not written down each time
+# A job's actions that take the pod away for a while.
+RESTART, BACKUP, RESTORE = "restart", "backup", "restore"
+CUSTOMER = "customer"
+STOPS_AN_HOUR = 5
+ROTATE, UPGRADE = "rotate", "upgrade"
+SAVES_A_MINUTE = 6
+COALESCE = timedelta(seconds=10)  # who edits saves again: one job, and one restart, for all of it
+# What a registry calls an image: a name, and its tag or its digest.
+IMAGE_NAME = re.compile(r"[a-z0-9][\w./:-]*(:[\w.-]{1,128}|@sha256:[0-9a-f]{64})")
+LIMIT_BEHAVIOURS = ("polite", "error")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +107,7 @@ async def create_box(
     session.add(box)
     await session.flush()
     await _keep_bot(session, box, bot)
-    await _add_revision(session, box, settings)
+    await _add_revision(session, box, document(settings))
     _announce(session, box)
     return box
 
@@ -110,6 +120,7 @@ async def request_converge(
     requested_by: str,
     payload: dict[str, Any] | None = None,
     correlation_id: UUID | None = None,
+    delay: timedelta = timedelta(),
 ) -> OperatorJob:
     """Ask the operator to bring a box where it belongs; `job_type` says why.
 
@@ -130,31 +141,128 @@ async def request_converge(
         requested_by=requested_by,
         payload=payload,
         correlation_id=correlation_id,
+        delay=delay,
     )
 
 
 async def change_settings(
     session: AsyncSession, box: Box, settings: BoxSettings, *, requested_by: str
 ) -> OperatorJob:
-    """Write a new generation of settings and ask for it; without a change nothing is asked.
+    """Write a new generation of settings and ask for it; saving the same again writes none.
+
+    A customer's edits wait ten seconds for the next one, and become one job. Whether that job has
+    to restart the assistant is found when it runs: see `boxes/reloading.py`.
 
     Raises:
-        ValidationError: the settings are more than the tier gives, or make no sense.
+        ValidationError: the settings are more than the tier gives, make no sense, or were saved
+            too often within a minute.
     """
     check_settings(settings, await queries.get_subscription(session, box))
     box = await queries.get_any_box(session, box.id, lock=True)
-    if box.status in {BoxStatus.DESTROYING, BoxStatus.DESTROYED}:
-        raise ValidationError("This assistant is deleted; its settings cannot be changed.")
-    box.telegram_user_ids = list(settings.telegram_user_ids)
-    box.language = settings.language
-    box.model = settings.model
-    box.thinking_level = settings.thinking_level
-    box.generation += 1
+    _require_life(box)
+    chosen = document(settings)
+    newest = await revisions.find_newest(session, box.id)
+    if newest is None or newest.outcome in revisions.GIVEN_UP or _differ(newest.spec, chosen):
+        if requested_by == CUSTOMER:
+            await _check_saves(session, box)
+        box.telegram_user_ids = list(settings.telegram_user_ids)
+        box.language = settings.language
+        box.model = settings.model
+        box.thinking_level = settings.thinking_level
+        await _add_generation(session, box, chosen)
+        announce_access(session, box)
+    return await request_converge(
+        session,
+        box,
+        job_type=JobType.UPDATE,
+        requested_by=requested_by,
+        delay=COALESCE if requested_by == CUSTOMER else timedelta(),
+    )
+
+
+async def request_upgrade(
+    session: AsyncSession, box: Box, image: str, *, requested_by: str
+) -> OperatorJob:
+    """Ask for another image of OpenClaw: a generation of its own, taken back when it fails.
+
+    Raises:
+        ValidationError: that is no image, or the box is deleted.
+    """
+    if not IMAGE_NAME.fullmatch(image):
+        raise ValidationError("Name the image with its tag or its digest.")
+    box = await queries.get_any_box(session, box.id, lock=True)
+    _require_life(box)
+    known = await queries.find_target_revision(session, box.id)
+    chosen = known.spec if known else document(settings_of(box, None))
+    await _add_generation(session, box, {**chosen, reloading.IMAGE: image})
+    return await request_converge(
+        session,
+        box,
+        job_type=JobType.UPDATE,
+        requested_by=requested_by,
+        payload={merging.ACTIONS: [UPGRADE], reloading.IMAGE: image},
+    )
+
+
+async def request_rotation(session: AsyncSession, box: Box, *, requested_by: str) -> OperatorJob:
+    """Ask for a new proxy token, which takes a new pod.
+
+    The old token ends when that pod is ready, and after fifteen minutes whatever happens.
+
+    Raises:
+        ValidationError: its customer has restarted it too often within the hour.
+    """
+    box = await queries.get_any_box(session, box.id, lock=True)
+    await request_restart(session, box, requested_by=requested_by)
+    await metering.limit_tokens_of_box(session, box.id, kind=TokenKind.BOX)
+    return await request_converge(
+        session,
+        box,
+        job_type=JobType.UPDATE,
+        requested_by=requested_by,
+        payload={merging.ACTIONS: [ROTATE]},
+    )
+
+
+async def choose_limit_behaviour(session: AsyncSession, customer_id: UUID, behaviour: str) -> bool:
+    """Say what an assistant hears at its limit: a polite sentence, or an error; is it a change?
+
+    The token proxy reads it: there is nothing to apply.
+
+    Raises:
+        NotFoundError: the customer has no box.
+        ValidationError: there is no such behaviour.
+    """
+    if behaviour not in LIMIT_BEHAVIOURS:
+        raise ValidationError("At its limit, an assistant gets a polite sentence or an error.")
+    found = await queries.find_box_of_customer(session, customer_id)
+    if found is None or found.status in {BoxStatus.DESTROYING, BoxStatus.DESTROYED}:
+        raise NotFoundError("There is no assistant.")
+    box = await queries.get_any_box(session, found.id, lock=True)
+    is_change = box.limit_behaviour != behaviour
+    box.limit_behaviour = behaviour
     session.add(box)
     await session.flush()
-    await _add_revision(session, box, settings)
     announce_access(session, box)
-    return await request_converge(session, box, job_type=JobType.UPDATE, requested_by=requested_by)
+    return is_change
+
+
+async def current_settings(session: AsyncSession, box: Box) -> BoxSettings:
+    """Return the settings that the box shall run: the newest ones that are not known to fail."""
+    return settings_of(box, await queries.find_target_revision(session, box.id))
+
+
+def settings_of(box: Box, revision: BoxRevision | None) -> BoxSettings:
+    """Return a revision's settings; without one, what the box's row says."""
+    spec = revision.spec if revision else {}
+    return BoxSettings(
+        telegram_user_ids=tuple(spec.get(reloading.PEOPLE, box.telegram_user_ids)),
+        language=spec.get("language", box.language),
+        model=spec.get("model", box.model),
+        thinking_level=spec.get("thinking_level", box.thinking_level),
+        use_case=spec.get("use_case", ""),
+        style=spec.get("style", ""),
+    )
 
 
 async def allow_api_access(session: AsyncSession, customer_id: UUID, *, is_allowed: bool) -> bool:
@@ -187,12 +295,41 @@ async def replace_bot(
 
 
 async def request_restart(session: AsyncSession, box: Box, *, requested_by: str) -> OperatorJob:
-    """Ask for a new pod with the same settings, and fresh credentials."""
+    """Ask for a new pod with the same settings, and fresh credentials.
+
+    Raises:
+        ValidationError: its customer has restarted it too often within the hour.
+    """
+    if requested_by == CUSTOMER:
+        await check_stops(session, box)
     mark = (await business_now(session)).isoformat()
     box.health = {**box.health, RESTART_MARK: mark}
     session.add(box)
     await session.flush()
-    return await request_converge(session, box, job_type=JobType.UPDATE, requested_by=requested_by)
+    return await request_converge(
+        session,
+        box,
+        job_type=JobType.UPDATE,
+        requested_by=requested_by,
+        payload={merging.ACTIONS: [RESTART]},
+    )
+
+
+async def check_stops(session: AsyncSession, box: Box) -> None:
+    """Keep a box from stopping all the time: Telegram locks a bot out that keeps coming back.
+
+    Raises:
+        ValidationError: its customer has stopped it too often within the hour.
+    """
+    since = await business_now(session) - timedelta(hours=1)
+    done = await job_queries.count_actions(
+        session, box.customer_id, box.id, {RESTART, BACKUP, RESTORE}, since
+    )
+    if done >= STOPS_AN_HOUR:
+        raise ValidationError(
+            f"It was stopped {done} times within the hour; Telegram locks out a bot that comes"
+            " back too often. Try again later."
+        )
 
 
 async def pause(session: AsyncSession, box: Box, *, requested_by: str) -> OperatorJob:
@@ -240,39 +377,6 @@ async def dismiss_memory_notice(session: AsyncSession, customer_id: UUID) -> Non
     session.add(box)
     await session.flush()
     _announce(session, box)
-
-
-async def record_model_call(
-    session: AsyncSession, box_id: UUID, *, generation: int | None = None
-) -> None:
-    """Note that an agent asked its model and got an answer: the best proof of life.
-
-    `generation` is what the agent's configuration says of itself: seen here, it is applied.
-    """
-    now = await business_now(session)
-    is_first = col(Box.first_answer_at).is_(None)
-    stale = col(Box.agent_ok_at) < now - SEEN_EVERY
-    newer = col(Box.observed_generation) < (generation or 0)
-    row = (
-        await session.exec(
-            sa.update(Box)
-            .where(
-                col(Box.id) == box_id,
-                sa.or_(is_first, col(Box.agent_ok_at).is_(None), stale, newer),
-            )
-            .values(
-                agent_ok_at=now,
-                first_answer_at=sa.func.coalesce(Box.first_answer_at, now),
-                observed_generation=sa.func.greatest(
-                    col(Box.observed_generation),
-                    sa.func.least(generation or 0, col(Box.generation)),
-                ),
-            )
-            .returning(col(Box.customer_id))
-        )
-    ).first()
-    if row is not None:
-        after_commit(session, partial(redis.announce_change, row[0]))
 
 
 def check_settings(settings: BoxSettings, subscription: Subscription) -> None:
@@ -323,25 +427,62 @@ async def _keep_bot(session: AsyncSession, box: Box, bot: Bot) -> None:
     kept.token_fingerprint = bot_fingerprint(bot.token)
     kept.bot_id = bot.bot_id
     kept.bot_username = bot.username
-    kept.key_id = secrets.KEY_ID
+    kept.key_id = secrets.key_id()
     kept.updated_at = await business_now(session)
     session.add(kept)
     await session.flush()
 
 
-async def _add_revision(session: AsyncSession, box: Box, settings: BoxSettings) -> None:
-    spec = {**asdict(settings), "telegram_user_ids": list(settings.telegram_user_ids)}
+async def _add_generation(session: AsyncSession, box: Box, chosen: dict[str, Any]) -> None:
+    """Write new settings down; the image and who was shut out are carried on."""
+    before = await queries.find_target_revision(session, box.id)
+    kept = before.spec if before else {}
+    box.generation += 1
+    spec = {**chosen}
+    if removed := reloading.removed_at(kept, chosen, box.generation):
+        spec[reloading.REMOVED_AT] = removed
+    if image := chosen.get(reloading.IMAGE) or kept.get(reloading.IMAGE):
+        spec[reloading.IMAGE] = image
+    session.add(box)
+    await session.flush()
+    await _add_revision(session, box, spec)
+
+
+async def _add_revision(session: AsyncSession, box: Box, spec: dict[str, Any]) -> None:
     session.add(
         BoxRevision(
             box_id=box.id,
             generation=box.generation,
             spec=spec,
-            spec_hash=hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest(),
+            spec_hash=revisions.hash_of(spec),
             outcome=RevisionOutcome.PENDING.value,
             created_at=await business_now(session),
         )
     )
     await session.flush()
+
+
+async def _check_saves(session: AsyncSession, box: Box) -> None:
+    since = await business_now(session) - timedelta(minutes=1)
+    if await revisions.count_since(session, box.id, since) >= SAVES_A_MINUTE:
+        raise ValidationError(
+            f"Settings can be saved {SAVES_A_MINUTE} times a minute; wait a moment, then save"
+            " them all at once."
+        )
+
+
+def _require_life(box: Box) -> None:
+    if box.status in {BoxStatus.DESTROYING, BoxStatus.DESTROYED}:
+        raise ValidationError("This assistant is deleted; its settings cannot be changed.")
+
+
+def document(settings: BoxSettings) -> dict[str, Any]:
+    """Return settings as a revision keeps them."""
+    return {**asdict(settings), reloading.PEOPLE: list(settings.telegram_user_ids)}
+
+
+def _differ(spec: dict[str, Any], chosen: dict[str, Any]) -> bool:
+    return any(spec.get(name) != value for name, value in chosen.items())
 
 
 def announce_access(session: AsyncSession, box: Box) -> None:

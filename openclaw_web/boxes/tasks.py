@@ -4,11 +4,13 @@ Each step may be done twice, and a crash between any two is mended by running it
 write to the cluster the lease is checked, and what a newer run wrote is never overwritten.
 """
 
+from contextlib import nullcontext
+
 from openclaw_web.boxes import activating, ending, health, queries
 from openclaw_web.boxes.changes import BoxChange, Conclude, conclude_nothing
-from openclaw_web.boxes.desired import Desired
+from openclaw_web.boxes.desired import Desired, Why
 from openclaw_web.boxes.models import Box, BoxStatus
-from openclaw_web.boxes.runs import Run
+from openclaw_web.boxes.runs import Aside, Run
 from openclaw_web.core.database import session_scope
 from openclaw_web.integrations.cluster import Cluster
 from openclaw_web.jobs.leases import ClaimedJob
@@ -20,10 +22,12 @@ async def converge(
     claimed: ClaimedJob,
     *,
     conclude: Conclude = conclude_nothing,
+    aside: Aside = nullcontext,
 ) -> list[BoxChange]:
     """Bring the job's box where it belongs now, and return what changed.
 
-    `conclude` hears of each change in the transaction that makes it.
+    `conclude` hears of each change in the transaction that makes it; `aside` is entered while this
+    only waits for something long.
 
     Raises:
         LeaseLostError: the job is not ours any more; write nothing.
@@ -36,6 +40,7 @@ async def converge(
         job=claimed.job,
         fence=claimed.fence,
         conclude=conclude,
+        aside=aside,
     )
     if claimed.job.box_id is None:
         return []
@@ -46,6 +51,10 @@ async def converge(
         return []
     if claimed.job.job_type is JobType.HEALTH_CHECK:
         return await _look(run, box)
+    is_asked = claimed.job.job_type is JobType.DESTROY or box.status is BoxStatus.DESTROYING
+    if why is Why.DELETION_DUE and not is_asked:
+        # A date alone deletes nothing: first the sweep makes sure that it still holds.
+        desired, why = Desired.SUSPENDED, Why.NOT_PAID
     acts = {
         Desired.ACTIVE: activating.activate,
         Desired.SUSPENDED: ending.suspend,

@@ -1,26 +1,25 @@
-"""What keeps boxes and cluster together: a watch for what happens, a sweep for what was missed."""
+"""The watch: what happens in the cluster, and what follows from it within a second or two.
 
-import logging
-from collections.abc import Iterable
+Events are only remembered as they come; what they touched is looked at together, so that a storm
+of thousands costs a few statements and not thousands.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
-from datetime import timedelta
-from uuid import UUID
 
-from sqlmodel.ext.asyncio.session import AsyncSession
-
-from openclaw_web.boxes import health, manifests, queries, service
+from openclaw_web.boxes import health, incidents, queries
 from openclaw_web.boxes.changes import BoxChange, Conclude, conclude_nothing
-from openclaw_web.boxes.desired import Desired
 from openclaw_web.boxes.health import Sight
-from openclaw_web.boxes.lifecycle import RUNNING
-from openclaw_web.boxes.models import Box, BoxStatus
-from openclaw_web.boxes.queries import Standing
+from openclaw_web.boxes.models import BoxStatus
+from openclaw_web.boxes.queries import Watched
 from openclaw_web.boxes.sentences import Reason
-from openclaw_web.core.clock import business_now
+from openclaw_web.boxes.sweeping import observe
 from openclaw_web.core.database import session_scope
-from openclaw_web.integrations.cluster import Cluster
 from openclaw_web.integrations.cluster_objects import (
     ClusterEvent,
+    Heard,
     NamespaceChanged,
     NamespacesListed,
     NamespaceState,
@@ -29,238 +28,223 @@ from openclaw_web.integrations.cluster_objects import (
     PodsListed,
     PodView,
 )
-from openclaw_web.jobs import queries as jobs
-from openclaw_web.jobs import service as job_service
-from openclaw_web.jobs.models import JobType
-
-logger = logging.getLogger(__name__)
 
 PAGE = 500
-REPAIR_EVERY = timedelta(minutes=10)
-STUCK_AFTER = timedelta(minutes=15)
-SWEEPER = "reconciler"
-ALERT_ORPHAN = "orphan_namespace"
-MOST_ORPHANS = 5
+OBSERVED_AT_ONCE = 6  # each needs a connection to the database
+ASKED_AT_ONCE = 32
+MOST_ASKED = 100  # of whom a check asks what fails in them; a storm has another cause
+QUIET_SECONDS = 90.0  # the server's bookmarks come each minute: without one, all we know is old
+Find = Callable[[str], Awaitable[NamespaceView | None]]
 
 
 class Watcher:
-    """What the watch has seen so far, and what follows from the next event."""
+    """What the watch has seen so far, and what follows from it.
 
-    def __init__(self, cluster_name: str, conclude: Conclude = conclude_nothing) -> None:
+    `find` looks at one namespace directly, and puts back the label by which we watch.
+    """
+
+    def __init__(
+        self, cluster_name: str, conclude: Conclude = conclude_nothing, *, find: Find | None = None
+    ) -> None:
         self._cluster_name = cluster_name
         self._conclude = conclude
+        self._find = find
         self._namespaces: dict[str, NamespaceView] = {}
         self._pods: dict[str, dict[str, PodView]] = {}
         self._is_complete = {"namespaces": False, "pods": False}
+        self._heard_at = {"Namespace": 0.0, "Pod": 0.0}
+        self._touched: set[str] = set()
+        self._is_relisted = False
+        self._has_news = asyncio.Event()
 
     async def take(self, event: ClusterEvent) -> list[BoxChange]:
-        """Remember an event and act on the boxes that it concerns."""
-        touched = self._remember(event)
-        if not all(self._is_complete.values()):
-            return []
-        if isinstance(event, NamespacesListed | PodsListed):
-            return await self._look_at_all()
-        return await self._look_at(touched)
+        """Remember an event and act at once on the boxes that it concerns."""
+        self.remember(event)
+        return await self.settle()
 
-    async def evaluate(self) -> list[BoxChange]:
-        """Count a missed check for each box that is not ready, and stamp those that are."""
-        if not all(self._is_complete.values()):
-            return []
-        ready = {name for name in self._namespaces if self._sight(name).is_ready}
-        async with session_scope() as session:
-            await health.stamp_seen(session, ready)
-            active = set(
-                await queries.any_customers_namespaces(
-                    session, self._cluster_name, BoxStatus.ACTIVE
-                )
-            )
-            ailing = set(
-                await queries.any_customers_namespaces(
-                    session, self._cluster_name, BoxStatus.UNHEALTHY
-                )
-            )
-        changes: list[BoxChange] = []
-        for namespace in sorted((active | ailing) - ready):
-            sight = self._sight(namespace)
-            if sight.state is NamespaceState.ACTIVE:
-                asked = replace(sight, failing=await health.ask_gateway(sight.pod))
-                changes += await _observe(namespace, asked, self._conclude, is_strike=True)
-        return changes + await self._look_at(sorted(ailing & ready))
-
-    def _remember(self, event: ClusterEvent) -> set[str]:
+    def remember(self, event: ClusterEvent) -> None:
+        self._heard_at[_kind_of(event)] = time.monotonic()
         match event:
+            case Heard():
+                return
             case NamespacesListed(views=views):
                 self._namespaces = {view.name: view for view in views}
-                self._is_complete["namespaces"] = True
+                self._is_complete["namespaces"] = self._is_relisted = True
             case PodsListed(views=views):
                 self._pods = {}
                 for view in views:
                     self._pods.setdefault(view.namespace, {})[view.name] = view
-                self._is_complete["pods"] = True
+                self._is_complete["pods"] = self._is_relisted = True
             case NamespaceChanged(view=view):
-                self._remember_namespace(view)
-                return {view.name}
+                self._namespaces[view.name] = view
+                self._touched.add(view.name)
             case PodChanged(view=view, is_gone=is_gone):
                 pods = self._pods.setdefault(view.namespace, {})
                 pods.pop(view.name, None)
                 if not is_gone:
                     pods[view.name] = view
-                return {view.namespace}
-        return set()
+                self._touched.add(view.namespace)
+        self._has_news.set()
 
-    def _remember_namespace(self, view: NamespaceView) -> None:
-        if view.state is NamespaceState.ABSENT:
-            self._pods.pop(view.name, None)
-        self._namespaces[view.name] = view
+    async def follow(self) -> None:
+        """Settle whatever comes, for ever; what comes meanwhile is settled together next."""
+        while True:
+            await self._has_news.wait()
+            await self.settle()
+
+    async def settle(self) -> list[BoxChange]:
+        """Write down what the touched boxes look like now, and act on what that means."""
+        self._has_news.clear()
+        if not all(self._is_complete.values()):
+            return []
+        touched, self._touched = sorted(self._touched), set()
+        is_relisted, self._is_relisted = self._is_relisted, False
+        if is_relisted:
+            return await self._look_at_all()
+        return await self._look_at(touched)
+
+    async def evaluate(self) -> list[BoxChange]:
+        """Count a missed check for each box that is not ready, and stamp those that are."""
+        if not all(self._is_complete.values()) or self._is_quiet():
+            return []
+        ready = {name for name in self._namespaces if self._sight(name).is_ready}
+        async with session_scope() as session:
+            await health.stamp_seen(session, ready)
+            active, ailing = [
+                set(await queries.any_customers_namespaces(session, self._cluster_name, status))
+                for status in (BoxStatus.ACTIVE, BoxStatus.UNHEALTHY)
+            ]
+        there = [
+            name
+            for name in (*sorted(active - ready), *sorted(ailing - ready))
+            if self._sight(name).state is NamespaceState.ACTIVE
+        ]
+        told = dict(zip(there, await self._ask(there[:MOST_ASKED]), strict=False))
+        sights = {name: replace(self._sight(name), failing=told.get(name, ())) for name in there}
+        changes = await self._strike(sights)
+        return changes + await self._look_at(sorted(ailing & ready))
+
+    def _is_quiet(self) -> bool:
+        """Say whether the watch heard nothing for so long that what we know may be over."""
+        return time.monotonic() - min(self._heard_at.values()) > QUIET_SECONDS
+
+    async def _strike(self, sights: dict[str, Sight]) -> list[BoxChange]:
+        """Count a missed check for many boxes at once; only those that fall by it are few."""
+        falling: dict[str, Watched] = {}
+        for names in _pages(list(sights)):
+            async with session_scope() as session:
+                known = [
+                    one
+                    for one in await queries.any_customers_watched(session, names)
+                    if one.status in {BoxStatus.ACTIVE, BoxStatus.UNHEALTHY}
+                ]
+                found = {
+                    one.namespace: one
+                    for one in known
+                    if health.changes_by_strike(one, sights[one.namespace])
+                }
+                await health.note_pods(session, known, sights)
+                counted = {one.namespace for one in known} - set(found)
+                await health.count_strikes(session, counted)
+            falling |= found
+        reasons = {
+            name: health.reason_of(sights[name])
+            for name, one in falling.items()
+            if one.status is BoxStatus.ACTIVE
+        }
+        marked = set(reasons) if reasons and await self._is_incident(reasons) else set()
+        acted = sorted(set(falling) - marked)
+        return await self._observe_all([(name, sights[name], True) for name in acted])
+
+    async def _is_incident(self, reasons: dict[str, str]) -> bool:
+        """Decide once for all that fall now; in an incident they are only marked."""
+        async with session_scope() as session:
+            if not await incidents.is_incident(session, self._cluster_name, more=len(reasons)):
+                return False
+            await health.mark_fallen(session, reasons)
+        return True
 
     def _sight(self, namespace: str) -> Sight:
         pods = self._pods.get(namespace, {}).values()
         return Sight.of(self._namespaces.get(namespace), pods)
 
     async def _look_at_all(self) -> list[BoxChange]:
-        """After a complete list: what is not in it does not exist, unless too much is missing."""
+        """After a complete list: what is not in it does not exist."""
         async with session_scope() as session:
-            known = set(
-                await queries.any_customers_namespaces(
-                    session, self._cluster_name, *queries.WATCHED
-                )
+            known = await queries.any_customers_namespaces(
+                session, self._cluster_name, *queries.WATCHED
             )
-            missing = {one for one in known if self._sight(one).state is not NamespaceState.ACTIVE}
-            if await health.is_incident(session, self._cluster_name, more=len(missing)):
-                known -= missing
-        return await self._look_at(known)
+        return await self._look_at(sorted(known))
 
-    async def _look_at(self, namespaces: Iterable[str]) -> list[BoxChange]:
-        changes: list[BoxChange] = []
-        for namespace in namespaces:
-            changes += await _observe(namespace, self._sight(namespace), self._conclude)
-        return changes
-
-
-async def sweep(
-    cluster: Cluster, cluster_name: str, conclude: Conclude = conclude_nothing
-) -> list[BoxChange]:
-    """Compare every box with what it should be and with what the cluster has; ask for what lacks.
-
-    Safe to run twice, and beside the watch: it finds what the watch missed.
-    """
-    namespaces = {view.name: view for view in await cluster.list_namespaces()}
-    changes: list[BoxChange] = []
-    known: set[str] = set()
-    after: UUID | None = None
-    while True:
-        async with session_scope() as session:
-            page = await queries.any_customers_standings(
-                session, cluster_name, after=after, limit=PAGE
-            )
-        if not page:
-            break
-        after = page[-1].box.id
-        known |= {standing.box.k8s_namespace for standing in page}
-        changes += await _sweep_page(cluster_name, page, namespaces, conclude)
-    await _report_orphans(cluster_name, set(namespaces) - known, namespaces)
-    return changes
-
-
-async def _sweep_page(
-    cluster_name: str,
-    page: Iterable[Standing],
-    namespaces: dict[str, NamespaceView],
-    conclude: Conclude,
-) -> list[BoxChange]:
-    standings = list(page)
-    missing = [one.box.k8s_namespace for one in standings if _is_missing(one.box, namespaces)]
-    async with session_scope() as session:
-        if missing and await health.is_incident(session, cluster_name, more=len(missing)):
-            missing = []
-    changes: list[BoxChange] = []
-    for namespace in missing:
-        changes += await _observe(namespace, Sight.of(namespaces.get(namespace), ()), conclude)
-    for standing in standings:
-        if not standing.has_job and _wanted_job(standing.box, standing.desired) is not None:
+    async def _look_at(self, namespaces: list[str]) -> list[BoxChange]:
+        """Note how these pods are with one statement, and act where that changes a box's status."""
+        concerned: dict[str, Watched] = {}
+        sights: dict[str, Sight] = {}
+        for names in _pages(namespaces):
+            seen = {name: self._sight(name) for name in names}
             async with session_scope() as session:
-                await _request_what_lacks(session, standing.box.id)
-        if standing.box.status is BoxStatus.DESTROYING:
-            async with session_scope() as session:
-                await _report_stuck(session, standing.box.id)
-    return changes
+                known = await queries.any_customers_watched(session, names)
+                await health.note_pods(session, known, seen)
+            found = {
+                one.namespace: one for one in known if health.is_concerned(one, seen[one.namespace])
+            }
+            concerned |= found
+            sights |= {name: seen[name] for name in found}
+        gone = [name for name in concerned if sights[name].state is not NamespaceState.ACTIVE]
+        lost = await self._surely_gone(gone, sights)
+        falls = {BoxStatus.ACTIVE, BoxStatus.UPDATING}
+        reasons = {name: Reason.NO_POD for name in lost if concerned[name].status in falls}
+        if lost and await self._is_incident(reasons):
+            lost = set()  # when it is over, the sweep finds what is gone still
+        acted = sorted((set(concerned) - set(gone)) | lost)
+        return await self._observe_all([(name, sights[name], False) for name in acted])
+
+    async def _surely_gone(self, names: list[str], sights: dict[str, Sight]) -> set[str]:
+        """Look once more before namespaces are called gone: they may have lost their label only.
+
+        Too many to be asked for one by one are left to the sweep, which lists them all.
+        """
+        unseen = [name for name in names if sights[name].state is NamespaceState.ABSENT]
+        if self._find is None:
+            return set(names)
+        if len(unseen) > MOST_ASKED:
+            return set(names) - set(unseen)
+        views = await asyncio.gather(*(self._find(name) for name in unseen))
+        return set(names) - {
+            name
+            for name, view in zip(unseen, views, strict=True)
+            if view is not None and view.state is NamespaceState.ACTIVE
+        }
+
+    async def _ask(self, namespaces: Iterable[str]) -> list[tuple[str, ...]]:
+        gate = asyncio.Semaphore(ASKED_AT_ONCE)
+
+        async def ask(name: str) -> tuple[str, ...]:
+            async with gate:
+                return await health.ask_gateway(self._sight(name).pod)
+
+        return await asyncio.gather(*(ask(name) for name in namespaces))
+
+    async def _observe_all(self, sights: Iterable[tuple[str, Sight, bool]]) -> list[BoxChange]:
+        gate = asyncio.Semaphore(OBSERVED_AT_ONCE)
+
+        async def act(name: str, sight: Sight, is_strike: bool) -> list[BoxChange]:
+            async with gate:
+                return await observe(name, sight, self._conclude, is_strike=is_strike)
+
+        found = await asyncio.gather(*(act(*one) for one in sights))
+        return [change for changes in found for change in changes]
 
 
-def _is_missing(box: Box, namespaces: dict[str, NamespaceView]) -> bool:
-    view = namespaces.get(box.k8s_namespace)
-    is_kept = box.status in RUNNING or box.status is BoxStatus.SUSPENDED
-    return is_kept and (view is None or view.state is not NamespaceState.ACTIVE)
+def _pages(names: list[str]) -> list[list[str]]:
+    return [names[start : start + PAGE] for start in range(0, len(names), PAGE)]
 
 
-async def _request_what_lacks(session: AsyncSession, box_id: UUID) -> None:
-    box = await queries.get_any_box(session, box_id, lock=True)
-    if await jobs.find_live_job_of_box(session, box.customer_id, box.id) is not None:
-        return
-    wanted = _wanted_job(box, (await queries.desired_of(session, box))[0])
-    if wanted is None:
-        return
-    since = await business_now(session) - REPAIR_EVERY
-    if not await jobs.has_ended_since(session, box.customer_id, box.id, wanted, since):
-        await service.request_converge(session, box, job_type=wanted, requested_by=SWEEPER)
-
-
-def _wanted_job(box: Box, desired: Desired) -> JobType | None:
-    """Return which job a box lacks, or nothing when it is where it belongs."""
-    if box.status is BoxStatus.DESTROYED:
-        return None
-    if desired is Desired.DESTROYED:
-        return JobType.DESTROY
-    if desired is Desired.SUSPENDED:
-        return None if box.status is BoxStatus.SUSPENDED else JobType.SUSPEND
-    if box.status is BoxStatus.SUSPENDED:
-        return JobType.REACTIVATE
-    if box.status is BoxStatus.ACTIVE:
-        return None
-    return JobType.UPDATE if box.status is BoxStatus.UPDATING else JobType.PROVISION
-
-
-async def _report_stuck(session: AsyncSession, box_id: UUID) -> None:
-    """Say it when a namespace does not end; it is never forced."""
-    box = await queries.get_any_box(session, box_id, lock=True)
-    if box.status is not BoxStatus.DESTROYING or box.status_changed_at is None:
-        return
-    if await business_now(session) - box.status_changed_at < STUCK_AFTER:
-        return
-    box.status_reason = Reason.STUCK_TERMINATING
-    session.add(box)
-    await job_service.raise_alert(
-        session,
-        code=health.ALERT_STUCK,
-        subject=str(box.id),
-        detail={"namespace": box.k8s_namespace},
-    )
-
-
-async def _report_orphans(
-    cluster_name: str, names: set[str], namespaces: dict[str, NamespaceView]
-) -> None:
-    """Tell a person of namespaces of ours without a box; nothing is deleted by itself."""
-    orphans = sorted(
-        name
-        for name in names
-        if namespaces[name].state is NamespaceState.ACTIVE
-        and manifests.BOX_LABEL in namespaces[name].labels
-    )
-    async with session_scope() as session:
-        if not orphans:
-            await job_service.resolve_alert(session, code=ALERT_ORPHAN, subject=cluster_name)
-            return
-        detail = {"count": len(orphans), "namespaces": orphans[:MOST_ORPHANS]}
-        await job_service.raise_alert(
-            session, code=ALERT_ORPHAN, subject=cluster_name, detail=detail
-        )
-
-
-async def _observe(
-    namespace: str, sight: Sight, conclude: Conclude, *, is_strike: bool = False
-) -> list[BoxChange]:
-    async with session_scope() as session:
-        changes = await health.observe(session, namespace, sight, is_strike=is_strike)
-        for change in changes:
-            await conclude(session, change)
-    return changes
+def _kind_of(event: ClusterEvent) -> str:
+    match event:
+        case Heard(kind=kind):
+            return kind
+        case NamespacesListed() | NamespaceChanged():
+            return "Namespace"
+        case _:
+            return "Pod"

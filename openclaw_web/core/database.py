@@ -4,6 +4,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlmodel import SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
@@ -20,7 +22,17 @@ SQLModel.metadata.naming_convention = {
 }
 
 POOL_SIZE = 10
-CONNECT_TIMEOUT_SECONDS = 5
+# What a network that swallows packets may cost: a connection that hears nothing for so long ends.
+CONNECTION: dict[str, int] = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,  # milliseconds; where the system has it
+}
+# A process that stands still in the middle of a transaction would lock others out for as long; at
+# the end of its lease somebody else goes on.
+IDLE_TRANSACTION_SECONDS = 60
 AFTER_COMMIT = "after_commit"
 
 
@@ -39,17 +51,29 @@ def driver_url(url: str) -> sa.URL:
     return sa.make_url(url).set(drivername="postgresql+psycopg")
 
 
-def open_database(url: str) -> AsyncEngine:
-    """Open the process's engine; the second call with another address replaces it (tests do)."""
-    _Process.engine = create_async_engine(
+def open_database(url: str, *, may_restart: bool = True) -> AsyncEngine:
+    """Open the process's engine; the second call with another address replaces it (tests do).
+
+    A database that `may_restart` is greeted before each unit of work.
+    """
+    made = create_async_engine(
         driver_url(url),
         pool_size=POOL_SIZE,
         max_overflow=POOL_SIZE,
-        pool_pre_ping=True,
+        pool_pre_ping=may_restart,
         hide_parameters=True,  # an error's text ends in a log: statements yes, people's values no
-        connect_args={"connect_timeout": CONNECT_TIMEOUT_SECONDS},
+        connect_args=dict(CONNECTION),
     )
-    return _Process.engine
+    event.listen(made.sync_engine, "connect", _limit_idle_transactions)
+    _Process.engine = made
+    return made
+
+
+def _limit_idle_transactions(connection: DBAPIConnection, _record: object) -> None:
+    cursor = connection.cursor()
+    cursor.execute(f"SET idle_in_transaction_session_timeout = '{IDLE_TRANSACTION_SECONDS}s'")
+    cursor.close()
+    connection.commit()
 
 
 def engine() -> AsyncEngine:

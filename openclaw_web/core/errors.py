@@ -24,10 +24,13 @@ class VendorError(OpenClawError):
     """A vendor refused or failed.
 
     `can_retry` says whether the same call may succeed later; `code` is the vendor's own word for
-    it.
+    it. `retry_after_seconds` is how long the vendor asked to be left alone, 0 without a word.
     """
 
-    def __init__(self, sentence: str, *, can_retry: bool, code: str = "") -> None:
+    def __init__(
+        self, sentence: str, *, can_retry: bool, code: str = "", retry_after_seconds: float = 0.0
+    ) -> None:
         super().__init__(sentence)
         self.can_retry = can_retry
         self.code = code
+        self.retry_after_seconds = retry_after_seconds

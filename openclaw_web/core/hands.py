@@ -1,15 +1,21 @@
 """So many things at once and no more: what a process works at in the background."""
 
 import asyncio
-from collections.abc import Coroutine, Hashable
+from collections.abc import Coroutine, Generator, Hashable
+from contextlib import contextmanager
 from typing import Any
 
 
 class Hands:
-    """Works at `most` things at once; each has a name, and is not begun twice."""
+    """Works at `most` things at once; each has a name, and is not begun twice.
 
-    def __init__(self, most: int) -> None:
+    Up to `most_aside` of them may be laid aside while they wait: those take no hand.
+    """
+
+    def __init__(self, most: int, *, most_aside: int = 0) -> None:
         self._most = most
+        self._most_aside = most_aside
+        self._aside = 0
         self._tasks: dict[Hashable, asyncio.Task[None]] = {}
 
     def __len__(self) -> int:
@@ -20,7 +26,16 @@ class Hands:
 
     @property
     def are_full(self) -> bool:
-        return len(self._tasks) >= self._most
+        return len(self._tasks) - min(self._aside, self._most_aside) >= self._most
+
+    @contextmanager
+    def aside(self) -> Generator[None]:
+        """Free a hand while something of ours waits for long."""
+        self._aside += 1
+        try:
+            yield
+        finally:
+            self._aside -= 1
 
     def take(self, name: Hashable, work: Coroutine[Any, Any, None]) -> None:
         """Begin something; it sees to its own errors."""

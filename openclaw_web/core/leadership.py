@@ -1,6 +1,7 @@
 """One process at a time: what may not run twice runs behind an advisory lock of PostgreSQL."""
 
 import contextlib
+import zlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -10,14 +11,18 @@ from sqlalchemy.exc import SQLAlchemyError
 from openclaw_web.core import database
 from openclaw_web.core.errors import OpenClawError
 
+SCOPE_BITS = 32
+
 
 class NotLeaderError(OpenClawError):
     """Another process holds the lock."""
 
 
 @asynccontextmanager
-async def only_one(lock: int) -> AsyncGenerator[Callable[[], Awaitable[None]]]:
+async def only_one(lock: int, scope: str = "") -> AsyncGenerator[Callable[[], Awaitable[None]]]:
     """Run something in one process at a time; the lock is lost together with its connection.
+
+    With a scope, such as a cluster's name, one process for each of them does it.
 
     Yields a check that raises when the connection is gone.
 
@@ -26,7 +31,8 @@ async def only_one(lock: int) -> AsyncGenerator[Callable[[], Awaitable[None]]]:
     """
     async with database.engine().connect() as connection:
         direct = await connection.execution_options(isolation_level="AUTOCOMMIT")
-        took = await direct.scalar(sa.text("SELECT pg_try_advisory_lock(:lock)"), {"lock": lock})
+        key = {"key": (lock << SCOPE_BITS) + zlib.crc32(scope.encode()) if scope else lock}
+        took = await direct.scalar(sa.text("SELECT pg_try_advisory_lock(:key)"), key)
         if not took:
             raise NotLeaderError("Another process does this already.")
 
@@ -37,4 +43,4 @@ async def only_one(lock: int) -> AsyncGenerator[Callable[[], Awaitable[None]]]:
             yield still_leading
         finally:
             with contextlib.suppress(SQLAlchemyError):
-                await direct.execute(sa.text("SELECT pg_advisory_unlock(:lock)"), {"lock": lock})
+                await direct.execute(sa.text("SELECT pg_advisory_unlock(:key)"), key)

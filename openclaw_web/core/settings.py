@@ -38,6 +38,7 @@ class Settings:
     trusted_proxies: str = ""
     log_level: str = "INFO"
     secret_key: str = field(default="", repr=False)
+    encryption_keys: str = field(default="", repr=False)
 
     database_url: str = field(default="", repr=False)
     redis_url: str = field(default="", repr=False)
@@ -60,12 +61,22 @@ class Settings:
 
     kubeconfig: str = ""
     cluster_name: str = "default"
+    worker_jobs: int = 4
     box_image: str = "ghcr.io/openclaw/openclaw:2026.9.6"
     box_proxy_url: str = ""
     box_storage_class: str = ""
     box_runtime_class: str = ""
+    box_denied_tools: str = ""
+
+    backup_url: str = field(default="", repr=False)
+    keeper_image: str = ""
 
     dev_services: str = ""
+
+    @property
+    def backup_place(self) -> str:
+        """Where backups lie: on a laptop a folder beside everything else."""
+        return self.backup_url or f"file://{self.home}/backups"
 
     @property
     def is_production(self) -> bool:
@@ -168,6 +179,8 @@ def _production_problems(chosen: Settings) -> list[str]:
         *(() if chosen.upstreams_file else ("upstream_key",)),  # the file names the keys
         "smtp_url",
         "box_proxy_url",
+        "backup_url",
+        "keeper_image",
     )
     found = [
         f"{variable(name)} is not set; production needs it."

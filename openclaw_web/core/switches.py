@@ -27,6 +27,14 @@ async def read_switch(session: AsyncSession, key: str, default: Any = None) -> A
     return default if row is None else row.value
 
 
+async def write_switch(
+    session: AsyncSession, key: str, value: Any, *, by: str, at: datetime
+) -> None:
+    row = {"value": value, "updated_by": by, "updated_at": at}
+    statement = insert(PlatformSetting).values(key=key, **row)
+    await session.exec(statement.on_conflict_do_update(index_elements=["key"], set_=row))
+
+
 async def advance_clock(session: AsyncSession, seconds: float, *, by: str) -> float:
     """Move business time forward and return the new offset in seconds; two steps at once add up.
 

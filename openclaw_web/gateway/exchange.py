@@ -15,6 +15,7 @@ from openclaw_web.gateway.settling import COMPLETE, Settler
 from openclaw_web.gateway.wire import Request, Usage, read_usage
 from openclaw_web.integrations.upstream import Answer
 from openclaw_web.metering.ledger import Event
+from openclaw_web.metering.models import TokenKind
 
 DRAIN_SECONDS = 120.0
 SECOND_MS = 1_000
@@ -96,6 +97,7 @@ class Tally:
                 outcome=outcome,
                 upstream=exchange.upstream,
                 generation=exchange.generation,
+                is_agent=admitted.caller.kind is TokenKind.BOX,
             ),
             admitted.reservation.meter,
         )

@@ -31,6 +31,7 @@ from openclaw_web.gateway.errors import (
 from openclaw_web.gateway.exchange import Exchange, Tally
 from openclaw_web.gateway.forwarding import Forwarder
 from openclaw_web.gateway.keeping import Keeper
+from openclaw_web.gateway.memory import PATH, memory
 from openclaw_web.gateway.passing import Passing
 from openclaw_web.gateway.patience import Patience
 from openclaw_web.gateway.providers import NoRouteError, Providers
@@ -205,7 +206,8 @@ class HttpProtocol(DirectProtocol):
 def alone(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
     """Serve without the web process; not a coroutine of its own, which each request would pay."""
     if scope["type"] == "http":
-        return proxy(scope, receive, send)
+        serve = memory if scope["path"].startswith(PATH) else proxy
+        return serve(scope, receive, send)
     if scope["type"] == "lifespan":
         return _live(receive, send)
     raise RuntimeError("The token proxy speaks HTTP only.")
@@ -252,7 +254,7 @@ def _forward(
     running: _Running, call: Call, account: Account, request: Request, admitted: Admitted
 ) -> Coroutine[Any, Any, None] | None:
     call.extra = errors.token_warning(used=account.used, limit=account.limit)
-    exchange = Exchange(call, request, admitted, _generation(call))
+    exchange = Exchange(call, request, admitted, _generation(call, admitted.caller.kind))
     try:
         if isinstance(call, DirectCall) and running.passing.begin(call, exchange):
             return None
@@ -324,7 +326,10 @@ async def _key(running: _Running, account: Account) -> dict[str, Any]:
     }
 
 
-def _generation(call: Call) -> int | None:
+def _generation(call: Call, kind: TokenKind) -> int | None:
+    """Return which settings its box says that it has; a customer's program cannot say."""
+    if kind is not TokenKind.BOX:
+        return None
     value = call.headers.get(_GENERATION, b"")
     return int(value) if value.isdigit() and len(value) < len(str(2**63)) else None
 

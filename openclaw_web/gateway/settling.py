@@ -3,17 +3,15 @@
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from openclaw_web.boxes import proving
 from openclaw_web.core.database import session_scope
+from openclaw_web.gateway.answers import Answers, Said
 from openclaw_web.gateway.credentials import Directory
 from openclaw_web.integrations import redis
 from openclaw_web.metering import service as metering
@@ -33,8 +31,6 @@ MAX_DRAINS = 200
 MOST_PENDING = 5_000  # events in memory too; while the database is behind, more wait on disk alone
 SEGMENT_EVENTS = 5_000  # so many are read back at once
 MOST_UNSPOOLED = 20_000  # events in memory only, when the disk refuses them
-MOST_NOTED = 20_000
-NOTED_SECONDS = 5.0  # a box that answers all the time is noted this often
 STOP_SECONDS = 20.0  # inside Kubernetes' thirty
 
 COMPLETE = "complete"
@@ -64,7 +60,7 @@ class Settler:
         self._is_spilling = False
         self._in_segment = 0
         self._written: set[str] = set()  # in the ledger, and in a segment that is still there
-        self._noted: dict[UUID, tuple[int | None, float]] = {}
+        self._answers = Answers()
         self._news = asyncio.Event()
         self._writing = asyncio.Lock()
         self._drains: set[asyncio.Task[None]] = set()
@@ -141,17 +137,22 @@ class Settler:
         with contextlib.suppress(asyncio.CancelledError):
             await self._flusher
         try:
-            await self.flush()
+            await self._flush()
         except (SQLAlchemyError, OSError, TimeoutError):
             logger.warning("The last events could not be written; they wait in the spool.")
+        await self._answers.stop()
         self._spool.close()
 
     async def flush(self) -> None:
-        """Write all events that are settled.
+        """Write all events that are settled, and note at their boxes that these answer.
 
         Raises:
             SQLAlchemyError, OSError, TimeoutError: the database does not answer; nothing is lost.
         """
+        await self._flush()
+        await self._answers.settle()
+
+    async def _flush(self) -> None:
         async with self._writing:
             segments, was_spilling = self._turn(), self._is_spilling
             pending, self._pending = self._pending, []
@@ -200,7 +201,7 @@ class Settler:
                 await self._news.wait()
                 await asyncio.sleep(BATCH_SECONDS)
                 self._news.clear()
-                await self.flush()
+                await self._flush()
                 wait = FIRST_WAIT_SECONDS
             except Exception:
                 # Part of the proxy's edge: whatever happens, counting goes on.
@@ -228,33 +229,9 @@ class Settler:
     async def _tell(self, events: Sequence[Event]) -> None:
         """Tell pages and boxes; it may fail, the count is safe."""
         await redis.announce_change(*{event.customer_id for event in events})
-        newest: dict[UUID, tuple[int, datetime]] = {}
+        newest: dict[UUID, Said] = {}
         for event in events:
-            if event.outcome == COMPLETE:
+            if event.outcome == COMPLETE and event.is_agent:
                 said = (event.generation or 0, event.timestamp)
                 newest[event.box_id] = max(newest.get(event.box_id, said), said)
-        try:
-            await self._note_answers(newest)
-        except (SQLAlchemyError, OSError):
-            logger.exception("Model calls could not be noted at their boxes.")
-
-    async def _note_answers(self, newest: dict[UUID, tuple[int, datetime]]) -> None:
-        """Note which boxes have had an answer, each at once when its generation is new."""
-        now = time.monotonic()
-        due = {
-            box_id: said
-            for box_id, said in newest.items()
-            if box_id not in self._noted
-            or self._noted[box_id][0] != said[0]
-            or now - self._noted[box_id][1] > NOTED_SECONDS
-        }
-        if not due:
-            return
-        async with session_scope() as session:
-            for box_id, (generation, asked_at) in sorted(due.items()):
-                await proving.record_model_call(
-                    session, box_id, generation=generation or None, asked_at=asked_at
-                )
-        if len(self._noted) > MOST_NOTED:
-            self._noted.clear()
-        self._noted |= {box_id: (said[0], now) for box_id, said in due.items()}
+        self._answers.note(newest)

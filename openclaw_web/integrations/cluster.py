@@ -20,13 +20,19 @@ from kubernetes.aio import config as kubernetes_config
 from openclaw_web.core.errors import SettingsError, VendorError
 from openclaw_web.core.pauses import back_off
 from openclaw_web.integrations.cluster_objects import (
+    ClaimView,
     ClusterEvent,
     DeploymentView,
     Document,
+    EventView,
+    JobView,
     NamespaceState,
     NamespaceView,
+    ObjectView,
     PodView,
+    cluster_event_view,
     event_of,
+    job_view,
     listed,
     namespace_view,
     pod_view,
@@ -39,9 +45,15 @@ TIMEOUT_SECONDS = 15.0
 PAGE = 500
 WATCH_SECONDS = 240  # the server ends a watch then, and we resume where it stopped
 LONGEST_PAUSE_SECONDS = 15.0
+LOG_BYTES = 512 * 1024
+FEWEST_LINES = 8  # of a log whose lines are very long
+# A server that knows better answers with metadata alone, so that no secret travels.
+METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1,application/json"
+METADATA_OF_MANY = METADATA_ONLY.replace("Metadata;", "MetadataList;")
 MANAGED_SELECTOR = "openclaw.cloud/managed=true"
 SERVER_ERROR = 500
 CODES = {
+    400: "bad_request",
     401: "unauthorized",
     404: "not_found",
     408: "timeout",
@@ -51,6 +63,7 @@ CODES = {
     422: "invalid",
     429: "busy",
 }
+NOTHING_TO_READ = frozenset({"bad_request", "not_found"})
 FORBIDDEN_MARKS = (
     ("exceeded quota", "quota"),
     ("must specify", "quota"),
@@ -95,6 +108,7 @@ KINDS = {
     "Event": Kind(prefix="/api/v1", plural="events"),
     "NetworkPolicy": Kind(prefix="/apis/networking.k8s.io/v1", plural="networkpolicies"),
     "Deployment": Kind(prefix="/apis/apps/v1", plural="deployments"),
+    "Job": Kind(prefix="/apis/batch/v1", plural="jobs"),
 }
 
 
@@ -142,14 +156,66 @@ class Cluster:
             content_type="application/apply-patch+yaml",
         )
 
-    async def find_annotations(self, kind: str, namespace: str, name: str) -> dict[str, str] | None:
-        """Return what is noted on an object, or nothing when it does not exist."""
-        found = await self._find(KINDS[kind].path(namespace, name))
-        return (found["metadata"].get("annotations") or {}) if found else None
+    async def find_object(self, kind: str, namespace: str, name: str) -> ObjectView | None:
+        """Return what is noted on an object and which version it is; its contents stay there."""
+        found = await self._find(KINDS[kind].path(namespace, name), accept=METADATA_ONLY)
+        if found is None:
+            return None
+        meta = found["metadata"]
+        return ObjectView(
+            annotations=meta.get("annotations") or {}, resource_version=meta["resourceVersion"]
+        )
+
+    async def merge(self, kind: str, namespace: str, name: str, change: Document) -> None:
+        """Change what the document names and nothing else; it may name the version it is made for.
+
+        Raises:
+            VendorError: there is no such object, it is another version, or the cluster refuses.
+        """
+        await self._call(
+            "PATCH",
+            KINDS[kind].path(namespace, name),
+            body=change,
+            query={"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"},
+            content_type="application/merge-patch+json",
+        )
+
+    async def annotate_pod(self, namespace: str, name: str, notes: dict[str, str]) -> bool:
+        """Note something on a pod, whose kubelet looks at it at once; `False`: it is gone."""
+        try:
+            await self.merge("Pod", namespace, name, {"metadata": {"annotations": notes}})
+        except VendorError as error:
+            if error.code != "not_found":
+                raise
+            return False
+        return True
 
     async def list_namespaces(self, selector: str = MANAGED_SELECTOR) -> list[NamespaceView]:
-        items, _ = await self._list("Namespace", selector)
-        return [namespace_view(one) for one in items]
+        views, _ = await self._list("Namespace", selector)
+        return views
+
+    async def pages(
+        self, kind: str, selector: str = MANAGED_SELECTOR, *, only_metadata: bool = False
+    ) -> AsyncGenerator[list[Document]]:
+        """Yield all of our objects of a kind, some hundreds at a time, as they are.
+
+        `only_metadata` asks for labels and annotations alone: a Secret's content stays there.
+
+        Raises:
+            VendorError: a page did not come; what was seen until then is not all.
+        """
+        query = {"labelSelector": selector, "limit": str(PAGE)}
+        options = {"accept": METADATA_OF_MANY} if only_metadata else {}
+        while True:
+            found = await self._call("GET", KINDS[kind].path(), query=query, **options)
+            yield found["items"]
+            if not found["metadata"].get("continue"):
+                return
+            query["continue"] = found["metadata"]["continue"]
+
+    async def annotate_namespace(self, name: str, notes: dict[str, str | None]) -> None:
+        """Note something on a namespace, or take it off with `None`; nothing else is touched."""
+        await self.merge("Namespace", "", name, {"metadata": {"annotations": notes}})
 
     async def find_namespace(self, name: str) -> NamespaceView | None:
         found = await self._find(KINDS["Namespace"].path(None, name))
@@ -164,8 +230,13 @@ class Cluster:
         try:
             await self._call("DELETE", KINDS["Namespace"].path(None, name))
         except VendorError as error:
-            # 409 means that its deletion runs already.
-            if error.code not in {"not_found", "conflict"}:
+            if error.code == "not_found":
+                return
+            # 409 may mean that its deletion runs already; if not, nobody would ever delete it.
+            is_there = error.code != "conflict" or (
+                await self.namespace_state(name) is NamespaceState.ACTIVE
+            )
+            if is_there:
                 raise
 
     async def find_deployment(self, namespace: str, name: str) -> DeploymentView | None:
@@ -179,13 +250,58 @@ class Cluster:
             resource_version=meta["resourceVersion"],
         )
 
-    async def scale(self, namespace: str, name: str, replicas: int) -> bool:
-        """Set the number of pods; `False` means that there is nothing to scale."""
+    async def find_claim(self, namespace: str, name: str) -> ClaimView | None:
+        found = await self._find(KINDS["PersistentVolumeClaim"].path(namespace, name))
+        if found is None:
+            return None
+        requested = found["spec"]["resources"]["requests"]["storage"]
+        capacity = (found.get("status") or {}).get("capacity") or {}
+        return ClaimView(requested=requested, capacity=capacity.get("storage", requested))
+
+    async def create(self, manifest: Document) -> str:
+        """Make an object that does not exist yet, and return its version.
+
+        Raises:
+            VendorError: `conflict` when it exists already, or the cluster refuses it.
+        """
+        made = await self._call(
+            "POST",
+            KINDS[manifest["kind"]].path(manifest["metadata"].get("namespace")),
+            body=manifest,
+            query={"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"},
+        )
+        return made["metadata"]["resourceVersion"]
+
+    async def jobs(self, namespace: str) -> list[JobView]:
+        found = await self._call("GET", KINDS["Job"].path(namespace))
+        return [job_view(one) for one in found["items"]]
+
+    async def delete(self, kind: str, namespace: str, name: str) -> None:
+        """Delete an object and what it owns; one that is gone already is fine."""
+        try:
+            await self._call(
+                "DELETE",
+                KINDS[kind].path(namespace, name),
+                query={"propagationPolicy": "Background"},
+            )
+        except VendorError as error:
+            if error.code != "not_found":
+                raise
+
+    async def scale(
+        self, namespace: str, name: str, replicas: int, *, resource_version: str = ""
+    ) -> bool:
+        """Set the number of pods; `False` means that there is nothing to scale.
+
+        Raises:
+            VendorError: `conflict` when it is another version than the one named.
+        """
+        meta = {"metadata": {"resourceVersion": resource_version}} if resource_version else {}
         try:
             await self._call(
                 "PATCH",
                 f"{KINDS['Deployment'].path(namespace, name)}/scale",
-                body={"spec": {"replicas": replicas}},
+                body={**meta, "spec": {"replicas": replicas}},
                 query={"fieldManager": FIELD_MANAGER},
                 content_type="application/merge-patch+json",
             )
@@ -199,12 +315,58 @@ class Cluster:
         found = await self._call("GET", KINDS["Pod"].path(namespace))
         return [pod_view(one) for one in found["items"]]
 
+    async def events(self, namespace: str) -> list[EventView]:
+        """Return what the cluster did in a namespace, the newest first."""
+        found = await self._call("GET", KINDS["Event"].path(namespace))
+        views = [cluster_event_view(one) for one in found["items"]]
+        return sorted(views, key=lambda one: one.at, reverse=True)
+
     async def warnings(self, namespace: str) -> list[str]:
         """Return what the cluster complains about in a namespace, the newest first."""
-        found = await self._call("GET", KINDS["Event"].path(namespace))
-        events = [one for one in found["items"] if one.get("type") == "Warning"]
-        events.sort(key=lambda one: one.get("lastTimestamp") or "", reverse=True)
-        return [f"{one.get('reason', '')}: {one.get('message', '')}" for one in events]
+        events = await self.events(namespace)
+        return [f"{one.reason}: {one.message}" for one in events if one.is_warning]
+
+    async def logs(
+        self,
+        namespace: str,
+        pod: str,
+        *,
+        container: str = "",
+        tail_lines: int = 200,
+        is_previous: bool = False,
+    ) -> str:
+        """Return the end of what a container wrote, each line after its time.
+
+        `is_previous` asks for the run before this one. Nothing is returned while there is nothing
+        to read: the pod is gone, or its container has not started yet.
+        """
+        query = {
+            "tailLines": str(tail_lines),
+            "limitBytes": str(LOG_BYTES),
+            "timestamps": "true",
+            "previous": "true" if is_previous else "false",
+        }
+        if container:
+            query["container"] = container
+        try:
+            found = await self._send("GET", f"{KINDS['Pod'].path(namespace, pod)}/log", query=query)
+        except VendorError as error:
+            if error.code in NOTHING_TO_READ:
+                return ""
+            raise
+        text = found.decode("utf-8", "replace")
+        if len(found) < LOG_BYTES:
+            return text
+        if tail_lines > FEWEST_LINES:  # the limit keeps the older end of what it cuts
+            return await self.logs(
+                namespace,
+                pod,
+                container=container,
+                tail_lines=max(FEWEST_LINES, tail_lines // 5),
+                is_previous=is_previous,
+            )
+        # A line that the limit cut in two could hold a part of a secret that nobody recognises.
+        return text.rpartition("\n")[0]
 
     async def watch(self, selector: str = MANAGED_SELECTOR) -> AsyncGenerator[ClusterEvent]:
         """Yield what happens to our namespaces and pods, for ever.
@@ -231,33 +393,34 @@ class Cluster:
         while True:
             try:
                 if not version:
-                    items, version = await self._list(kind, selector)
-                    await events.put(listed(kind, items))
+                    views, version = await self._list(kind, selector)
+                    await events.put(listed(kind, views))
                 async with aclosing(self._changes(kind, selector, version)) as changes:
                     async for change, seen in changes:
                         version, failures = seen, 0
-                        if change is not None:
-                            await events.put(change)
+                        await events.put(change)
             except VendorError as error:
                 version = "" if error.code == "gone" else version
                 failures += 1
                 logger.warning("The watch of %s broke (%s); going on.", kind, error)
                 await asyncio.sleep(back_off(failures, longest_seconds=LONGEST_PAUSE_SECONDS))
 
-    async def _list(self, kind: str, selector: str) -> tuple[list[Document], str]:
-        items: list[Document] = []
+    async def _list(self, kind: str, selector: str) -> tuple[list[Any], str]:
+        """Return what we know of all of a kind: whole documents of thousands would not fit."""
+        view = {"Namespace": namespace_view, "Pod": pod_view}[kind]
+        views: list[Any] = []
         query = {"labelSelector": selector, "limit": str(PAGE)}
         while True:
             found = await self._call("GET", KINDS[kind].path(), query=query)
-            items.extend(found["items"])
+            views.extend(view(one) for one in found["items"])
             meta = found["metadata"]
             if not meta.get("continue"):
-                return items, meta["resourceVersion"]
+                return views, meta["resourceVersion"]
             query["continue"] = meta["continue"]
 
     async def _changes(
         self, kind: str, selector: str, version: str
-    ) -> AsyncGenerator[tuple[ClusterEvent | None, str]]:
+    ) -> AsyncGenerator[tuple[ClusterEvent, str]]:
         query = {
             "labelSelector": selector,
             "watch": "true",
@@ -275,9 +438,9 @@ class Cluster:
                 seen = document["metadata"]["resourceVersion"]
                 yield event_of(kind, change["type"], document), seen
 
-    async def _find(self, path: str) -> Document | None:
+    async def _find(self, path: str, *, accept: str = "application/json") -> Document | None:
         try:
-            return await self._call("GET", path)
+            return await self._call("GET", path, accept=accept)
         except VendorError as error:
             if error.code == "not_found":
                 return None
@@ -309,20 +472,24 @@ class Cluster:
         body: Document | None = None,
         query: dict[str, str] | None = None,
         content_type: str = "application/json",
+        accept: str = "application/json",
     ) -> AsyncGenerator[aiohttp.ClientResponse]:
         try:
             request = await self._api.param_serialize(
                 method,
                 path,
                 query_params=list((query or {}).items()),
-                header_params={"Accept": "application/json", "Content-Type": content_type},
+                header_params={"Accept": accept, "Content-Type": content_type},
                 body=body,
                 auth_settings=["BearerToken"],
             )
             answer = await self._api.call_api(*request, _request_timeout=limits)
             async with answer.response as response:
                 if response.status >= HTTPStatus.BAD_REQUEST:
-                    raise _refusal(response.status, await response.text(), f"{method} {path}")
+                    waits = response.headers.get("Retry-After", "")
+                    raise _refusal(
+                        response.status, await response.text(), f"{method} {path}", waits=waits
+                    )
                 yield response
         except TimeoutError as error:
             raise VendorError(
@@ -360,7 +527,7 @@ async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
                 yield line
 
 
-def _refusal(status: int, text: str, what: str) -> VendorError:
+def _refusal(status: int, text: str, what: str, *, waits: str = "") -> VendorError:
     """Turn the API's Status object into our error, with a word of our own for each cause."""
     try:
         found = json.loads(text)
@@ -370,6 +537,10 @@ def _refusal(status: int, text: str, what: str) -> VendorError:
     code = CODES.get(status, "server_error" if status >= SERVER_ERROR else "refused")
     if status == HTTPStatus.FORBIDDEN:
         code = next((word for mark, word in FORBIDDEN_MARKS if mark in message), "forbidden")
+    asked = (found.get("details") or {}).get("retryAfterSeconds") or 0
     return VendorError(
-        f"The cluster refused {what}: {message}", can_retry=code in CAN_RETRY, code=code
+        f"The cluster refused {what}: {message}",
+        can_retry=code in CAN_RETRY,
+        code=code,
+        retry_after_seconds=float(waits) if waits.isdecimal() else float(asked),
     )

@@ -24,10 +24,36 @@ class NamespaceView:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ObjectView:
+    """What is noted on an object, and which version of it that is."""
+
+    annotations: dict[str, str]
+    resource_version: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClaimView:
+    """A volume as it was asked for and as it is, in Kubernetes quantities."""
+
+    requested: str
+    capacity: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class DeploymentView:
     replicas: int
     annotations: dict[str, str]
     resource_version: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobView:
+    """A Job of the cluster; `reason` says why it failed."""
+
+    name: str
+    is_complete: bool
+    is_failed: bool
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +71,18 @@ class PodView:
     address: str
     labels: dict[str, str] = field(default_factory=dict)
     annotations: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventView:
+    """What the cluster says that it did, or could not do; `at` is its own time, or empty."""
+
+    at: str
+    is_warning: bool
+    reason: str
+    message: str
+    subject: str
+    count: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,18 +108,25 @@ class PodsListed:
     views: tuple[PodView, ...]
 
 
-ClusterEvent = NamespaceChanged | PodChanged | NamespacesListed | PodsListed
+@dataclass(frozen=True, kw_only=True)
+class Heard:
+    """The watch of this kind is alive, and nothing happened."""
+
+    kind: str
 
 
-def listed(kind: str, items: list[Document]) -> ClusterEvent:
+ClusterEvent = NamespaceChanged | PodChanged | NamespacesListed | PodsListed | Heard
+
+
+def listed(kind: str, views: list[Any]) -> ClusterEvent:
     if kind == "Namespace":
-        return NamespacesListed(views=tuple(namespace_view(one) for one in items))
-    return PodsListed(views=tuple(pod_view(one) for one in items))
+        return NamespacesListed(views=tuple(views))
+    return PodsListed(views=tuple(views))
 
 
-def event_of(kind: str, change: str, document: Document) -> ClusterEvent | None:
+def event_of(kind: str, change: str, document: Document) -> ClusterEvent:
     if change == "BOOKMARK":
-        return None
+        return Heard(kind=kind)
     if kind == "Pod":
         return PodChanged(view=pod_view(document), is_gone=change == "DELETED")
     view = namespace_view(document)
@@ -105,23 +150,59 @@ def namespace_view(document: Document) -> NamespaceView:
     )
 
 
+def job_view(document: Document) -> JobView:
+    conditions = {
+        one["type"]: one
+        for one in (document.get("status") or {}).get("conditions") or ()
+        if one["status"] == "True"
+    }
+    failed = conditions.get("Failed", {})
+    return JobView(
+        name=document["metadata"]["name"],
+        is_complete="Complete" in conditions,
+        is_failed=bool(failed),
+        reason=failed.get("reason", ""),
+    )
+
+
 def pod_view(document: Document) -> PodView:
     meta, status = document["metadata"], document.get("status") or {}
     conditions = {one["type"]: one for one in status.get("conditions") or ()}
     containers = status.get("containerStatuses") or ()
-    reason, message = _trouble(status, conditions, containers)
+    # These start first: what keeps one of them from its end keeps all others waiting.
+    first = status.get("initContainerStatuses") or ()
+    reason, message = _trouble(status, conditions, [*first, *containers])
     return PodView(
         name=meta["name"],
         namespace=meta["namespace"],
         phase=status.get("phase", "Pending"),
         is_ready=conditions.get("Ready", {}).get("status") == "True",
         is_terminating=bool(meta.get("deletionTimestamp")),
-        restarts=sum(one.get("restartCount", 0) for one in containers),
+        restarts=sum(one.get("restartCount", 0) for one in (*first, *containers)),
         reason=reason,
         message=message,
         address=status.get("podIP", ""),
         labels=meta.get("labels") or {},
         annotations=meta.get("annotations") or {},
+    )
+
+
+def cluster_event_view(document: Document) -> EventView:
+    """Read an Event; those of the newer API keep their times and counts elsewhere."""
+    about, series = document.get("involvedObject") or {}, document.get("series") or {}
+    moments = (
+        document.get("lastTimestamp"),
+        series.get("lastObservedTime"),
+        document.get("eventTime"),
+        document["metadata"].get("creationTimestamp"),
+    )
+    return EventView(
+        at=next((one for one in moments if one), ""),
+        is_warning=document.get("type") == "Warning",
+        reason=document.get("reason") or "",
+        message=document.get("message") or "",
+        subject=about.get("kind") or "",
+        count=document.get("count") or series.get("count") or 1,
     )
 
 

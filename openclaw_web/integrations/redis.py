@@ -23,6 +23,14 @@ BELL_LENGTH = 1_000  # a bell that nobody hears must not grow
 CHANGES = "changes"
 ACCESS = "access"
 SOCKET_TIMEOUT_SECONDS = 5.0
+HOLD = """
+if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return ARGV[1] end
+local owner = redis.call('GET', KEYS[1])
+if owner == ARGV[1] then redis.call('PEXPIRE', KEYS[1], ARGV[2]) end
+return owner"""
+LET_GO = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+return ''"""
 BELL_SECONDS = 1.0  # everything that commits rings: a Redis that hangs must not hold it up
 
 
@@ -182,12 +190,51 @@ async def hash_fields(keys: Sequence[str], name: str) -> list[str | None] | None
         return None
 
 
+async def keep(name: str, text: str, *, seconds: float) -> bool:
+    """Keep a text for a while; `False` when Redis does not answer."""
+    return await _briefly(client().set(name, text, px=int(seconds * 1000))) is not None
+
+
+async def kept(*names: str) -> list[str | None]:
+    """Return what is kept under these names; nothing when Redis does not answer."""
+    return await _briefly(client().mget(names)) or [None] * len(names)
+
+
+async def hold(name: str, owner: str, *, seconds: float) -> bool:
+    """Say whether this owner holds a short lock from now on; the same owner prolongs it."""
+    arguments = [owner.encode(), str(int(seconds * 1000)).encode()]
+    with contextlib.suppress(RedisError, TimeoutError, OSError):
+        return owner == await run_script(
+            HOLD, [name], arguments, timeout_seconds=SOCKET_TIMEOUT_SECONDS
+        )
+    return False
+
+
+async def let_go(name: str, owner: str) -> None:
+    """Release a short lock, if it is still this owner's."""
+    with contextlib.suppress(RedisError, TimeoutError, OSError):
+        await run_script(LET_GO, [name], [owner.encode()], timeout_seconds=SOCKET_TIMEOUT_SECONDS)
+
+
+async def forget(*names: str) -> None:
+    await _briefly(client().delete(*names))
+
+
 async def is_alive() -> bool:
     try:
         async with asyncio.timeout(SOCKET_TIMEOUT_SECONDS):
             return bool(await _answer(client().ping()))
     except (RedisError, TimeoutError, OSError):
         return False
+
+
+async def _briefly(reply: Awaitable[Any] | Any) -> Any:
+    """Await what may be lost at any time: no answer is `None`."""
+    try:
+        async with asyncio.timeout(SOCKET_TIMEOUT_SECONDS):
+            return await _answer(reply)
+    except (RedisError, TimeoutError, OSError):
+        return None
 
 
 async def _answer(reply: Awaitable[Any] | Any) -> Any:

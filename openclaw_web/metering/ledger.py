@@ -42,6 +42,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     outcome: str = "complete"
     upstream: str | None = None
     generation: int | None = None
+    is_agent: bool = False  # the box itself asked, not its customer's program
 
     @property
     def total_tokens(self) -> int:

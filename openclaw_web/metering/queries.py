@@ -102,6 +102,31 @@ async def find_period(
     return rows.one_or_none()
 
 
+async def is_only_period(
+    session: AsyncSession,
+    customer_id: UUID,
+    *,
+    period_start: datetime,
+    period_end: datetime,
+    tokens_limit: int,
+    is_provisional: bool,
+) -> bool:
+    """Say whether exactly this period is open already, and no other runs into it."""
+    rows = await session.exec(
+        select(
+            UsageMonthly.period_start,
+            UsageMonthly.period_end,
+            UsageMonthly.tokens_limit,
+            UsageMonthly.is_provisional,
+        ).where(
+            col(UsageMonthly.customer_id) == customer_id,
+            col(UsageMonthly.period_end) > period_start,
+            col(UsageMonthly.period_start) < period_end,
+        )
+    )
+    return rows.all() == [(period_start, period_end, tokens_limit, is_provisional)]
+
+
 async def tokens_used(session: AsyncSession, customer_id: UUID, period_start: datetime) -> int:
     """Return the total of a period, 0 when there is none."""
     rows = await session.exec(

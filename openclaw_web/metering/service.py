@@ -91,6 +91,12 @@ async def revoke_tokens_of_box(
     return await tokens.revoke(session, condition)
 
 
+async def limit_tokens_of_box(session: AsyncSession, box_id: UUID, *, kind: TokenKind) -> None:
+    """Give the live tokens of a box fifteen minutes at most (real time): others replace them."""
+    condition = (col(ProxyToken.box_id) == box_id) & (col(ProxyToken.kind) == kind)
+    await tokens.limit(session, condition, overlap=tokens.LONGEST_OVERLAP)
+
+
 async def rotate_token(
     session: AsyncSession, token_id: UUID, *, overlap: timedelta = tokens.LONGEST_OVERLAP
 ) -> IssuedToken:

@@ -100,6 +100,21 @@ async def revoke(session: AsyncSession, condition: sa.ColumnElement[bool]) -> in
     return len(ended)
 
 
+async def limit(
+    session: AsyncSession, condition: sa.ColumnElement[bool], *, overlap: timedelta
+) -> None:
+    """Let the live tokens that meet a condition end after the overlap; none gets more time."""
+    end = real_now() + overlap
+    result = await session.exec(
+        sa.update(ProxyToken)
+        .where(condition, col(ProxyToken.revoked_at).is_(None))
+        .values(expires_at=sa.func.least(col(ProxyToken.expires_at), end))
+        .returning(col(ProxyToken.customer_id))
+    )
+    if limited := set(result.scalars()):
+        after_commit(session, partial(redis.announce_access, *limited))
+
+
 async def rotate(session: AsyncSession, token_id: UUID, *, overlap: timedelta) -> IssuedToken:
     """Issue a token like another one, which ends after the overlap; both are live meanwhile.
 

@@ -6,6 +6,7 @@ from uuid import UUID
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openclaw_web.accounts import service as accounts
+from openclaw_web.boxes import drift_brake, failures, incidents
 from openclaw_web.boxes import queries as box_queries
 from openclaw_web.boxes import service as boxes
 from openclaw_web.boxes.models import Box
@@ -64,6 +65,18 @@ async def cancel_job(session: AsyncSession, job_id: UUID, *, by: By) -> Operator
     return job
 
 
+async def force_release(session: AsyncSession, job_id: UUID, *, by: By) -> OperatorJob:
+    """Take a running job from a silent or stuck worker: whatever that still writes is refused.
+
+    Raises:
+        NotFoundError: there is no such job.
+        ValidationError: it does not run, or no reason was given.
+    """
+    job = await failures.force_release(session, await _get_job(session, job_id), by=by.name)
+    await _audit(session, "job.force_release", by, customer_id=job.customer_id, job=job)
+    return job
+
+
 async def restart_box(session: AsyncSession, box_id: UUID, *, by: By) -> OperatorJob:
     """Give a box a new pod with the same settings.
 
@@ -74,6 +87,32 @@ async def restart_box(session: AsyncSession, box_id: UUID, *, by: By) -> Operato
     box = await _get_box(session, box_id)
     job = await boxes.request_restart(session, box, requested_by=by.name)
     await _audit(session, "box.restart", by, customer_id=box.customer_id, job=job)
+    return job
+
+
+async def rotate_token(session: AsyncSession, box_id: UUID, *, by: By) -> OperatorJob:
+    """Give a box a new proxy token, and with it a new pod; the old one ends by fifteen minutes.
+
+    Raises:
+        NotFoundError: there is no such box.
+        ValidationError: no reason was given.
+    """
+    box = await _get_box(session, box_id)
+    job = await boxes.request_rotation(session, box, requested_by=by.name)
+    await _audit(session, "box.rotate", by, customer_id=box.customer_id, job=job)
+    return job
+
+
+async def upgrade_box(session: AsyncSession, box_id: UUID, image: str, *, by: By) -> OperatorJob:
+    """Give a box another image of OpenClaw, which is taken back when it does not become ready.
+
+    Raises:
+        NotFoundError: there is no such box.
+        ValidationError: that is no image, or no reason was given.
+    """
+    box = await _get_box(session, box_id)
+    job = await boxes.request_upgrade(session, box, image, requested_by=by.name)
+    await _audit(session, "box.upgrade", by, customer_id=box.customer_id, job=job)
     return job
 
 
@@ -97,6 +136,40 @@ async def destroy_box(session: AsyncSession, box_id: UUID, *, by: By) -> Operato
     return await _request(session, box_id, JobType.DESTROY, "box.destroy", by)
 
 
+async def allow_drift_repairs(session: AsyncSession, cluster: str, *, by: By) -> None:
+    """Let the loops mend drift of many boxes of a cluster, a hundred at a time, for half a day.
+
+    Raises:
+        ValidationError: no reason was given.
+    """
+    until = await drift_brake.allow(session, cluster, by=by.name)
+    await _audit_cluster(session, "drift.allowed", by, cluster, {"until": until.isoformat()})
+
+
+async def end_incident(session: AsyncSession, cluster: str, *, by: By) -> None:
+    """Call an incident over: what is still unhealthy is repaired, and its customers are told.
+
+    For an hour no new one begins in this cluster.
+
+    Raises:
+        ValidationError: no reason was given.
+    """
+    until = await incidents.end(session, cluster, by=by.name)
+    await _audit_cluster(session, "incident.ended", by, cluster, {"until": until.isoformat()})
+
+
+def delete_orphan(namespace: str) -> None:
+    """Refuse to delete a namespace without a box: its volume may be a paying customer's memory.
+
+    Raises:
+        ValidationError: always; the sentence says what to do instead.
+    """
+    raise ValidationError(
+        f"Namespaces without a box are not deleted from here. Back up the volume of {namespace},"
+        f" make sure that no customer misses it, then: kubectl delete namespace {namespace}"
+    )
+
+
 async def _request(
     session: AsyncSession, box_id: UUID, job_type: JobType, action: str, by: By
 ) -> OperatorJob:
@@ -118,6 +191,23 @@ async def _get_job(session: AsyncSession, job_id: UUID) -> OperatorJob:
     if job is None:
         raise NotFoundError("There is no such job.")
     return job
+
+
+async def _audit_cluster(
+    session: AsyncSession, action: str, by: By, subject: str, diff: dict[str, str]
+) -> None:
+    if len(by.reason.strip()) < SHORTEST_REASON:
+        raise ValidationError("Say why: an admin's act needs a reason.")
+    await accounts.audit(
+        session,
+        action=action,
+        actor_type="admin",
+        actor_id=str(by.admin_id),
+        resource_type="cluster",
+        resource_id=subject,
+        reason=by.reason.strip(),
+        diff=diff,
+    )
 
 
 async def _audit(

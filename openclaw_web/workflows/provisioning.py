@@ -10,14 +10,15 @@ from openclaw_web.accounts.mails import MailKind
 from openclaw_web.billing import records
 from openclaw_web.billing.models import Subscription
 from openclaw_web.billing.tiers import Plan, plan_of
-from openclaw_web.boxes import openclaw_config
+from openclaw_web.boxes import incidents, openclaw_config, outages, sentences
 from openclaw_web.boxes import queries as box_queries
 from openclaw_web.boxes import service as boxes
 from openclaw_web.boxes.changes import BoxChange, ChangeKind
-from openclaw_web.boxes.models import DEFAULT_LANGUAGE, DEFAULT_THINKING_LEVEL, Box
+from openclaw_web.boxes.models import DEFAULT_LANGUAGE, DEFAULT_THINKING_LEVEL, Box, BoxStatus
 from openclaw_web.boxes.service import Bot, BoxSettings
 from openclaw_web.core import secrets
 from openclaw_web.core.clock import business_now
+from openclaw_web.core.database import session_scope
 from openclaw_web.core.errors import NotFoundError, OpenClawError
 from openclaw_web.jobs.models import JobType
 from openclaw_web.onboarding import chats, conversation
@@ -91,10 +92,16 @@ async def box_changed(session: AsyncSession, change: BoxChange) -> None:
     """Draw the conclusions of what a task did to a box; a repeated change says nothing twice."""
     if change.kind in ARRIVALS:
         await _note_delivery(session, change)
+        await _end_outage(session, change)
+    if change.kind is ChangeKind.SUSPENDED:
+        outages.forget_told(session, await _box_of(session, change))
     if change.kind is ChangeKind.PROVISION_FAILED:
         await _note_failure(session, change)
+    if change.kind is ChangeKind.UPDATE_FAILED:
+        await _tell_of_rollback(session, change)
     if change.kind is ChangeKind.MEMORY_LOST:
         await _mail(session, change, MailKind.MEMORY_LOST)
+        await _note_told(session, change)
     await accounts.audit(
         session,
         action=f"box.{change.kind.value}",
@@ -105,6 +112,60 @@ async def box_changed(session: AsyncSession, change: BoxChange) -> None:
         resource_id=str(change.box_id),
         reason=change.reason or None,
     )
+
+
+async def tell_of_outages() -> int:
+    """Write to customers whose box still does not answer two minutes after the third missed check.
+
+    One mail an outage, none during an incident, and none when it recovered meanwhile; returns how
+    many were written. Safe to run twice, and in several workers.
+    """
+    async with session_scope() as session:
+        before = await business_now(session) - outages.TELL_AFTER
+        clusters = await box_queries.any_customers_ailing_clusters(session)
+        calm = [one for one in clusters if not await incidents.is_incident(session, one)]
+        due = await box_queries.any_customers_untold_outages(
+            session, clusters=calm, before=before, limit=outages.AT_ONCE
+        )
+    told = 0
+    for box_id in [box.id for box in due]:
+        async with session_scope() as session:
+            told += await _tell_of_outage(session, box_id)
+    return told
+
+
+async def _tell_of_outage(session: AsyncSession, box_id: UUID) -> bool:
+    box = await box_queries.get_any_box(session, box_id, lock=True)
+    if not await outages.is_to_be_told(session, box):
+        return False
+    await accounts.queue_mail(
+        session,
+        kind=MailKind.BOX_UNHEALTHY,
+        customer_id=box.customer_id,
+        payload={"reason": sentences.trouble(box.status_reason or "")},
+        dedupe_key=f"{MailKind.BOX_UNHEALTHY.value}:{box.id}:{outages.outage_of(box)}",
+    )
+    outages.note_told(session, box)
+    return True
+
+
+async def _end_outage(session: AsyncSession, change: BoxChange) -> None:
+    """Say that it answers again to whoever was told that it did not."""
+    if told := outages.forget_told(session, await _box_of(session, change)):
+        key = f"{MailKind.BOX_RECOVERED.value}:{change.box_id}:{told}"
+        await _mail(session, change, MailKind.BOX_RECOVERED, key=key)
+
+
+async def _note_told(session: AsyncSession, change: BoxChange) -> None:
+    """A lost memory is told at once: that mail is this outage's."""
+    box = await _box_of(session, change)
+    if box.status is BoxStatus.UNHEALTHY:
+        outages.note_told(session, box)
+
+
+async def _box_of(session: AsyncSession, change: BoxChange) -> Box:
+    await session.flush()
+    return await box_queries.get_any_box(session, change.box_id, lock=True)
 
 
 async def _note_delivery(session: AsyncSession, change: BoxChange) -> None:
@@ -119,6 +180,14 @@ async def _note_delivery(session: AsyncSession, change: BoxChange) -> None:
         bot = await box_queries.find_bot(session, change.box_id)
         payload = {"bot_username": bot.bot_username} if bot else {}
         await _mail(session, change, MailKind.LIVE, payload=payload, key=f"live:{change.box_id}")
+
+
+async def _tell_of_rollback(session: AsyncSession, change: BoxChange) -> None:
+    box = await _box_of(session, change)
+    kind = MailKind.SETTINGS_ROLLED_BACK
+    payload = {"reason": sentences.trouble(change.reason)}
+    key = f"{kind.value}:{box.id}:{box.generation}"
+    await _mail(session, change, kind, payload=payload, key=key)
 
 
 async def _note_failure(session: AsyncSession, change: BoxChange) -> None:

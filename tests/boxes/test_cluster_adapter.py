@@ -122,6 +122,22 @@ async def test_what_is_not_there_is_nothing_and_no_error(tmp_path):
         await opened.delete_namespace("n")
 
 
+@pytest.mark.parametrize("is_ending", [True, False])
+async def test_a_conflict_is_a_deletion_only_where_the_namespace_is_ending(tmp_path, is_ending):
+    found = namespace("n", "1")
+    found["status"] = {"phase": "Terminating" if is_ending else "Active"}
+
+    async def answer(request):
+        if request.method == "GET":
+            return web.json_response(found)
+        return web.json_response({"message": "the object has been modified"}, status=409)
+
+    expected = contextlib.nullcontext() if is_ending else pytest.raises(VendorError)
+    async with cluster_that(answer, tmp_path) as opened:
+        with expected:
+            await opened.delete_namespace("n")
+
+
 def namespace(name, version):
     return {"metadata": {"name": name, "uid": f"u-{name}", "resourceVersion": version}}
 
@@ -187,6 +203,13 @@ async def test_a_watch_resumes_and_lists_anew_when_it_is_too_late(tmp_path):
             },
             "Unschedulable",
         ),
+        (
+            {
+                "initContainerStatuses": [{"state": {"waiting": {"reason": "ErrImagePull"}}}],
+                "containerStatuses": [{"state": {"waiting": {"reason": "PodInitializing"}}}],
+            },
+            "ErrImagePull",
+        ),
     ],
 )
 def test_the_most_telling_reason_of_a_pod_is_kept(status, reason):
@@ -207,3 +230,26 @@ async def test_an_answer_that_is_no_json_may_be_a_better_one_next_time(tmp_path)
         with pytest.raises(VendorError, match="cannot be read") as caught:
             await opened.pods("n")
     assert caught.value.can_retry
+
+
+async def test_of_a_secret_only_its_metadata_is_asked_for(tmp_path):
+    asked = []
+
+    async def answer(request):
+        asked.append(request.headers["accept"])
+        meta = {"name": "s", "resourceVersion": "7", "annotations": {"a": "b"}}
+        return web.json_response({"metadata": meta})
+
+    async with cluster_that(answer, tmp_path) as cluster:
+        found = await cluster.find_object("Secret", "n", "s")
+    assert found is not None
+    assert (found.annotations, found.resource_version) == ({"a": "b"}, "7")
+    assert asked[0].startswith("application/json;as=PartialObjectMetadata")
+
+
+async def test_a_pod_that_is_gone_takes_no_note(tmp_path):
+    async with cluster_that(refusal(404, "pods not found"), tmp_path) as cluster:
+        assert await cluster.annotate_pod("n", "p", {"a": "b"}) is False
+    async with cluster_that(refusal(409, "modified"), tmp_path) as cluster:
+        with pytest.raises(VendorError):
+            await cluster.annotate_pod("n", "p", {"a": "b"})

@@ -5,7 +5,7 @@ import pytest
 
 from openclaw_web.accounts.models import Customer
 from openclaw_web.billing.models import Hold, SubscriptionStatus, Tier
-from openclaw_web.boxes import queries, sentences, service
+from openclaw_web.boxes import proving, queries, sentences, service
 from openclaw_web.boxes.desired import Desired, Why
 from openclaw_web.boxes.models import BoxRevision, BoxStatus
 from openclaw_web.boxes.sentences import Situation, sentence_of
@@ -103,11 +103,11 @@ async def test_an_unpaid_box_is_suspended(session):
 
 async def test_the_first_answer_is_kept_and_a_seen_generation_is_applied(session):
     box = await make_box(session, generation=3)
-    await service.record_model_call(session, box.id, generation=2)
+    await proving.record_model_call(session, box.id, generation=2)
     await session.refresh(box)
     first = box.first_answer_at
     assert (first is not None, box.observed_generation) == (True, 2)
-    await service.record_model_call(session, box.id, generation=9)
+    await proving.record_model_call(session, box.id, generation=9)
     await session.refresh(box)
     assert (box.first_answer_at, box.observed_generation) == (first, 3)
 

@@ -4,7 +4,7 @@ from datetime import timedelta
 import pytest
 from sqlmodel import select
 
-from openclaw_web.boxes import health, queries
+from openclaw_web.boxes import health, incidents, queries
 from openclaw_web.boxes.changes import ChangeKind
 from openclaw_web.boxes.health import Sight
 from openclaw_web.boxes.models import BoxStatus
@@ -155,13 +155,13 @@ async def test_many_failures_at_once_are_one_incident_without_repairs(session):
         for _ in range(3):
             await observe(session, box, EMPTY, is_strike=True)
     alerts = {alert.code for alert in (await session.exec(select(Alert))).all()}
-    assert health.ALERT_INCIDENT in alerts
-    assert await count(session, OperatorJob) == health.INCIDENT_MINIMUM - 1
+    assert incidents.ALERT in alerts
+    assert await count(session, OperatorJob) == incidents.MINIMUM - 1
 
 
 async def test_a_lonely_failure_is_no_incident(session):
     box = await a_box(session, status=BoxStatus.UNHEALTHY)
-    assert await health.is_incident(session, box.cluster) is False
+    assert await incidents.is_incident(session, box.cluster) is False
 
 
 async def test_what_is_ready_is_stamped_in_one_go(session):

@@ -1,3 +1,4 @@
+import base64
 import json
 from dataclasses import replace
 from urllib.parse import urlsplit
@@ -5,8 +6,9 @@ from urllib.parse import urlsplit
 import kubernetes_validate
 import pytest
 
-from openclaw_web.boxes import manifests, network, openclaw_config
+from openclaw_web.boxes import activating, manifests, network, openclaw_config
 from openclaw_web.boxes.manifests import BoxSpec, Credentials
+from openclaw_web.boxes.openclaw_config import Assistant
 
 SPEC = BoxSpec(
     box_id="0b8c5a52-1c1e-4a0f-8f3f-2f0f7a6f0d11",
@@ -27,13 +29,14 @@ SPEC = BoxSpec(
 )
 TOKEN_ID = "t1"  # noqa: S105 - an id
 CLEAR = {"proxy_token": "ocp_x", "telegram_token": "1:x", "gateway_token": "hmac-of-box"}
+KUBERNETES = ("1.33", "1.35", "1.37")
 CREDENTIALS = Credentials(proxy_token_id=TOKEN_ID, **CLEAR)
 
 
 def everything(spec=SPEC):
     return [
         *manifests.surroundings(spec, fence=7),
-        manifests.secret(spec, CREDENTIALS),
+        manifests.secret(spec, CREDENTIALS, fence=7),
         manifests.deployment(spec, token_id=TOKEN_ID, fence=7),
     ]
 
@@ -46,9 +49,17 @@ def pod(spec=SPEC):
     return of_kind("Deployment", spec)["spec"]["template"]["spec"]
 
 
+@pytest.mark.parametrize("version", KUBERNETES)
 @pytest.mark.parametrize("kind", [one["kind"] for one in everything()])
-def test_kubernetes_knows_every_field_of(kind):
-    kubernetes_validate.validate(of_kind(kind), "1.33", strict=True)
+def test_kubernetes_knows_every_field_of(kind, version):
+    kubernetes_validate.validate(of_kind(kind), version, strict=True)
+
+
+@pytest.mark.parametrize("version", KUBERNETES)
+def test_a_field_that_kubernetes_does_not_know_is_found(version):
+    wrong = of_kind("Deployment") | {"spec": {**of_kind("Deployment")["spec"], "replica": 1}}
+    with pytest.raises(kubernetes_validate.ValidationError, match="replica"):
+        kubernetes_validate.validate(wrong, version, strict=True)
 
 
 def test_the_namespace_comes_first_and_the_pod_last():
@@ -93,13 +104,18 @@ def test_there_are_never_two_pods():
     assert of_kind("ResourceQuota")["spec"]["hard"]["pods"] == "1"
 
 
-def test_the_quota_is_what_one_pod_needs():
+def test_the_quota_counts_and_the_limit_range_bounds():
     hard = of_kind("ResourceQuota")["spec"]["hard"]
-    resources = pod()["containers"][0]["resources"]
-    for name, amount in resources["requests"].items():
-        assert hard[f"requests.{name}"] == amount
-    for name, amount in resources["limits"].items():
-        assert hard[f"limits.{name}"] == amount
+    # No amounts: a RuntimeClass adds to what a pod needs, and a volume never shrinks.
+    assert set(hard) == {
+        "pods",
+        "persistentvolumeclaims",
+        "services.loadbalancers",
+        "services.nodeports",
+    }
+    (bound,) = of_kind("LimitRange")["spec"]["limits"]
+    for container in (*pod()["initContainers"], *pod()["containers"]):
+        assert container["resources"]["limits"] == bound["max"]
 
 
 def test_secrets_stand_in_the_secret_only():
@@ -143,19 +159,86 @@ def test_a_public_name_needs_no_rule_of_its_own():
     assert len(rules["egress"]) == 2
 
 
-def test_the_hash_changes_with_the_pod_and_not_with_its_token():
-    known = manifests.config_hash(SPEC)
-    assert manifests.config_hash(replace(SPEC)) == known
-    for change in (
-        {"config": '{"a": 1}'},
-        {"image": "x"},
-        {"cpu_limit": "2"},
-        {"restart": "now"},
-        {"user_text": "Hallo"},
-    ):
-        assert manifests.config_hash(replace(SPEC, **change)) != known
+CONFIG = openclaw_config.render(
+    Assistant(
+        telegram_user_ids=(111, 222),
+        language="en",
+        model="kimi-coding/k2p5",
+        thinking_level="medium",
+        generation=3,
+        proxy_url="https://proxy.example.com/v1",
+    )
+)
+LIVE = replace(SPEC, config=CONFIG)
+
+
+def changed(*path, to):
+    """Return the box with one value of its `openclaw.json` changed."""
+    document = json.loads(CONFIG)
+    place = document
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = to
+    return replace(LIVE, config=json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        replace(LIVE, image="x"),
+        replace(LIVE, cpu_limit="2"),
+        replace(LIVE, restart="now"),
+        replace(LIVE, user_text="Hallo"),
+        replace(LIVE, people_mark="4/0"),
+        changed("gateway", "bind", to="loopback"),
+        changed("commands", "ownerAllowFrom", to=["telegram:222"]),
+        changed("session", "dmScope", to="main"),
+        changed("models", "providers", "box", "baseUrl", to="https://elsewhere.example.com"),
+        changed("something", to="that did not exist"),
+    ],
+)
+def test_what_needs_a_new_pod_changes_its_hash(spec):
+    assert manifests.config_hash(spec) != manifests.config_hash(LIVE)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        changed("agents", "defaults", "thinkingDefault", to="high"),
+        changed("agents", "defaults", "model", "primary", to="box/k3"),
+        changed("models", "providers", "box", "models", to=[]),
+        changed("models", "providers", "box", "headers", "X-OpenClaw-Generation", to="4"),
+        changed("channels", "telegram", "allowFrom", to=[111, 222, 333]),
+        replace(LIVE, generation=4),
+    ],
+    ids=["level", "model", "models", "generation's header", "people", "generation"],
+)
+def test_what_openclaw_takes_in_while_it_runs_leaves_the_pod_alone(spec):
+    assert manifests.config_hash(spec) == manifests.config_hash(LIVE)
+    known = manifests.deployment(LIVE, token_id=TOKEN_ID, fence=7)
+    fresh = manifests.deployment(spec, token_id=TOKEN_ID, fence=8, started=3)
+    assert fresh["spec"] == known["spec"]
+    assert (manifests.live_hash(spec) == manifests.live_hash(LIVE)) == (spec.config == CONFIG)
+
+
+def test_the_hash_does_not_change_with_the_token():
     other = manifests.deployment(SPEC, token_id=f"{TOKEN_ID}b", fence=8)
-    assert other["metadata"]["annotations"]["openclaw.cloud/config-hash"] == known
+    hashed = other["metadata"]["annotations"]["openclaw.cloud/config-hash"]
+    assert hashed == manifests.config_hash(SPEC)
+
+
+def test_new_files_for_a_running_pod_leave_its_credentials_alone():
+    change = manifests.live_files(LIVE, fence=9, resource_version="17")
+    assert set(change) == {"metadata", "data"}
+    assert change["metadata"] == {
+        "resourceVersion": "17",
+        "annotations": {
+            "openclaw.cloud/live-hash": manifests.live_hash(LIVE),
+            "openclaw.cloud/fence": "9",
+        },
+    }
+    files = {name: base64.b64decode(text).decode() for name, text in change["data"].items()}
+    assert files == {"openclaw.json": CONFIG, "USER.md": LIVE.user_text}
 
 
 def test_paths_are_told_by_environment_only():
@@ -178,6 +261,13 @@ def test_the_probes_ask_openclaws_own_paths():
     }
     assert list(paths.values()) == ["/startupz", "/readyz", "/healthz"]
     assert openclaw_config.PORT == container["ports"][0]["containerPort"] == 18789
+
+
+def test_the_kubelet_gives_up_a_slow_start_before_the_worker_does():
+    (container,) = pod()["containers"]
+    probe = container["startupProbe"]
+    patience = probe["periodSeconds"] * probe["failureThreshold"]
+    assert 150 < patience < activating.READY_SECONDS
 
 
 def test_without_settings_class_and_runtime_are_the_clusters_own():

@@ -4,12 +4,15 @@ from typing import cast
 import pytest
 from sqlmodel import select
 
-from openclaw_web.billing.models import SubscriptionStatus
+from openclaw_web.billing.models import BillingSync, SubscriptionStatus
+from openclaw_web.boxes import deletions, health, incidents, manifests, queries
+from openclaw_web.boxes.changes import ChangeKind
 from openclaw_web.boxes.models import BoxStatus
-from openclaw_web.boxes.watching import sweep
+from openclaw_web.boxes.sweeping import sweep
 from openclaw_web.core.database import session_scope
 from openclaw_web.integrations.cluster import Cluster
 from openclaw_web.integrations.cluster_objects import NamespaceState, NamespaceView
+from openclaw_web.jobs import service as jobs
 from openclaw_web.jobs.models import Alert, JobType, OperatorJob
 from tests.factories import make_box, make_subscription, now
 
@@ -21,17 +24,25 @@ class Namespaces:
 
     def __init__(self, *names):
         self.names = set(names)
+        self.hidden: set[str] = set()  # somebody took off their label
 
-    async def list_namespaces(self):
+    async def list_namespaces(self, selector="managed"):
         return [
             NamespaceView(
                 name=name,
                 uid=f"uid-{name}",
                 state=NamespaceState.ACTIVE,
-                labels={"openclaw.cloud/box": "x"},
+                labels={} if name in self.hidden else {manifests.MANAGED: "true"},
             )
-            for name in self.names
+            for name in self.names - (self.hidden if selector else set())
         ]
+
+    async def merge(self, _kind, _namespace, name, change):
+        assert change == {"metadata": {"labels": {manifests.MANAGED: "true"}}}
+        self.hidden.discard(name)
+
+    async def find_namespace(self, name):
+        return next((one for one in await self.list_namespaces("") if one.name == name), None)
 
 
 async def a_box(*, subscription_status=SubscriptionStatus.ACTIVE, **fields):
@@ -40,9 +51,9 @@ async def a_box(*, subscription_status=SubscriptionStatus.ACTIVE, **fields):
         return await make_box(session, subscription=subscription, **fields)
 
 
-async def swept(*boxes, others=()):
+async def swept(*boxes):
     """Sweep twice, and return the jobs that this asked for: the second time must add none."""
-    cluster = cast(Cluster, Namespaces(*(box.k8s_namespace for box in boxes), *others))
+    cluster = cast(Cluster, Namespaces(*(box.k8s_namespace for box in boxes)))
     for _ in range(2):
         await sweep(cluster, "default")
     async with session_scope() as session:
@@ -57,11 +68,11 @@ async def swept(*boxes, others=()):
         ({"status": BoxStatus.PROVISIONING}, [JobType.PROVISION]),
         ({"status": BoxStatus.UPDATING}, [JobType.UPDATE]),
         ({"status": BoxStatus.UNHEALTHY}, [JobType.PROVISION]),
+        ({"status": BoxStatus.UNHEALTHY, "status_reason": health.TELEGRAM}, []),
         ({"status": BoxStatus.SUSPENDED}, [JobType.REACTIVATE]),
         ({"status": BoxStatus.DESTROYING}, [JobType.DESTROY]),
         ({"user_paused_at": now()}, [JobType.SUSPEND]),
         ({"user_paused_at": now(), "status": BoxStatus.SUSPENDED}, []),
-        ({"delete_after": now() - timedelta(seconds=1)}, [JobType.DESTROY]),
         ({"subscription_status": SubscriptionStatus.SUSPENDED}, [JobType.SUSPEND]),
         ({"status": BoxStatus.DESTROYED}, []),
     ],
@@ -88,19 +99,50 @@ async def test_a_failed_repair_is_tried_again_after_ten_minutes():
     assert await swept(box) == [JobType.PROVISION, JobType.PROVISION]
 
 
-async def test_a_namespace_without_a_box_is_reported_and_left_alone():
-    box = await a_box()
-    cluster_names = ("customer-nobody",)
-    assert await swept(box, others=cluster_names) == []
-    async with session_scope() as session:
-        alert = (await session.exec(select(Alert))).one()
-    assert (alert.code, alert.detail["namespaces"]) == ("orphan_namespace", ["customer-nobody"])
-
-
 async def test_an_empty_cluster_is_an_incident_and_nothing_is_rebuilt():
+    boxes = [await a_box(activated_at=now()) for _ in range(6)]
+    assert await swept() == []
+    async with session_scope() as session:
+        for box in boxes:
+            found = await queries.get_any_box(session, box.id)
+            assert found.status is BoxStatus.UNHEALTHY
+            assert health.LOST_UID not in found.health
+        assert await incidents.is_incident(session, "default")  # nobody knows less than the sweep
+
+
+async def test_an_incident_that_a_person_ended_does_not_begin_anew():
     for _ in range(6):
         await a_box(activated_at=now())
-    assert await swept() == []
+    await swept()
+    async with session_scope() as session:
+        await incidents.end(session, "default", by="admin:a")
+    assert len(await swept()) == 6
+    async with session_scope() as session:
+        assert not await incidents.is_incident(session, "default")
+
+
+async def test_a_label_that_somebody_took_off_is_put_back():
+    boxes = [await a_box(activated_at=now()) for _ in range(6)]
+    cluster = Namespaces(*(box.k8s_namespace for box in boxes))
+    cluster.hidden = set(cluster.names)
+    assert await sweep(cast(Cluster, cluster), "default") == []
+    assert cluster.hidden == set()
+    async with session_scope() as session:
+        assert not await incidents.is_incident(session, "default")
+
+
+async def test_a_memory_lost_in_an_incident_is_told_when_it_is_over():
+    boxes = [await a_box(activated_at=now()) for _ in range(6)]
+    cluster = Namespaces(*(box.k8s_namespace for box in boxes))
+    async with session_scope() as session:
+        await health.mark_fallen(session, {box.k8s_namespace: "no_pod" for box in boxes})
+        lost = await queries.get_any_box(session, boxes[0].id, lock=True)
+        assert await health.note_loss(session, lost, uid="u1") == []
+    assert await sweep(cast(Cluster, cluster), "default") == []
+    async with session_scope() as session:
+        await incidents.end(session, "default", by="admin:a")
+    found = [await sweep(cast(Cluster, cluster), "default") for _ in range(2)]
+    assert [[change.kind for change in one] for one in found] == [[ChangeKind.MEMORY_LOST], []]
 
 
 async def test_a_deletion_that_hangs_is_said():
@@ -111,3 +153,35 @@ async def test_a_deletion_that_hangs_is_said():
     await swept(box)
     async with session_scope() as session:
         assert "namespace_stuck" in {one.code for one in (await session.exec(select(Alert))).all()}
+
+
+async def synced(box, at):
+    async with session_scope() as session:
+        row = await session.get(BillingSync, box.customer_id) or BillingSync(
+            customer_id=box.customer_id
+        )
+        row.synced_at, row.synced_seq = at, row.requested_seq
+        session.add(row)
+
+
+async def test_a_box_that_is_due_goes_only_after_a_look_at_stripe_since_then():
+    due = now() - timedelta(minutes=1)
+    box = await a_box(delete_after=due, status=BoxStatus.SUSPENDED)
+    await synced(box, due - timedelta(seconds=1))  # as a restored database says
+    assert await swept(box) == []
+    async with session_scope() as session:
+        sync = await session.get_one(BillingSync, box.customer_id)
+        assert (sync.requested_seq, sync.synced_seq) == (1, 0)  # asked for once, by two sweeps
+    await synced(box, due)
+    assert await swept(box) == [JobType.DESTROY]
+
+
+async def test_too_many_deletions_within_an_hour_stop_until_the_alert_is_closed(monkeypatch):
+    monkeypatch.setattr(deletions, "MINIMUM", 2)
+    boxes = [await a_box(delete_after=now() - timedelta(minutes=1)) for _ in range(5)]
+    for box in boxes:
+        await synced(box, now())
+    assert await swept(*boxes) == [JobType.DESTROY] * 2
+    async with session_scope() as session:
+        await jobs.resolve_alert(session, code=deletions.ALERT_MANY, subject="default")
+    assert await swept(*boxes) == [JobType.DESTROY] * 4

@@ -1,6 +1,7 @@
 """One unit of work: what happens after its commit, and what its errors may say."""
 
 import pytest
+import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from openclaw_web.accounts.models import Customer
@@ -47,3 +48,8 @@ async def test_an_error_of_the_database_hides_the_values_of_its_statement():
         await session.rollback()
     assert "cus_jane" not in str(caught.value).partition("DETAIL")[0]
     assert "parameters hidden" in str(caught.value)
+
+
+async def test_a_transaction_that_stands_still_locks_nobody_out_for_long(session):
+    found = await session.scalar(sa.text("SHOW idle_in_transaction_session_timeout"))
+    assert found == "1min"

@@ -23,6 +23,18 @@ async def test_hands_are_full_until_one_thing_is_done():
     assert not hands.are_full
 
 
+async def test_what_is_laid_aside_takes_no_hand_up_to_its_most():
+    hands = Hands(1, most_aside=1)
+    hands.take("a", asyncio.sleep(60))
+    with hands.aside():
+        assert not hands.are_full
+        hands.take("b", asyncio.sleep(60))
+        with hands.aside():
+            assert hands.are_full
+    assert hands.are_full
+    await hands.empty(timeout_seconds=0)
+
+
 async def test_waiting_for_one_ends_with_its_time():
     hands = Hands(1)
     hands.take("a", asyncio.sleep(60))

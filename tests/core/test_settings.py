@@ -30,6 +30,8 @@ LIVE = Settings(
     mail_from="OpenClaw Cloud <hello@cloud.example>",
     box_proxy_url="http://proxy.openclaw.svc:3001/proxy/v1",
     proxy_internal_port=3001,
+    backup_url="s3://backups/boxes",
+    keeper_image="ghcr.io/example/openclaw-cloud:1",
 )
 
 
@@ -57,6 +59,8 @@ def test_good_settings_may_start():
         ({"smtp_url": ""}, "SMTP_URL"),
         ({"mail_from": Settings.mail_from}, "MAIL_FROM"),
         ({"box_proxy_url": ""}, "BOX_PROXY_URL"),
+        ({"backup_url": ""}, "BACKUP_URL"),
+        ({"keeper_image": ""}, "KEEPER_IMAGE"),
         ({"proxy_internal_port": 0}, "PROXY_INTERNAL_PORT"),
         ({"proxy_internal_port": 3000}, "PROXY_INTERNAL_PORT"),
         ({"trusted_proxies": "*"}, "TRUSTED_PROXIES"),

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -14,6 +15,7 @@ from uuid import UUID
 from openclaw_web.boxes import queries, rendering
 from openclaw_web.boxes import service as boxes
 from openclaw_web.boxes.models import Box
+from openclaw_web.boxes.openclaw_config import PUT_USER_FILE
 from openclaw_web.boxes.service import Bot, BoxSettings
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.settings import settings
@@ -53,7 +55,8 @@ def cluster_process(folder: Path) -> Generator[Path]:
     script, images = folder / "assistant.py", folder / "images.json"
     script.write_text(ASSISTANT, encoding="utf-8")
     command = [sys.executable, "-I", "-S", str(script)]
-    images.write_text(json.dumps({IMAGE: {"command": command}}), encoding="utf-8")
+    image = {"command": command, "also": [list(PUT_USER_FILE)]}
+    images.write_text(json.dumps({IMAGE: image}), encoding="utf-8")
     kubeconfig = folder / "kubeconfig"
     arguments = ("--images", str(images), "--kubeconfig", str(kubeconfig))
     with running("kubernetes", folder / "cluster", *arguments):
@@ -137,6 +140,7 @@ async def box_world(kubeconfig: Path, home: Path, monkeypatch: Any) -> AsyncGene
         telegram_api_url="http://127.0.0.1:3001",
     )
     monkeypatch.setattr(rendering, "settings", lambda: chosen)
+    monkeypatch.setattr(boxes, "COALESCE", timedelta())  # a changed setting is due at once
     opened = await adapter.connect(str(kubeconfig))
     try:
         yield BoxWorld(opened, Worker(cluster=opened, cluster_name="default", home=home))

@@ -11,7 +11,8 @@ from openclaw_web.boxes import activating, queries, tasks
 from openclaw_web.boxes import service as boxes
 from openclaw_web.boxes.models import BoxStatus
 from openclaw_web.boxes.service import BoxSettings
-from openclaw_web.boxes.watching import Watcher, sweep
+from openclaw_web.boxes.sweeping import sweep
+from openclaw_web.boxes.watching import Watcher
 from openclaw_web.core.database import session_scope
 from openclaw_web.integrations.cluster_objects import NamespaceState
 from openclaw_web.jobs import leases
@@ -88,10 +89,11 @@ async def test_new_settings_make_a_new_pod_with_a_new_token(world):
 async def test_settings_that_do_not_work_are_taken_back(world, monkeypatch):
     box = await world.live_box()
     async with session_scope() as session:
-        settings = BoxSettings(telegram_user_ids=(111222333,), thinking_level="max")
+        settings = BoxSettings(telegram_user_ids=(111222333,), thinking_level="max", language="de")
         await boxes.change_settings(session, box, settings, requested_by="customer")
-    monkeypatch.setattr(activating, "READY_SECONDS", 3.0)
-    await world.work()
+    with monkeypatch.context() as patience:
+        patience.setattr(activating, "READY_SECONDS", 1.0)
+        await world.work()
     assert (await world.read(box.id)).status is BoxStatus.UPDATING
     await world.work()
     box = await world.read(box.id)
@@ -204,6 +206,29 @@ async def test_three_missed_checks_make_a_box_unhealthy_and_one_good_one_heals_i
         assert (box.status, box.status_reason) == (BoxStatus.UNHEALTHY, "no_pod")
         await world.work()
         assert (await world.read(box.id)).status is BoxStatus.ACTIVE
+
+
+async def test_a_lost_secret_shows_on_the_next_pod_and_is_written_again(world):
+    box = await world.live_box()
+    before = await world.pod_name(box)
+    async with watched(world) as watcher:
+        await asyncio.sleep(0.3)
+        await world.cluster.delete("Secret", box.k8s_namespace, "openclaw")
+        await world.cluster.scale(box.k8s_namespace, "openclaw", 0)
+        await world.cluster.scale(box.k8s_namespace, "openclaw", 1)
+
+        async def has_another_pod():
+            pods = await world.cluster.pods(box.k8s_namespace)
+            return len(pods) == 1 and pods[0].name != before
+
+        await eventually(has_another_pod)
+        await asyncio.sleep(0.3)
+        for _ in range(3):
+            await watcher.evaluate()
+        assert (await world.read(box.id)).status is BoxStatus.UNHEALTHY
+        await world.work()
+    assert (await world.read(box.id)).status is BoxStatus.ACTIVE
+    assert await world.cluster.find_object("Secret", box.k8s_namespace, "openclaw") is not None
 
 
 async def test_a_suspend_request_stops_a_running_set_up(world):

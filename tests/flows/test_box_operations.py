@@ -28,6 +28,16 @@ async def test_a_restart_is_a_job_and_a_line_in_the_audit(session):
     assert RESTART_MARK in box.health
 
 
+async def test_a_rotation_and_an_upgrade_are_one_job_with_two_lines_in_the_audit(session):
+    box = await make_box(session)
+    first = await operations.rotate_token(session, box.id, by=BY)
+    job = await operations.upgrade_box(session, box.id, "openclaw/openclaw:2026.10.1", by=BY)
+    assert job.id == first.id
+    assert set(job.payload["actions"]) == {"restart", "rotate", "upgrade", "update"}
+    lines = (await session.exec(select(AuditLog))).all()
+    assert {line.action for line in lines} == {"box.rotate", "box.upgrade"}
+
+
 async def test_a_failed_job_is_tried_again_as_a_new_one(session):
     box = await make_box(session)
     old = await service.request_job(

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
-from sqlmodel import select
+from sqlmodel import col, select
 
 from openclaw_web.boxes.models import Box
 from openclaw_web.core.database import session_scope
@@ -23,7 +23,7 @@ from openclaw_web.gateway.proxy import Proxy
 from openclaw_web.metering import spool
 from openclaw_web.metering.ledger import Event
 from openclaw_web.metering.meters import Meters
-from openclaw_web.metering.models import UsageMonthly
+from openclaw_web.metering.models import TokenKind, UsageEvent, UsageMonthly
 from tests.gateway.conftest import WAYS
 from tests.gateway.upstream_server import (
     ANTHROPIC_STREAM,
@@ -108,6 +108,42 @@ async def test_a_flush_tells_pages_and_the_box(holder, redis, session, proxy):
     await session.refresh(box)
     assert box.first_answer_at is not None
     assert box.observed_generation == 1
+
+
+async def test_a_customers_program_proves_nothing_of_the_box(make_holder, session, proxy):
+    program = await make_holder(kind=TokenKind.API, box={"api_access": True})
+    answer = await program.client.post(
+        "/chat/completions",
+        json={"model": "k2p5", "messages": []},
+        headers={"X-OpenClaw-Generation": "1"},
+    )
+    assert answer.status_code == 200
+    await proxy.flush()
+    box = await session.get_one(Box, program.box_id, populate_existing=True)
+    assert (box.first_answer_at, box.agent_ok_at, box.observed_generation) == (None, None, 0)
+
+
+async def test_a_locked_box_is_noted_later_and_holds_up_no_counting(
+    holder, make_holder, session, proxy
+):
+    other = await make_holder()
+    await holder.chat()
+    await other.chat()
+    async with session_scope() as working:
+        await working.get_one(Box, holder.box_id, with_for_update={"key_share": True})
+        await proxy._running.settler._flush()  # noqa: SLF001 - what the flusher itself does
+        assert len(await counted(holder, other)) == 2
+    await proxy.flush()
+    for one in (holder, other):
+        box = await session.get_one(Box, one.box_id, populate_existing=True)
+        assert box.first_answer_at is not None
+
+
+async def counted(*holders):
+    async with session_scope() as session:
+        ids = [one.customer_id for one in holders]
+        found = await session.exec(select(UsageEvent).where(col(UsageEvent.customer_id).in_(ids)))
+        return found.all()
 
 
 async def test_a_refused_request_is_no_sign_of_life(holder, upstream, session, proxy):

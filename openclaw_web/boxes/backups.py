@@ -1,0 +1,349 @@
+"""A box's backups: asking for one, listing them, and who may carry which bytes, once.
+
+A backup is a row and an object in the store. Its row is made before its first byte, with a key of
+its own; without that key the object is noise, so a backup is deleted by forgetting its key.
+"""
+
+import base64
+import hmac
+import secrets as random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+from uuid import UUID, uuid4
+
+import sqlalchemy as sa
+from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from openclaw_web.accounts.models import Customer
+from openclaw_web.boxes import queries, service
+from openclaw_web.boxes.models import Box, BoxBackup, BoxStatus
+from openclaw_web.core import sealing, secrets
+from openclaw_web.core.clock import business_now, real_now
+from openclaw_web.core.errors import NotFoundError, OpenClawError, ValidationError
+from openclaw_web.core.settings import settings
+from openclaw_web.jobs.models import JobStatus, JobType, OperatorJob
+from openclaw_web.jobs.service import CANCELLED
+
+PATH = "/memory/"  # where a keeper calls, at the token proxy's address
+KEY_PURPOSE = "box-backup"
+ADDRESS_PURPOSE = "keeper-address"
+BACKUP, RESTORE_ACTION = service.BACKUP, service.RESTORE
+RESTORE = "restore"  # in `health`: which backup shall come back before the box starts again
+ADDRESS_LIFE = timedelta(minutes=70)  # a job may take an hour
+GONE = frozenset({BoxStatus.DESTROYING, BoxStatus.DESTROYED})
+
+
+class Reason(StrEnum):
+    """Why a backup was made; each has a retention of its own."""
+
+    SUSPEND = "suspend"
+    MANUAL = "manual"
+    FINAL = "final"
+    BEFORE_RESTORE = "before_restore"
+
+
+class Way(StrEnum):
+    SAVE = "save"
+    RESTORE = "restore"
+
+
+class AddressError(OpenClawError):
+    """This address is used, over, or not for this."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackupView:
+    """A backup as its customer sees it."""
+
+    id: UUID
+    reason: str
+    made_at: datetime
+    size_bytes: int
+    expires_at: datetime | None
+    is_usable: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ticket:
+    """What a keeper needs to carry one backup one way."""
+
+    backup_id: UUID
+    way: Way
+    token: str = field(repr=False)
+    mark: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Allowed:
+    """What a token turned out to allow."""
+
+    ticket: str
+    most_bytes: int
+
+
+def are_on() -> bool:
+    """Say whether backups are set up here; production does not start without them."""
+    return bool(settings().keeper_image)
+
+
+async def request_backup(
+    session: AsyncSession, box: Box, *, reason: str = Reason.MANUAL, requested_by: str
+) -> OperatorJob:
+    """Ask for a backup; the assistant is away for a minute, for running files cannot be copied.
+
+    Raises:
+        ValidationError: there is nothing to save, or nowhere to save it.
+    """
+    box = await _alive(session, box)
+    if box.activated_at is None:
+        raise ValidationError("This assistant has not run yet; there is nothing to save.")
+    return await service.request_converge(
+        session,
+        box,
+        job_type=JobType.UPDATE,
+        requested_by=requested_by,
+        payload={"actions": [BACKUP], "backup_reason": Reason(reason).value},
+    )
+
+
+async def request_restore(
+    session: AsyncSession, box: Box, backup_id: UUID, *, requested_by: str
+) -> OperatorJob:
+    """Ask for a backup to come back; what the assistant remembers now goes.
+
+    A box that is suspended takes it in when it starts again; until then another one can be chosen.
+
+    Raises:
+        NotFoundError: the box has no such backup.
+        ValidationError: the box is deleted, backups are not set up, or one is on its way back.
+    """
+    box = await _alive(session, box)
+    if box.health.get(RESTORE, {}).get("or_older") or await _is_under_way(session, box):
+        raise ValidationError("A backup is being brought back already; wait until that is done.")
+    backup = await session.get(BoxBackup, backup_id)
+    now = await business_now(session)
+    if backup is None or backup.box_id != box.id or not is_usable(backup, now):
+        raise NotFoundError("There is no such backup any more.")
+    mark = mark_restore(box, backup)
+    session.add(box)
+    await session.flush()
+    return await service.request_converge(
+        session,
+        box,
+        job_type=JobType.UPDATE,
+        requested_by=requested_by,
+        payload={"actions": [RESTORE_ACTION], "backup_id": str(backup_id), RESTORE: mark},
+    )
+
+
+def mark_restore(box: Box, backup: BoxBackup, *, or_older: bool = False) -> str:
+    """Note that this backup comes back before the box starts again, and return its mark.
+
+    `or_older`: should it turn out to be damaged, the next older one will do.
+    """
+    marked = {
+        "backup": str(backup.id),
+        "mark": random.token_hex(8),
+        "or_older": or_older,
+        "was_taken": _was_taken(box.health.get(RESTORE) or {}),
+    }
+    box.health = {**box.health, RESTORE: marked}
+    return marked["mark"]
+
+
+async def drop_cancelled_restore(session: AsyncSession, box: Box) -> None:
+    """Forget a wish whose job was cancelled: weeks later it would replace what was learnt since.
+
+    What a keeper has begun to move in is finished instead, for nothing else is whole.
+    """
+    marked = box.health.get(RESTORE)
+    if not marked or marked.get("or_older") or _was_taken(marked):
+        return
+    jobs = await _jobs_of(session, box, marked["mark"])
+    has_ended = bool(jobs) and all(one.status is JobStatus.FAILED for one in jobs)
+    if has_ended and any(one.error_code == CANCELLED for one in jobs):
+        drop_restore(box, marked["mark"])
+        session.add(box)
+
+
+def drop_restore(box: Box, mark: str) -> None:
+    """Forget this wish, and no other that came meanwhile."""
+    if box.health.get(RESTORE, {}).get("mark") == mark:
+        box.health = {key: one for key, one in box.health.items() if key != RESTORE}
+
+
+def memory_from(box: Box) -> datetime | None:
+    """Return from when the memory is that a restore brought back; nothing without a restore."""
+    return queries.memory_from(box)
+
+
+async def list_backups(session: AsyncSession, customer_id: UUID, box_id: UUID) -> list[BackupView]:
+    """Return a box's backups, the newest first; those that failed or are deleted are not listed."""
+    now = await business_now(session)
+    found = await session.exec(
+        select(BoxBackup)
+        .join(Box, col(Box.id) == col(BoxBackup.box_id))
+        .where(
+            Box.customer_id == customer_id,
+            BoxBackup.box_id == box_id,
+            col(BoxBackup.finished_at).is_not(None),
+            col(BoxBackup.deleted_at).is_(None),
+        )
+        .order_by(col(BoxBackup.created_at).desc(), col(BoxBackup.id))
+    )
+    return [
+        BackupView(
+            id=one.id,
+            reason=one.reason,
+            made_at=one.created_at or now,
+            size_bytes=one.size_bytes or 0,
+            expires_at=one.expires_at,
+            is_usable=is_usable(one, now),
+        )
+        for one in found.all()
+    ]
+
+
+async def newest_usable(session: AsyncSession, box_id: UUID) -> BoxBackup | None:
+    """Return the newest backup that can be restored; what a restore replaced comes last."""
+    now = await business_now(session)
+    usable = [one for one in await _of_box(session, box_id) if is_usable(one, now)]
+    return min(usable, key=lambda one: one.reason == Reason.BEFORE_RESTORE, default=None)
+
+
+async def find_since(session: AsyncSession, box_id: UUID, since: datetime) -> BoxBackup | None:
+    """Return a usable backup that was begun then or later: the pod was away since."""
+    now = await business_now(session)
+    found = await _of_box(session, box_id)
+    return next(
+        (one for one in found if is_usable(one, now) and (one.created_at or since) >= since), None
+    )
+
+
+async def find_final(session: AsyncSession, box_id: UUID) -> BoxBackup | None:
+    now = await business_now(session)
+    found = await _of_box(session, box_id)
+    return next((one for one in found if one.reason == Reason.FINAL and is_usable(one, now)), None)
+
+
+def is_usable(backup: BoxBackup, now: datetime) -> bool:
+    return (
+        backup.finished_at is not None
+        and backup.deleted_at is None
+        and backup.error is None
+        and backup.key_ct is not None
+        and (backup.expires_at is None or backup.expires_at > now)
+    )
+
+
+async def is_forgotten(session: AsyncSession, box: Box) -> bool:
+    """Say whether its customer asked to be deleted: then nothing is kept, also no last backup."""
+    customer = await session.get(Customer, box.customer_id)
+    return customer is None or customer.deleted_at is not None
+
+
+async def begin_save(session: AsyncSession, box: Box, reason: Reason, *, most: int) -> Ticket:
+    """Make the row of a backup, its key, and the address to which it may be sent once."""
+    backup = BoxBackup(
+        id=uuid4(),
+        box_id=box.id,
+        reason=reason.value,
+        location="",
+        key_ct=secrets.encrypt_bytes(KEY_PURPOSE, sealing.new_key()),
+        key_id=secrets.key_id(),
+        created_at=await business_now(session),
+    )
+    session.add(backup)
+    await session.flush()
+    return Ticket(
+        backup_id=backup.id, way=Way.SAVE, token=make_token(backup.id, Way.SAVE, "", most)
+    )
+
+
+async def begin_restore(session: AsyncSession, box: Box) -> Ticket | None:
+    """Return a fresh address for the marked backup; the one of an earlier try ends with this.
+
+    `None`: there is nothing to restore, or the marked backup is of no use any more.
+    """
+    marked = box.health.get(RESTORE)
+    if not marked:
+        return None
+    backup = await session.get(BoxBackup, UUID(marked["backup"]))
+    if backup is None or not is_usable(backup, await business_now(session)):
+        return None
+    ticket = random.token_hex(8)
+    fresh = {**marked, "ticket": ticket, "is_taken": False, "was_taken": _was_taken(marked)}
+    box.health = {**box.health, RESTORE: fresh}
+    session.add(box)
+    token = make_token(backup.id, Way.RESTORE, ticket, 0)
+    return Ticket(backup_id=backup.id, way=Way.RESTORE, token=token, mark=marked["mark"])
+
+
+def make_token(backup_id: UUID, way: Way, ticket: str, most_bytes: int) -> str:
+    """Return a token for one backup and one way; who shows it needs nothing else."""
+    until = int((real_now() + ADDRESS_LIFE).timestamp())
+    said = f"{until}.{most_bytes}.{ticket}"
+    return f"{said}.{_signature(backup_id, way, said)}"
+
+
+def check_token(token: str, backup_id: UUID, way: Way) -> Allowed:
+    """Say what a token allows.
+
+    Raises:
+        AddressError: it is not for this backup and way, or its time is over.
+    """
+    said, _, signature = token.rpartition(".")
+    wanted = _signature(backup_id, way, said)
+    if not hmac.compare_digest(signature.encode(), wanted.encode()):  # bytes: it takes no "é" else
+        raise AddressError("This address is not for that.")
+    until, most, ticket = said.split(".")
+    if real_now().timestamp() > int(until):
+        raise AddressError("The time of this address is over.")
+    return Allowed(ticket=ticket, most_bytes=int(most))
+
+
+async def _is_under_way(session: AsyncSession, box: Box) -> bool:
+    jobs = await _jobs_of(session, box, box.health.get(RESTORE, {}).get("mark", ""))
+    return any(one.status in {JobStatus.QUEUED, JobStatus.RUNNING} for one in jobs)
+
+
+async def _jobs_of(session: AsyncSession, box: Box, mark: str) -> Sequence[OperatorJob]:
+    """Return every job that was to bring this back: a newer request may have taken it over."""
+    found = await session.exec(
+        select(OperatorJob).where(
+            OperatorJob.box_id == box.id, col(OperatorJob.payload)[RESTORE].astext == mark
+        )
+    )
+    return found.all()
+
+
+def _was_taken(marked: Mapping[str, Any]) -> bool:
+    """Say whether a keeper had the archive and may have been ended while it moved files."""
+    return bool(marked.get("was_taken") or marked.get("is_taken"))
+
+
+async def _of_box(session: AsyncSession, box_id: UUID) -> Sequence[BoxBackup]:
+    found = await session.exec(
+        select(BoxBackup)
+        .where(BoxBackup.box_id == box_id, col(BoxBackup.deleted_at).is_(None))
+        .order_by(col(BoxBackup.created_at).desc(), sa.desc(col(BoxBackup.id)))
+    )
+    return found.all()
+
+
+async def _alive(session: AsyncSession, box: Box) -> Box:
+    if not are_on():
+        raise ValidationError("Backups are not set up here: KEEPER_IMAGE is not set.")
+    box = await queries.get_any_box(session, box.id, lock=True)
+    if box.status in GONE:
+        raise ValidationError("This assistant is deleted.")
+    return box
+
+
+def _signature(backup_id: UUID, way: Way, said: str) -> str:
+    mac = secrets.fingerprint(ADDRESS_PURPOSE, f"{way.value}:{backup_id}:{said}")
+    return base64.urlsafe_b64encode(mac).decode().rstrip("=")

@@ -1,0 +1,130 @@
+"""The Job that carries a box's memory: a pod as closed as the box's own, for some minutes."""
+
+from dataclasses import dataclass
+
+from openclaw_web.boxes import manifests
+from openclaw_web.boxes.backups import Ticket, Way
+from openclaw_web.boxes.manifests import Manifest
+
+NAME = "keeper"
+TOKEN_KEY = "KEEPER_TOKEN"  # noqa: S105 - a variable's name
+PROGRAM = "/app/openclaw_web/boxes/keeper.py"  # where the Dockerfile puts it
+LONGEST_SECONDS = 3_600
+FORGOTTEN_SECONDS = 600  # should nobody be left to delete it
+# Less than any plan's box has, so that quota and limits let it in.
+REQUESTS = {"cpu": "100m", "memory": "64Mi", "ephemeral-storage": "16Mi"}
+LIMITS = {"cpu": "500m", "memory": "256Mi", "ephemeral-storage": "64Mi"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeeperSpec:
+    """One keeper; `url` is where it sends to or fetches from."""
+
+    namespace: str
+    box_id: str
+    image: str
+    url: str
+    ticket: Ticket
+    runtime_class: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{NAME}-{self.ticket.way.value}-{self.ticket.backup_id.hex[:12]}"
+
+
+def secret(spec: KeeperSpec) -> Manifest:
+    """Hold the address's token: a Job's own text may be read by more people than a Secret."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": _meta(spec, NAME),
+        "type": "Opaque",
+        "stringData": {TOKEN_KEY: spec.ticket.token},
+    }
+
+
+def job(spec: KeeperSpec, *, fence: int) -> Manifest:
+    """One pod, one try: a second one needs another address."""
+    meta = {**_meta(spec, spec.name), "annotations": {manifests.FENCE: str(fence)}}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": meta,
+        "spec": {
+            "backoffLimit": 0,
+            "completions": 1,
+            "parallelism": 1,
+            "activeDeadlineSeconds": LONGEST_SECONDS,
+            "ttlSecondsAfterFinished": FORGOTTEN_SECONDS,
+            "template": {"metadata": {"labels": _labels(spec)}, "spec": _pod(spec)},
+        },
+    }
+
+
+def _pod(spec: KeeperSpec) -> Manifest:
+    pod: Manifest = {
+        "serviceAccountName": manifests.NAME,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "hostUsers": False,
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": 5,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": manifests.USER_ID,
+            "runAsGroup": manifests.USER_ID,
+            "fsGroup": manifests.USER_ID,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [_container(spec)],
+        "volumes": [
+            {"name": "state", "persistentVolumeClaim": {"claimName": manifests.NAME}},
+        ],
+    }
+    if spec.runtime_class:
+        pod["runtimeClassName"] = spec.runtime_class
+    return pod
+
+
+def _container(spec: KeeperSpec) -> Manifest:
+    mount: Manifest = {"name": "state", "mountPath": manifests.STATE_FOLDER}
+    if spec.ticket.way is Way.SAVE:
+        mount["readOnly"] = True
+    plain = {
+        "KEEPER_ACT": spec.ticket.way.value,
+        "KEEPER_FOLDER": manifests.STATE_FOLDER,
+        "KEEPER_URL": spec.url,
+        "KEEPER_MARK": spec.ticket.mark,
+    }
+    token = {
+        "name": TOKEN_KEY,
+        "valueFrom": {"secretKeyRef": {"name": NAME, "key": TOKEN_KEY}},
+    }
+    return {
+        "name": NAME,
+        "image": spec.image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["python", "-I", "-S", PROGRAM],
+        "env": [*({"name": name, "value": value} for name, value in plain.items()), token],
+        "resources": {"requests": REQUESTS, "limits": LIMITS},
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [mount],
+    }
+
+
+def _meta(spec: KeeperSpec, name: str) -> Manifest:
+    return {"name": name, "namespace": spec.namespace, "labels": _labels(spec)}
+
+
+def _labels(spec: KeeperSpec) -> dict[str, str]:
+    """Without the mark of a managed object: the watch would take this pod for the box's."""
+    return {
+        "app.kubernetes.io/name": NAME,
+        "app.kubernetes.io/managed-by": "openclaw-cloud",
+        manifests.BOX_LABEL: spec.box_id,
+    }

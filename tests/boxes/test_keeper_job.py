@@ -1,0 +1,62 @@
+"""The keeper's pod: as closed as the box's, small enough for every plan, not taken for a box."""
+
+import json
+from dataclasses import replace
+from uuid import UUID
+
+import kubernetes_validate
+import pytest
+
+from openclaw_web.billing.tiers import plan_of
+from openclaw_web.boxes import keeper_job, manifests, quantities
+from openclaw_web.boxes.backups import Ticket, Way
+from openclaw_web.boxes.keeper_job import KeeperSpec
+
+TICKET = Ticket(backup_id=UUID(int=7), way=Way.SAVE, token="clear-token")  # noqa: S106
+SPEC = KeeperSpec(
+    namespace="customer-1",
+    box_id="1",
+    image="ghcr.io/example/openclaw-cloud:1",
+    url="http://proxy.openclaw.svc:3001/memory/7",
+    ticket=TICKET,
+    runtime_class="gvisor",
+)
+JOB = keeper_job.job(SPEC, fence=7)
+
+
+@pytest.mark.parametrize("version", ["1.33", "1.35"])
+def test_kubernetes_knows_every_field(version):
+    kubernetes_validate.validate(JOB, version, strict=True)
+    kubernetes_validate.validate(keeper_job.secret(SPEC), version, strict=True)
+
+
+def test_the_keeper_has_no_rights_and_one_try():
+    pod = JOB["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["hostUsers"] is False
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    assert (JOB["spec"]["backoffLimit"], pod["restartPolicy"]) == (0, "Never")
+
+
+def test_a_save_cannot_write_and_a_restore_can():
+    def mount(way):
+        spec = replace(SPEC, ticket=replace(TICKET, way=way))
+        pod = keeper_job.job(spec, fence=7)["spec"]["template"]["spec"]
+        return pod["containers"][0]["volumeMounts"][0]
+
+    assert mount(Way.SAVE)["readOnly"] is True
+    assert "readOnly" not in mount(Way.RESTORE)
+
+
+def test_the_token_stands_in_the_secret_only_and_the_watch_sees_no_box():
+    assert "clear-token" not in json.dumps(JOB)
+    assert "clear-token" not in repr(SPEC)
+    labels = JOB["spec"]["template"]["metadata"]["labels"]
+    assert manifests.MANAGED not in labels
+
+
+def test_it_fits_into_what_the_smallest_plan_has():
+    plan = plan_of("starter")
+    assert quantities.whole(keeper_job.LIMITS["memory"]) < quantities.whole(plan.memory_limit)
+    assert quantities.whole(keeper_job.REQUESTS["memory"]) < quantities.whole(plan.memory_request)
