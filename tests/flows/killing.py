@@ -74,10 +74,11 @@ class Deathbed:
 
 def watch_steps(monkeypatch: Any, bed: Deathbed) -> None:
     """Have every step of this process told to the deathbed."""
-    commit, send, apply = (
+    commit, send, apply, create = (
         AsyncSessionTransaction.__aexit__,
         payment_client._Http.request_async,  # noqa: SLF001 - the one place all calls pass
         Cluster.apply,
+        Cluster.create,
     )
 
     async def commit_and_tell(self, kind, value, traceback):
@@ -99,12 +100,18 @@ def watch_steps(monkeypatch: Any, bed: Deathbed) -> None:
         await bed.step(f"cluster {manifest['kind']}")
         return answer
 
+    async def create_and_tell(self, manifest):
+        answer = await create(self, manifest)
+        await bed.step(f"cluster new {manifest['kind']}")
+        return answer
+
     async def beat_never(_claimed, _doing):
         await asyncio.Event().wait()  # the dead do not say that they live
 
     monkeypatch.setattr(AsyncSessionTransaction, "__aexit__", commit_and_tell)
     monkeypatch.setattr(payment_client._Http, "request_async", send_and_tell)  # noqa: SLF001
     monkeypatch.setattr(Cluster, "apply", apply_and_tell)
+    monkeypatch.setattr(Cluster, "create", create_and_tell)
     monkeypatch.setattr(operator, "_beat", beat_never)
 
 

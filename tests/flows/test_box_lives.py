@@ -5,6 +5,7 @@ import contextlib
 from dataclasses import replace
 
 import pytest
+import sqlalchemy as sa
 from sqlmodel import col, select
 
 from openclaw_web.boxes import activating, queries, tasks
@@ -16,7 +17,7 @@ from openclaw_web.boxes.watching import Watcher
 from openclaw_web.core.database import session_scope
 from openclaw_web.integrations.cluster_objects import NamespaceState
 from openclaw_web.jobs import leases
-from openclaw_web.jobs.models import JobStatus, JobType
+from openclaw_web.jobs.models import JobStatus, JobType, OperatorJob
 from openclaw_web.metering.models import ProxyToken
 from openclaw_web.workflows import provisioning
 from tests.flows.box_world import box_world, cluster_process, eventually
@@ -93,6 +94,9 @@ async def test_settings_that_do_not_work_are_taken_back(world, monkeypatch):
         await boxes.change_settings(session, box, settings, requested_by="customer")
     with monkeypatch.context() as patience:
         patience.setattr(activating, "READY_SECONDS", 1.0)
+        await world.work()  # once may be a slow start
+        async with session_scope() as session:
+            await session.exec(sa.update(OperatorJob).values(run_after=sa.func.now()))
         await world.work()
     assert (await world.read(box.id)).status is BoxStatus.UPDATING
     await world.work()
@@ -214,8 +218,7 @@ async def test_a_lost_secret_shows_on_the_next_pod_and_is_written_again(world):
     async with watched(world) as watcher:
         await asyncio.sleep(0.3)
         await world.cluster.delete("Secret", box.k8s_namespace, "openclaw")
-        await world.cluster.scale(box.k8s_namespace, "openclaw", 0)
-        await world.cluster.scale(box.k8s_namespace, "openclaw", 1)
+        await world.cluster.delete("Pod", box.k8s_namespace, before)
 
         async def has_another_pod():
             pods = await world.cluster.pods(box.k8s_namespace)
