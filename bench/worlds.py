@@ -89,8 +89,10 @@ def _one_world(wanted: Wanted, number: int) -> Lived:
 
 
 async def _run(wanted: Wanted, number: int, folder: Path) -> Lived:
+    from openclaw_web.core import collecting  # noqa: PLC0415 - see below
     from tests.flows import year  # noqa: PLC0415 - it reads the settings
 
+    collecting.leave_start_alone()  # as our own servers do
     if wanted.sabotage and wanted.sabotage not in year.SABOTAGE:
         raise SystemExit(f"There is no such sabotage; there are: {', '.join(year.SABOTAGE)}.")
     name = f"world {number + 1}" if wanted.worlds > 1 else "the year"
