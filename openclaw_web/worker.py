@@ -19,6 +19,8 @@ from functools import partial
 from pathlib import Path
 from uuid import UUID, uuid4
 
+import uvloop
+
 from openclaw_web import tables
 from openclaw_web.accounts.tasks import FailedMail, forget_old_rows, send_due_mail
 from openclaw_web.billing import service as billing
@@ -36,7 +38,7 @@ from openclaw_web.boxes import (
 )
 from openclaw_web.boxes.rendering import UnusableSettingsError
 from openclaw_web.boxes.runs import NotReadyError, StopRequestedError
-from openclaw_web.core import database
+from openclaw_web.core import collecting, database
 from openclaw_web.core.clock import real_now
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.errors import OpenClawError, VendorError
@@ -299,7 +301,7 @@ def main() -> None:
     """Run the worker until SIGTERM or Ctrl-C."""
     configure_logs(settings().log_level)
     require(settings())
-    asyncio.run(run())
+    uvloop.run(run())
 
 
 async def run() -> None:
@@ -318,6 +320,7 @@ async def run() -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, worker.stopping.set)
+        collecting.leave_start_alone()
         logger.info("The worker runs.")
         await worker.run()
 
