@@ -259,6 +259,19 @@ def brakes(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def act_on_cluster(arguments: argparse.Namespace) -> int:
+    from openclaw_web.local import levers
+
+    if not arguments.acts:
+        raise OpenClawError("Say what to do: --accept, --allow-drift or --end-incident.")
+    for act in arguments.acts:
+        asyncio.run(
+            levers.act_on_cluster(settings(), act, arguments.cluster, reason=arguments.reason)
+        )
+        print(f"{act}: done; the workers see it within a minute.")
+    return 0
+
+
 def refund(arguments: argparse.Namespace) -> int:
     from openclaw_web.local import levers
 
@@ -440,6 +453,17 @@ def _add_money_commands(tasks: "argparse._SubParsersAction[argparse.ArgumentPars
     found.add_argument("--on", choices=switch_names, default="", metavar="SWITCH")
     found.add_argument("--off", choices=switch_names, default="", metavar="SWITCH")
     found.add_argument("--reason", default="", help="required to change anything")
+    found = _add(
+        tasks, "cluster", act_on_cluster, "decide for a whole cluster what no worker may decide"
+    )
+    found.add_argument("cluster", metavar="CLUSTER", help="its CLUSTER_NAME")
+    for act, text in (
+        ("accept", "another cluster bears this name from now on"),
+        ("allow-drift", "mend drift of many boxes for half a day"),
+        ("end-incident", "what is still unhealthy is repaired and told; for an hour none begins"),
+    ):
+        found.add_argument(f"--{act}", dest="acts", action="append_const", const=act, help=text)
+    found.add_argument("--reason", required=True)
     found = _add(tasks, "refund", refund, "give a customer's latest payment back")
     found.add_argument("--email", required=True)
     found.add_argument("--reason", required=True)

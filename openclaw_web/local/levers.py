@@ -10,10 +10,16 @@ from openclaw_web.core.database import close_database, open_database, session_sc
 from openclaw_web.core.errors import NotFoundError
 from openclaw_web.core.settings import Settings
 from openclaw_web.integrations.redis import close_redis, open_redis
-from openclaw_web.workflows import brakes, refunding
+from openclaw_web.workflows import brakes, operations, refunding
 from openclaw_web.workflows.brakes import Brake, Switch
+from openclaw_web.workflows.operations import By
 
-BY = "admin:shell"
+BY = By(reason="").name
+CLUSTER_ACTS = {
+    "accept": operations.accept_cluster,
+    "allow-drift": operations.allow_drift_repairs,
+    "end-incident": operations.end_incident,
+}
 
 
 async def show(chosen: Settings) -> list[str]:
@@ -40,6 +46,17 @@ async def release(chosen: Settings, name: str, *, reason: str) -> bool:
 async def turn(chosen: Settings, name: str, *, is_on: bool, reason: str) -> None:
     async with _one_act(chosen) as session:
         await brakes.turn(session, Switch(name), is_on=is_on, by=BY, reason=reason)
+
+
+async def act_on_cluster(chosen: Settings, act: str, cluster: str, *, reason: str) -> None:
+    """Do what only a person may decide about a whole cluster.
+
+    Raises:
+        NotFoundError: there is no such cluster.
+        ValidationError: no reason was given.
+    """
+    async with _one_act(chosen) as session:
+        await CLUSTER_ACTS[act](session, cluster, by=By(reason=reason))
 
 
 async def refund(chosen: Settings, email: str, *, reason: str, ends_now: bool) -> None:

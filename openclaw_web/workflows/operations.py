@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openclaw_web.accounts import service as accounts
-from openclaw_web.boxes import drift_brake, failures, incidents
+from openclaw_web.boxes import drift_brake, failures, incidents, same_cluster
 from openclaw_web.boxes import queries as box_queries
 from openclaw_web.boxes import service as boxes
 from openclaw_web.boxes.models import Box
@@ -16,18 +16,23 @@ from openclaw_web.jobs import service as jobs
 from openclaw_web.jobs.models import JobStatus, JobType, OperatorJob
 
 SHORTEST_REASON = 3
+SHELL = "shell"
 
 
 @dataclass(frozen=True, kw_only=True)
 class By:
-    """Who acts, and why: both are required, and both are written down."""
+    """Who acts, and why: both are written down. Without an id it is whoever has our shell."""
 
-    admin_id: UUID
+    admin_id: UUID | None = None
     reason: str
 
     @property
+    def actor_id(self) -> str:
+        return str(self.admin_id or SHELL)
+
+    @property
     def name(self) -> str:
-        return f"admin:{self.admin_id}"
+        return f"admin:{self.actor_id}"
 
 
 async def retry_job(session: AsyncSession, job_id: UUID, *, by: By) -> OperatorJob:
@@ -158,6 +163,18 @@ async def end_incident(session: AsyncSession, cluster: str, *, by: By) -> None:
     await _audit_cluster(session, "incident.ended", by, cluster, {"until": until.isoformat()})
 
 
+async def accept_cluster(session: AsyncSession, cluster: str, *, by: By) -> None:
+    """Let another cluster bear this name: the one that the next worker reaches.
+
+    Raises:
+        NotFoundError: no worker has been in a cluster of this name.
+        ValidationError: no reason was given.
+    """
+    if not await same_cluster.accept_another(session, cluster):
+        raise NotFoundError(f"No cluster is known as {cluster}.")
+    await _audit_cluster(session, "cluster.accepted", by, cluster, {})
+
+
 def delete_orphan(namespace: str) -> None:
     """Refuse to delete a namespace without a box: its volume may be a paying customer's memory.
 
@@ -202,7 +219,7 @@ async def _audit_cluster(
         session,
         action=action,
         actor_type="admin",
-        actor_id=str(by.admin_id),
+        actor_id=by.actor_id,
         resource_type="cluster",
         resource_id=subject,
         reason=by.reason.strip(),
@@ -219,7 +236,7 @@ async def _audit(
         session,
         action=action,
         actor_type="admin",
-        actor_id=str(by.admin_id),
+        actor_id=by.actor_id,
         user_id=customer_id,
         resource_type="job",
         resource_id=str(job.id),

@@ -56,3 +56,18 @@ def test_the_command_knows_every_brake_and_every_switch():
         assert found.release == brake.value
     for switch in Switch:
         assert parser.parse_args(["admin", "brakes", "--on", switch.value]).on == switch.value
+
+
+async def test_an_incident_is_called_over_from_a_shell_with_a_reason(chosen):
+    with pytest.raises(ValidationError):
+        await levers.act_on_cluster(chosen, "end-incident", "default", reason="")
+    await levers.act_on_cluster(chosen, "end-incident", "default", reason="The node is back.")
+    await levers.act_on_cluster(chosen, "allow-drift", "default", reason="A new release.")
+    assert await actions(chosen.database_url) == ["incident.ended", "drift.allowed"]
+
+
+def test_the_command_knows_every_act_on_a_cluster():
+    parser = cli._parser()  # noqa: SLF001 - as above
+    for act in levers.CLUSTER_ACTS:
+        asked = parser.parse_args(["admin", "cluster", "default", f"--{act}", "--reason", "So."])
+        assert asked.acts == [act]
