@@ -34,6 +34,36 @@ ACTS: dict[str, tuple[Callable[..., Awaitable[Any]], str, str, str]] = {
         "For a worker that is stuck or gone: whatever it still writes is refused from then on.",
         "It was taken from its worker.",
     ),
+    "check": (
+        operations.check_box,
+        "Look at this assistant now?",
+        "The operator looks whether it answers, and writes down what it sees.",
+        "The operator looks at it.",
+    ),
+    "converge": (
+        operations.converge_box,
+        "Apply everything again?",
+        "What differs from what was applied is brought back. What is right stays untouched.",
+        "Everything is applied again.",
+    ),
+    "restart": (
+        operations.restart_box,
+        "Restart this assistant?",
+        "It gets a new pod with the same settings and is away for about a minute.",
+        "It restarts.",
+    ),
+    "rotate": (
+        operations.rotate_token,
+        "Give this assistant a new token?",
+        "It restarts with it and is away for about a minute; the old one ends by fifteen minutes.",
+        "It gets a new token.",
+    ),
+    "answer": (
+        alerting.answer_alert,
+        "Decide this for the whole cluster?",
+        "No worker may do it by itself, since many assistants depend on it.",
+        "The workers see it within a minute.",
+    ),
     "resolve": (
         alerting.resolve_alert,
         "Close this alert?",
@@ -60,7 +90,7 @@ class AdminActs(AuthState):
 
     @rx.event
     async def ask(self, act: str, target: str, about: str) -> None:
-        """Ask for the reason of an act on a job or an alert."""
+        """Ask for the reason of an act on a job, a box or an alert."""
         if not isinstance(act, str) or act not in ACTS:
             return
         self._act, self._target = act, str(target)

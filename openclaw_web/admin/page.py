@@ -12,6 +12,12 @@ from openclaw_web.workflows.operations import SHORTEST_REASON
 
 REFRESH_MS = 5_000
 ACTS_ON_JOBS = (("retry", "Try again"), ("cancel", "Cancel"), ("release", "Take away"))
+ACTS_ON_BOXES = (
+    ("check", "Look at it now"),
+    ("converge", "Apply everything again"),
+    ("restart", "Restart"),
+    ("rotate", "New token"),
+)
 
 
 def overview_page() -> rx.Component:
@@ -59,12 +65,25 @@ def _alert(alert: Row) -> rx.Component:
         rx.el.p(alert["detail"]),
         rx.cond(
             AdminState.role == Role.ADMIN.value,
-            rx.el.button(
-                "Close",
-                rx.el.span(" ", alert["code"], class_name="visually-hidden"),
-                on_click=AdminActs.ask("resolve", alert["id"], alert["code"]),
-                class_name="button quiet small-button",
-                type="button",
+            rx.el.div(
+                rx.cond(
+                    alert["answer"] != "",
+                    rx.el.button(
+                        alert["answer"],
+                        on_click=AdminActs.ask("answer", alert["id"], alert["code"]),
+                        class_name="button small-button",
+                        type="button",
+                    ),
+                ),
+                rx.el.button(
+                    "Close",
+                    rx.el.span(" ", alert["code"], class_name="visually-hidden"),
+                    on_click=AdminActs.ask("resolve", alert["id"], alert["code"]),
+                    class_name="button quiet small-button",
+                    type="button",
+                ),
+                class_name="row",
+                style={"gap": "8px"},
             ),
         ),
         tone="warning",
@@ -73,7 +92,10 @@ def _alert(alert: Row) -> rx.Component:
 
 
 def _customers() -> rx.Component:
-    head = ("Customer", "Plan", "Subscription", "Box", "Namespace", "Tokens this period", "Since")
+    head = (
+        *("Customer", "Plan", "Subscription", "Box", "Namespace", "Tokens this period", "Since"),
+        rx.el.span("What to do", class_name="visually-hidden"),
+    )
     return rx.el.section(
         rx.el.div(
             rx.el.h2("Customers and their boxes", class_name="heading"),
@@ -119,7 +141,36 @@ def _customer(row: Row) -> rx.Component:
         rx.el.td(rx.el.span(row["namespace"], class_name="mono")),
         rx.el.td(row["used"], class_name="numbers"),
         rx.el.td(row["joined"]),
+        rx.el.td(rx.cond(AdminState.role == Role.ADMIN.value, _box_menu(row))),
         key=row["id"],
+    )
+
+
+def _box_menu(row: Row) -> rx.Component:
+    return rx.cond(
+        row["may"] != "",
+        rx.dropdown_menu.root(
+            rx.dropdown_menu.trigger(
+                rx.el.button(
+                    rx.icon("ellipsis", size=18, aria_hidden=True),
+                    rx.el.span("Assistant of ", row["email"], class_name="visually-hidden"),
+                    class_name="button quiet small-button",
+                    type="button",
+                ),
+            ),
+            rx.dropdown_menu.content(
+                *(
+                    rx.cond(
+                        row["may"].contains(act),
+                        rx.dropdown_menu.item(
+                            label, on_select=AdminActs.ask(act, row["box_id"], row["email"])
+                        ),
+                    )
+                    for act, label in ACTS_ON_BOXES
+                ),
+                variant="soft",
+            ),
+        ),
     )
 
 

@@ -45,6 +45,7 @@ class CustomerRow:
     created_at: datetime | None
     tier: str | None
     subscription_status: str | None
+    box_id: UUID | None
     box_status: str | None
     status_reason: str | None
     namespace: str | None
@@ -107,6 +108,7 @@ async def any_customers_overview(
             col(Customer.created_at),
             subscription.c.tier,
             subscription.c.status.label("subscription_status"),
+            box.c.id.label("box_id"),
             box.c.status.label("box_status"),
             box.c.status_reason,
             box.c.k8s_namespace,
@@ -131,16 +133,17 @@ async def any_customers_overview(
         )
     return [
         CustomerRow(
-            customer_id=row[0],
-            email=row[1],
-            created_at=row[2],
-            tier=row[3],
-            subscription_status=row[4],
-            box_status=row[5],
-            status_reason=row[6],
-            namespace=row[7],
-            tokens_used=row[8] or 0,
-            tokens_limit=row[9] or 0,
+            customer_id=row.id,
+            email=row.email,
+            created_at=row.created_at,
+            tier=row.tier,
+            subscription_status=row.subscription_status,
+            box_id=row.box_id,
+            box_status=row.box_status,
+            status_reason=row.status_reason,
+            namespace=row.k8s_namespace,
+            tokens_used=row.tokens_used or 0,
+            tokens_limit=row.tokens_limit or 0,
         )
         for row in await (await session.connection()).execute(statement)
     ]

@@ -13,12 +13,14 @@ from openclaw_web.admin import queries
 from openclaw_web.admin.queries import CustomerRow, Totals
 from openclaw_web.billing.margins import Margin, margins
 from openclaw_web.billing.tiers import Plan
+from openclaw_web.boxes.models import BoxStatus
 from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import session_scope
 from openclaw_web.jobs import queries as jobs
 from openclaw_web.jobs.models import Alert, JobStatus, OperatorJob
 from openclaw_web.ui import format as fmt
 from openclaw_web.ui.showing import show
+from openclaw_web.workflows import alerting
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +28,7 @@ CUSTOMERS_SHOWN = 50
 JOBS_SHOWN = 20
 FAILED_TO_LOAD = "The overview could not be loaded; the log of the web process says why."
 NOTE_CHARACTERS = 160
+RUNNING = {BoxStatus.ACTIVE, BoxStatus.UNHEALTHY}
 JOB_TONES = {"queued": "quiet", "running": "busy", "complete": "good", "failed": "bad"}
 
 
@@ -136,12 +139,23 @@ def _customer(row: CustomerRow) -> dict[str, str]:
         "box": row.box_status.replace("_", " ") if row.box_status else "no box",
         "box_tone": _box_tone(row.box_status),
         "namespace": row.namespace or "",
+        "box_id": str(row.box_id or ""),
+        "may": " ".join(_acts_on_box(row.box_status)),
         "reason": row.status_reason or "",
         "used": f"{fmt.tokens_short(row.tokens_used)} of {fmt.tokens_short(row.tokens_limit)}"
         if row.tokens_limit
         else "",
         "joined": fmt.day(row.created_at) if row.created_at else "",
     }
+
+
+def _acts_on_box(status: str | None) -> tuple[str, ...]:
+    """Return what an admin can do to a box: one that is away or going has no pod to restart."""
+    if status in (None, BoxStatus.DESTROYING, BoxStatus.DESTROYED):
+        return ()
+    return (
+        ("check", "converge", "restart", "rotate") if status in RUNNING else ("check", "converge")
+    )
 
 
 def _box_tone(status: str | None) -> str:
@@ -183,5 +197,6 @@ def _alert(alert: Alert, now: datetime) -> dict[str, str]:
         "code": alert.code.replace("_", " ").capitalize(),
         "subject": alert.subject,
         "detail": next(said, ""),
+        "answer": alerting.answer_to(alert),
         "since": fmt.ago(alert.first_seen_at, now) if alert.first_seen_at else "",
     }

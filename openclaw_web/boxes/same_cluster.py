@@ -3,6 +3,8 @@
 A kubeconfig of another cluster would make every box look lost.
 """
 
+from typing import Protocol
+
 from sqlalchemy.dialects.postgresql import insert
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -10,7 +12,7 @@ from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.errors import OpenClawError, VendorError
 from openclaw_web.core.switches import PlatformSetting, read_switch
-from openclaw_web.integrations.cluster import Cluster
+from openclaw_web.integrations.cluster_objects import NamespaceView
 from openclaw_web.jobs import service as job_service
 
 ALERT = "another_cluster"
@@ -18,11 +20,17 @@ LASTING_NAMESPACE = "kube-system"  # as old as its cluster, and nobody can delet
 FIRST_SEEN_BY = "worker"
 
 
+class Named(Protocol):
+    """As much of a cluster as tells who it is."""
+
+    async def find_namespace(self, name: str) -> NamespaceView | None: ...
+
+
 class OtherClusterError(OpenClawError):
     """This is not the cluster that we know by this name."""
 
 
-async def make_sure(cluster: Cluster, cluster_name: str) -> None:
+async def make_sure(cluster: Named, cluster_name: str) -> None:
     """Compare the cluster with the one that bore this name before; the first one seen is noted.
 
     Raises:

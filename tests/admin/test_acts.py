@@ -55,9 +55,14 @@ async def fail():
         await leases.fail_job(session, claimed.fence, code="quota", detail="full", can_retry=False)
 
 
-async def alert():
+async def alert(code="orphan_namespace", subject="customer-x"):
     async with session_scope() as session:
-        await service.raise_alert(session, code="orphan_namespace", subject="customer-x")
+        await service.raise_alert(session, code=code, subject=subject)
+
+
+async def running_box():
+    async with session_scope() as session:
+        return (await make_box(session)).id
 
 
 async def rows(model):
@@ -113,6 +118,39 @@ def test_an_alert_is_closed(client, tab):
     assert [one.resolved_at is not None for one in in_app(client, rows, Alert)] == [True]
     do(tab, "resolve", shown["id"])
     assert tab.sees("problem") == "This alert is closed already."
+
+
+def test_a_box_is_looked_at_restarted_and_given_a_new_token(client, tab):
+    box_id = in_app(client, running_box)
+    tab.does(AdminState.load)
+    (shown,) = (row for row in state_of(tab, "customers") if row["box_id"] == str(box_id))
+    assert shown["may"] == "check converge restart rotate"
+    assert "The operator looks at it." in do(tab, "check", box_id)
+    assert "It restarts." in do(tab, "restart", box_id)
+    assert "It gets a new token." in do(tab, "rotate", box_id)
+    jobs = {job.job_type: job.payload for job in in_app(client, rows, OperatorJob)}
+    assert set(jobs) == {JobType.HEALTH_CHECK, JobType.UPDATE}
+    assert set(jobs[JobType.UPDATE]["actions"]) >= {"restart", "rotate"}
+
+
+def test_what_an_alert_asks_for_is_decided(client, tab):
+    in_app(client, alert, "many_boxes_unhealthy", "default")
+    tab.does(AdminState.load)
+    (shown,) = state_of(tab, "alerts")
+    assert shown["answer"] == "The incident is over"
+    assert "The workers see it" in do(tab, "answer", shown["id"])
+    assert "incident.ended" in [row.action for row in in_app(client, rows, AuditLog)]
+    do(tab, "answer", shown["id"])
+    assert tab.sees("problem") == "This alert is closed already."
+
+
+def test_an_alert_that_asks_for_nothing_has_no_answer(client, tab):
+    in_app(client, alert)
+    tab.does(AdminState.load)
+    (shown,) = state_of(tab, "alerts")
+    assert shown["answer"] == ""
+    do(tab, "answer", shown["id"])
+    assert "asks for nothing" in tab.sees("problem")
 
 
 @pytest.mark.parametrize("reason", [{}, {"reason": " "}, {"reason": 5}, {"reason": "x"}])

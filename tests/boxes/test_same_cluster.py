@@ -1,7 +1,5 @@
 """A worker that is pointed to another cluster does nothing there, until a person says so."""
 
-from typing import cast
-
 import pytest
 from sqlmodel import col, select
 
@@ -9,7 +7,6 @@ from openclaw_web.boxes import same_cluster
 from openclaw_web.boxes.same_cluster import OtherClusterError
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.errors import NotFoundError, ValidationError, VendorError
-from openclaw_web.integrations.cluster import Cluster
 from openclaw_web.integrations.cluster_objects import NamespaceState, NamespaceView
 from openclaw_web.jobs.models import Alert
 from openclaw_web.workflows import operations
@@ -31,7 +28,7 @@ class Somewhere:
 
 
 async def make_sure(uid):
-    await same_cluster.make_sure(cast(Cluster, Somewhere(uid)), "default")
+    await same_cluster.make_sure(Somewhere(uid), "default")
 
 
 async def open_alerts():
