@@ -29,13 +29,13 @@ from openclaw_web.boxes import (
     looking,
     orphans,
     repairs,
-    retaining,
     stray_tokens,
     sweeping,
     tasks,
     watching,
     windows,
 )
+from openclaw_web.boxes.memory import retaining
 from openclaw_web.boxes.rendering import UnusableSettingsError
 from openclaw_web.boxes.runs import NotReadyError, StopRequestedError
 from openclaw_web.core import collecting, database

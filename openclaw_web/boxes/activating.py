@@ -9,7 +9,6 @@ import time
 from openclaw_web.boxes import (
     goals,
     health,
-    keeping,
     manifests,
     proving,
     queries,
@@ -21,6 +20,7 @@ from openclaw_web.boxes.changes import BoxChange, ChangeKind, change_of
 from openclaw_web.boxes.desired import Why
 from openclaw_web.boxes.goals import TRYING, Goal
 from openclaw_web.boxes.lifecycle import move
+from openclaw_web.boxes.memory import restoring
 from openclaw_web.boxes.models import Box, BoxStatus
 from openclaw_web.boxes.runs import POLL_SECONDS, NotReadyError, Run, living, wait_until_gone
 from openclaw_web.boxes.sentences import PULL_TROUBLES, Reason, trouble
@@ -42,10 +42,10 @@ ELSEWHERE = {"quota", "Unschedulable", "FailedScheduling", "Evicted", health.TEL
 
 async def activate(run: Run, box: Box, _why: Why) -> list[BoxChange]:
     changes = await _make_room(run, box)
-    await keeping.make_ready(run, box)
+    await restoring.make_ready(run, box)
     goal = await goals.decide(run, box, await goals.look(run, box))
     await writing.write_surroundings(run, goal)
-    await keeping.before_start(run, box)
+    await restoring.before_start(run, box)
     if goal.is_live:
         return [*changes, *await _refresh(run, goal)]
     goal = goal if goal.is_current else await writing.write_secret(run, goal)

@@ -1,16 +1,10 @@
 """Ending a box for a while or for good: scale to nothing, or delete all that it has."""
 
-from openclaw_web.boxes import (
-    fencing,
-    health,
-    keeping,
-    queries,
-    retaining,
-    service,
-)
+from openclaw_web.boxes import fencing, health, queries, service
 from openclaw_web.boxes.changes import BoxChange, ChangeKind, change_of
 from openclaw_web.boxes.desired import Desired, Why
 from openclaw_web.boxes.lifecycle import move
+from openclaw_web.boxes.memory import keeper_run, retaining, saving
 from openclaw_web.boxes.models import Box, BoxStatus
 from openclaw_web.boxes.runs import Run, StopRequestedError, wait_until_empty, wait_until_gone
 from openclaw_web.core.clock import business_now
@@ -41,9 +35,9 @@ async def suspend(run: Run, box: Box, why: Why) -> list[BoxChange]:
         service.announce_access(session, box)
         changes = [change_of(box, ChangeKind.SUSPENDED)] if has_moved else []
         await run.tell(session, changes)
-    await keeping.clear(run, box.k8s_namespace)
+    await keeper_run.clear(run, box.k8s_namespace)
     await wait_until_empty(run, box.k8s_namespace)
-    await keeping.after_suspend(run, box)
+    await saving.after_suspend(run, box)
     return changes
 
 
@@ -69,8 +63,8 @@ async def destroy(run: Run, box: Box, why: Why) -> list[BoxChange]:
             move(box, BoxStatus.DESTROYING, now=await business_now(session), reason=why.value)
         session.add(box)
         await metering.revoke_tokens_of_box(session, box.id)
-    await keeping.adopt_final(run, was)
-    await keeping.before_destroy(run, box)
+    await saving.adopt_final(run, was)
+    await saving.before_destroy(run, box)
     await _require_no_hold(run, box)
     await run.say("Deleting its namespace, with pod, volume and secrets.")
     await run.check()

@@ -11,9 +11,9 @@ from contextlib import aclosing
 from http import HTTPStatus
 from uuid import UUID
 
-from openclaw_web.boxes import carrying
-from openclaw_web.boxes.backups import PATH, AddressError
-from openclaw_web.boxes.carrying import CutOffError, LockedError, TooLargeError
+from openclaw_web.boxes.memory import carrying
+from openclaw_web.boxes.memory.addresses import PATH, AddressError
+from openclaw_web.boxes.memory.carrying import CutOffError, LockedError, TooLargeError
 from openclaw_web.core.errors import OpenClawError, VendorError
 from openclaw_web.gateway.calls import Receive, Scope, Send
 from openclaw_web.gateway.origin import FORWARDING_HEADERS, is_inside

@@ -15,7 +15,7 @@ from openclaw_web.local.real_openclaw import Installed, find_installed
 
 BOX_IMAGE = "openclaw-cloud/agent:local"
 KEEPER_IMAGE = "openclaw-cloud/keeper:local"
-KEEPER = PROJECT / "openclaw_web" / "boxes" / "keeper.py"
+KEEPER = PROJECT / "openclaw_web" / "boxes" / "memory" / "keeper.py"
 AGENT_MODULE = "simulators.agent"
 SANDBOX = PROJECT / "simulators" / "kubernetes" / "sandbox.py"
 ADDRESS_MODULE = PROJECT / "simulators" / "kubernetes" / "pod_address.cjs"

@@ -7,8 +7,8 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openclaw_web.accounts import service as accounts
 from openclaw_web.billing import service as billing
-from openclaw_web.boxes import drills
 from openclaw_web.boxes import queries as boxes
+from openclaw_web.boxes.memory import drills
 from openclaw_web.core.database import close_database, open_database, session_scope
 from openclaw_web.core.errors import NotFoundError
 from openclaw_web.core.settings import Settings

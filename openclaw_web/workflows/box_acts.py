@@ -9,9 +9,10 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openclaw_web.accounts import queries as account_queries
 from openclaw_web.accounts import service as accounts
-from openclaw_web.boxes import backups, bots, queries
+from openclaw_web.boxes import bots, queries
 from openclaw_web.boxes import service as boxes
 from openclaw_web.boxes.desired import Why
+from openclaw_web.boxes.memory import backups
 from openclaw_web.boxes.models import Box, BoxStatus
 from openclaw_web.boxes.service import CUSTOMER, Bot, BoxSettings
 from openclaw_web.core.clock import real_now

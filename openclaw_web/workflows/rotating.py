@@ -12,8 +12,8 @@ from cryptography.exceptions import InvalidTag
 
 from openclaw_web.accounts.models import OutboxMail
 from openclaw_web.accounts.service import MAIL_SECRET
-from openclaw_web.boxes import backups
 from openclaw_web.boxes import service as boxes
+from openclaw_web.boxes.memory import backups
 from openclaw_web.boxes.models import BoxBackup, BoxSecret
 from openclaw_web.core import secrets
 from openclaw_web.core.database import session_scope

@@ -12,7 +12,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlmodel import col, select
 
-from openclaw_web.boxes import backups, failures, keeping, manifests, queries
+from openclaw_web.boxes import failures, manifests, queries
+from openclaw_web.boxes.memory import backups, saving
 from openclaw_web.boxes.models import Box
 from openclaw_web.core.database import session_scope
 from openclaw_web.integrations.cluster import Cluster
@@ -140,7 +141,7 @@ class Hands:
             newest = await backups.newest_usable(session, self.box.id)
             told = await session.exec(
                 select(Alert.code).where(
-                    col(Alert.code).in_((keeping.ALERT_BACKUP, keeping.ALERT_FINAL)),
+                    col(Alert.code).in_((saving.ALERT_BACKUP, saving.ALERT_FINAL)),
                     Alert.subject == str(self.box.id),
                 )
             )

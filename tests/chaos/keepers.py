@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from openclaw_web.boxes import backups, carrying, keeper_job, keeping, rendering
-from openclaw_web.boxes.backups import Way
+from openclaw_web.boxes import rendering
+from openclaw_web.boxes.memory import backups, carrying, keeper_job, keeper_run
+from openclaw_web.boxes.memory.addresses import Way
 from openclaw_web.core.errors import OpenClawError
 from openclaw_web.integrations.cluster import KINDS, Cluster
 from openclaw_web.integrations.cluster_objects import Document
@@ -88,7 +89,7 @@ async def keepers_of(
     chosen = replace(
         rendering.settings(), keeper_image=IMAGE, backup_url=f"file://{home / 'store'}"
     )
-    for module in (rendering, keeping, backups):
+    for module in (rendering, keeper_run, backups):
         monkeypatch.setattr(module, "settings", lambda: chosen)
     monkeypatch.setattr(carrying, "store", lambda: Store(chosen.backup_place))
     made = Keepers(cluster, simulator)

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from openclaw_web.billing.models import Subscription, Tier
-from openclaw_web.boxes import backups, queries
+from openclaw_web.boxes import queries
 from openclaw_web.boxes import service as boxes
+from openclaw_web.boxes.memory import backups
 from openclaw_web.boxes.models import Box
 from openclaw_web.boxes.service import BoxSettings
 from openclaw_web.core.database import session_scope

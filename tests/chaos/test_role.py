@@ -13,9 +13,10 @@ import pytest
 import yaml
 from sqlmodel import select
 
-from openclaw_web.boxes import drift, keeper_job, manifests, orphans, stray_tokens, sweeping
-from openclaw_web.boxes.backups import Ticket, Way
-from openclaw_web.boxes.keeper_job import KeeperSpec
+from openclaw_web.boxes import drift, manifests, orphans, stray_tokens, sweeping
+from openclaw_web.boxes.memory import keeper_job
+from openclaw_web.boxes.memory.addresses import Ticket, Way
+from openclaw_web.boxes.memory.keeper_job import KeeperSpec
 from openclaw_web.boxes.models import Box, BoxStatus
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.errors import VendorError

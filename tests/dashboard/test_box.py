@@ -10,7 +10,8 @@ from sqlmodel import select
 from openclaw_web.accounts import service as accounts
 from openclaw_web.accounts.models import AuditLog
 from openclaw_web.billing.models import Hold, HoldKind, SubscriptionStatus
-from openclaw_web.boxes import backups, windows
+from openclaw_web.boxes import windows
+from openclaw_web.boxes.memory import backups
 from openclaw_web.boxes.models import Box, BoxBackup, BoxStatus
 from openclaw_web.boxes.windows import Happening, Line, Seen, Window
 from openclaw_web.core.clock import real_now

@@ -12,8 +12,9 @@ from typing import Any
 import psutil
 import uvicorn
 
-from openclaw_web.boxes import backups, carrying, keeper, keeping, rendering
-from openclaw_web.boxes.backups import BackupView
+from openclaw_web.boxes import rendering
+from openclaw_web.boxes.memory import backups, carrying, keeper, keeper_run
+from openclaw_web.boxes.memory.backups import BackupView
 from openclaw_web.boxes.models import Box, BoxBackup
 from openclaw_web.core.database import session_scope
 from openclaw_web.gateway import memory, origin
@@ -83,7 +84,7 @@ async def memory_world(
             keeper_image=KEEPER_IMAGE,
             backup_url=f"file://{folder}",
         )
-        for module in (rendering, keeping, backups, origin):
+        for module in (rendering, keeper_run, backups, origin):
             monkeypatch.setattr(module, "settings", lambda: chosen)
         monkeypatch.setattr(carrying, "store", lambda: Store(chosen.backup_place))
         volumes = kubeconfig.parent / "cluster" / "state" / "volumes"

@@ -49,7 +49,7 @@ PURCHASE = (
     "subscription._turn",
     "box_world.work",
     "activating._make_room",
-    "keeping.make_ready",
+    "restoring.make_ready",
     "goals.decide",
     "runs.say",
     "cluster new Namespace",

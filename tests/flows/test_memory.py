@@ -7,8 +7,9 @@ import pytest
 from sqlmodel import col, select
 
 from openclaw_web.accounts.models import Customer
-from openclaw_web.boxes import backups, keeping, queries, retaining
+from openclaw_web.boxes import manifests, queries
 from openclaw_web.boxes import service as boxes
+from openclaw_web.boxes.memory import addresses, backups, restoring, retaining, saving
 from openclaw_web.boxes.models import BoxStatus
 from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import session_scope
@@ -94,7 +95,7 @@ async def test_what_a_restore_replaces_is_saved_first_or_nothing_is_replaced(wor
     await act(world, backups.request_backup, box)
     (view,) = await world.backups(box)
     with monkeypatch.context() as broken:
-        broken.setattr(backups, "PATH", "/nowhere/")
+        broken.setattr(addresses, "PATH", "/nowhere/")
         async with session_scope() as session:
             job = await backups.request_restore(session, box, view.id, requested_by="test")
             job.max_attempts = 1
@@ -102,7 +103,7 @@ async def test_what_a_restore_replaces_is_saved_first_or_nothing_is_replaced(wor
     box = await world.boxes.read(box.id)
     assert (box.status, backups.RESTORE in box.health) == (BoxStatus.ACTIVE, False)
     assert (world.memory(box), queries.memory_from(box)) == ("xxx", None)
-    assert [one.code for one in await open_alerts()] == [keeping.ALERT_RESTORE]
+    assert [one.code for one in await open_alerts()] == [restoring.ALERT_RESTORE]
     await act(world, backups.request_restore, box, view.id)
     assert world.memory(box) == "xx"  # what was saved, and one more start
     assert {one.reason for one in await world.backups(box)} == {"before_restore", "manual"}
@@ -115,11 +116,11 @@ async def test_a_volume_that_is_gone_without_a_backup_is_told_once(world):
     box = await world.boxes.live_box()
     await act(world, boxes.request_restart, box)
     cluster = world.boxes.cluster
-    await cluster.delete("Deployment", box.k8s_namespace, keeping.manifests.NAME)
-    await cluster.delete("PersistentVolumeClaim", box.k8s_namespace, keeping.manifests.NAME)
+    await cluster.delete("Deployment", box.k8s_namespace, manifests.NAME)
+    await cluster.delete("PersistentVolumeClaim", box.k8s_namespace, manifests.NAME)
 
     async def gone():
-        return await cluster.find_claim(box.k8s_namespace, keeping.manifests.NAME) is None
+        return await cluster.find_claim(box.k8s_namespace, manifests.NAME) is None
 
     await eventually(gone)
     await world.boxes.do(box, JobType.UPDATE)
@@ -135,13 +136,13 @@ async def test_a_volume_that_is_gone_without_a_backup_is_told_once(world):
 async def test_a_deletion_waits_for_the_last_backup(world, monkeypatch):
     box = await world.boxes.live_box()
     with monkeypatch.context() as broken:
-        broken.setattr(backups, "PATH", "/nowhere/")
+        broken.setattr(addresses, "PATH", "/nowhere/")
         await world.boxes.do(box, JobType.DESTROY)
     assert (await world.boxes.read(box.id)).status is BoxStatus.DESTROYING
     state = await world.boxes.cluster.namespace_state(box.k8s_namespace)
     assert state is NamespaceState.ACTIVE
     assert world.memory(box) == "x"
-    assert [one.code for one in await open_alerts()] == [keeping.ALERT_FINAL]
+    assert [one.code for one in await open_alerts()] == [saving.ALERT_FINAL]
     await world.boxes.do(box, JobType.DESTROY)
     assert (await world.boxes.read(box.id)).status is BoxStatus.DESTROYED
     (view,) = await world.backups(box)
@@ -233,7 +234,7 @@ async def test_a_damaged_backup_leaves_the_memory_as_it_is(world):
     assert queries.memory_from(box) is None
     usable = {one.reason: one.is_usable for one in await world.backups(box)}
     assert usable == {"before_restore": True, "manual": False}
-    assert keeping.ALERT_RESTORE in [one.code for one in await open_alerts()]
+    assert restoring.ALERT_RESTORE in [one.code for one in await open_alerts()]
 
 
 async def open_alerts():

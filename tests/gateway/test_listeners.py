@@ -9,7 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from openclaw_web.boxes import backups, keeper, queries
+from openclaw_web.boxes import queries
+from openclaw_web.boxes.memory import addresses, backups, keeper
 from openclaw_web.boxes.models import BoxBackup
 from openclaw_web.local import ports
 from openclaw_web.metering import service as metering
@@ -129,7 +130,7 @@ async def keep(ticket, address, folder):
     environment = {
         "KEEPER_ACT": ticket.way.value,
         "KEEPER_FOLDER": str(folder),
-        "KEEPER_URL": f"{address}{backups.PATH}{ticket.backup_id}",
+        "KEEPER_URL": f"{address}{addresses.PATH}{ticket.backup_id}",
         "KEEPER_TOKEN": ticket.token,
         "KEEPER_MARK": ticket.mark,
     }

@@ -18,8 +18,8 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 from openclaw_web.billing.models import Subscription, Tier
-from openclaw_web.boxes import carrying
 from openclaw_web.boxes import service as boxes
+from openclaw_web.boxes.memory import carrying
 from openclaw_web.boxes.models import Box, BoxStatus
 from openclaw_web.boxes.service import Bot, BoxSettings
 from openclaw_web.core.database import session_scope

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from openclaw_web.boxes import backups, openclaw_config
+from openclaw_web.boxes import openclaw_config
 from openclaw_web.boxes import service as boxes
+from openclaw_web.boxes.memory import backups
 from openclaw_web.boxes.models import BoxStatus
 from openclaw_web.boxes.openclaw_config import THINKING_LEVELS, Assistant
 from openclaw_web.boxes.service import BoxSettings

@@ -9,8 +9,8 @@ from sqlmodel import select
 
 from openclaw_web.accounts import service as accounts
 from openclaw_web.accounts.models import OutboxMail
-from openclaw_web.boxes import backups
 from openclaw_web.boxes import service as boxes
+from openclaw_web.boxes.memory import backups
 from openclaw_web.boxes.models import BoxBackup, BoxSecret
 from openclaw_web.core import secrets
 from openclaw_web.core.database import session_scope

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from openclaw_web.boxes import bots
-from openclaw_web.boxes.backups import BackupView, Reason
 from openclaw_web.boxes.desired import Why
+from openclaw_web.boxes.memory.backups import BackupView, Reason
 from openclaw_web.boxes.models import Box
 from openclaw_web.boxes.sentences import Link
 from openclaw_web.boxes.windows import Happening, Line, Seen, Window, moment

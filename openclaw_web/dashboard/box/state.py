@@ -9,9 +9,10 @@ import reflex as rx
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openclaw_web.accounts.state import AuthState
-from openclaw_web.boxes import backups, incidents, windows
+from openclaw_web.boxes import incidents, windows
 from openclaw_web.boxes import queries as boxes
 from openclaw_web.boxes.lifecycle import RUNNING
+from openclaw_web.boxes.memory import backups
 from openclaw_web.boxes.models import Box, BoxStatus
 from openclaw_web.core.clock import business_now, real_now
 from openclaw_web.core.errors import OpenClawError

@@ -10,8 +10,10 @@ import pytest
 from cryptography.exceptions import InvalidTag
 from sqlmodel import select
 
-from openclaw_web.boxes import backups, carrying, drills, queries, retaining
-from openclaw_web.boxes.backups import Reason, Way
+from openclaw_web.boxes import queries
+from openclaw_web.boxes.memory import addresses, backups, carrying, drills, retaining
+from openclaw_web.boxes.memory.addresses import Way
+from openclaw_web.boxes.memory.backups import Reason
 from openclaw_web.boxes.models import BoxBackup, BoxStatus
 from openclaw_web.core.clock import business_now
 from openclaw_web.core.errors import NotFoundError, ValidationError, VendorError
@@ -135,8 +137,8 @@ async def test_an_address_is_for_one_backup_and_one_way(session, store, keeper, 
 
 async def test_an_address_is_over_after_its_time(session, keeper, box, monkeypatch):
     ticket = await begin(session, box)
-    later = backups.real_now() + backups.ADDRESS_LIFE + timedelta(seconds=1)
-    monkeypatch.setattr(backups, "real_now", lambda: later)
+    later = addresses.real_now() + addresses.ADDRESS_LIFE + timedelta(seconds=1)
+    monkeypatch.setattr(addresses, "real_now", lambda: later)
     answer = await send(keeper, ticket)
     assert (answer.status_code, answer.text) == (403, "The time of this address is over.")
 
@@ -397,7 +399,7 @@ async def test_who_is_deleted_leaves_no_key_and_no_object(session, store, keeper
 
 def test_a_token_says_what_it_is_for():
     backup_id = uuid4()
-    token = backups.make_token(backup_id, Way.SAVE, "t", 5)
-    assert backups.check_token(token, backup_id, Way.SAVE).most_bytes == 5
-    with pytest.raises(backups.AddressError):
-        backups.check_token(token.replace(".5.", ".9."), backup_id, Way.SAVE)
+    token = addresses.make_token(backup_id, Way.SAVE, "t", 5)
+    assert addresses.check_token(token, backup_id, Way.SAVE).most_bytes == 5
+    with pytest.raises(addresses.AddressError):
+        addresses.check_token(token.replace(".5.", ".9."), backup_id, Way.SAVE)

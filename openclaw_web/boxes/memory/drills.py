@@ -5,7 +5,7 @@ from uuid import UUID
 
 from sqlmodel import col, select
 
-from openclaw_web.boxes import backups, carrying
+from openclaw_web.boxes.memory import backups, carrying
 from openclaw_web.boxes.models import BoxBackup
 from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import session_scope

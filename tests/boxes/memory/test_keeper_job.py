@@ -8,9 +8,10 @@ import kubernetes_validate
 import pytest
 
 from openclaw_web.billing.tiers import plan_of
-from openclaw_web.boxes import keeper_job, manifests, quantities
-from openclaw_web.boxes.backups import Ticket, Way
-from openclaw_web.boxes.keeper_job import KeeperSpec
+from openclaw_web.boxes import manifests, quantities
+from openclaw_web.boxes.memory import keeper_job
+from openclaw_web.boxes.memory.addresses import Ticket, Way
+from openclaw_web.boxes.memory.keeper_job import KeeperSpec
 
 TICKET = Ticket(backup_id=UUID(int=7), way=Way.SAVE, token="clear-token")  # noqa: S106
 SPEC = KeeperSpec(

@@ -4,12 +4,10 @@ A backup is a row and an object in the store. Its row is made before its first b
 its own; without that key the object is noise, so a backup is deleted by forgetting its key.
 """
 
-import base64
-import hmac
 import secrets as random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 from uuid import UUID, uuid4
@@ -20,20 +18,18 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openclaw_web.accounts.models import Customer
 from openclaw_web.boxes import queries, service
+from openclaw_web.boxes.memory.addresses import Ticket, Way, make_token
 from openclaw_web.boxes.models import Box, BoxBackup, BoxStatus
 from openclaw_web.core import sealing, secrets
-from openclaw_web.core.clock import business_now, real_now
-from openclaw_web.core.errors import NotFoundError, OpenClawError, ValidationError
+from openclaw_web.core.clock import business_now
+from openclaw_web.core.errors import NotFoundError, ValidationError
 from openclaw_web.core.settings import settings
 from openclaw_web.jobs.models import JobStatus, JobType, OperatorJob
 from openclaw_web.jobs.service import CANCELLED
 
-PATH = "/memory/"  # where a keeper calls, at the token proxy's address
 KEY_PURPOSE = "box-backup"
-ADDRESS_PURPOSE = "keeper-address"
 BACKUP, RESTORE_ACTION = service.BACKUP, service.RESTORE
 RESTORE = "restore"  # in `health`: which backup shall come back before the box starts again
-ADDRESS_LIFE = timedelta(minutes=70)  # a job may take an hour
 GONE = frozenset({BoxStatus.DESTROYING, BoxStatus.DESTROYED})
 
 
@@ -46,15 +42,6 @@ class Reason(StrEnum):
     BEFORE_RESTORE = "before_restore"
 
 
-class Way(StrEnum):
-    SAVE = "save"
-    RESTORE = "restore"
-
-
-class AddressError(OpenClawError):
-    """This address is used, over, or not for this."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class BackupView:
     """A backup as its customer sees it."""
@@ -65,24 +52,6 @@ class BackupView:
     size_bytes: int
     expires_at: datetime | None
     is_usable: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ticket:
-    """What a keeper needs to carry one backup one way."""
-
-    backup_id: UUID
-    way: Way
-    token: str = field(repr=False)
-    mark: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Allowed:
-    """What a token turned out to allow."""
-
-    ticket: str
-    most_bytes: int
 
 
 def are_on() -> bool:
@@ -283,29 +252,6 @@ async def begin_restore(session: AsyncSession, box: Box) -> Ticket | None:
     return Ticket(backup_id=backup.id, way=Way.RESTORE, token=token, mark=marked["mark"])
 
 
-def make_token(backup_id: UUID, way: Way, ticket: str, most_bytes: int) -> str:
-    """Return a token for one backup and one way; who shows it needs nothing else."""
-    until = int((real_now() + ADDRESS_LIFE).timestamp())
-    said = f"{until}.{most_bytes}.{ticket}"
-    return f"{said}.{_signature(backup_id, way, said)}"
-
-
-def check_token(token: str, backup_id: UUID, way: Way) -> Allowed:
-    """Say what a token allows.
-
-    Raises:
-        AddressError: it is not for this backup and way, or its time is over.
-    """
-    said, _, signature = token.rpartition(".")
-    wanted = _signature(backup_id, way, said)
-    if not hmac.compare_digest(signature.encode(), wanted.encode()):  # bytes: it takes no "é" else
-        raise AddressError("This address is not for that.")
-    until, most, ticket = said.split(".")
-    if real_now().timestamp() > int(until):
-        raise AddressError("The time of this address is over.")
-    return Allowed(ticket=ticket, most_bytes=int(most))
-
-
 async def _is_under_way(session: AsyncSession, box: Box) -> bool:
     jobs = await _jobs_of(session, box, box.health.get(RESTORE, {}).get("mark", ""))
     return any(one.status in {JobStatus.QUEUED, JobStatus.RUNNING} for one in jobs)
@@ -342,8 +288,3 @@ async def _alive(session: AsyncSession, box: Box) -> Box:
     if box.status in GONE:
         raise ValidationError("This assistant is deleted.")
     return box
-
-
-def _signature(backup_id: UUID, way: Way, said: str) -> str:
-    mac = secrets.fingerprint(ADDRESS_PURPOSE, f"{way.value}:{backup_id}:{said}")
-    return base64.urlsafe_b64encode(mac).decode().rstrip("=")

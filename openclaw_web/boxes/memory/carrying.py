@@ -17,8 +17,9 @@ from cryptography.exceptions import InvalidTag
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from openclaw_web.boxes import backups, queries
-from openclaw_web.boxes.backups import AddressError, Allowed, Way
+from openclaw_web.boxes import queries
+from openclaw_web.boxes.memory import addresses, backups
+from openclaw_web.boxes.memory.addresses import AddressError, Allowed, Way
 from openclaw_web.boxes.models import BoxBackup
 from openclaw_web.core import secrets
 from openclaw_web.core.clock import business_now
@@ -75,7 +76,7 @@ async def take_in(backup_id: UUID, token: str, pieces: AsyncIterator[bytes]) -> 
         TooLargeError, CutOffError: not all of it came, or too much.
         VendorError: the store does not work.
     """
-    allowed = backups.check_token(token, backup_id, Way.SAVE)
+    allowed = addresses.check_token(token, backup_id, Way.SAVE)
     backup = await _take_address(backup_id)
     try:
         return await _store(backup, allowed, pieces)
@@ -91,7 +92,7 @@ async def give_out(backup_id: UUID, token: str) -> Outgoing:
         AddressError: the address is not for this, used, or over.
         LockedError: its key is lost.
     """
-    allowed = backups.check_token(token, backup_id, Way.RESTORE)
+    allowed = addresses.check_token(token, backup_id, Way.RESTORE)
     async with session_scope() as session:
         backup = await _take_ticket(session, backup_id, allowed)
         key = _key_of(backup)

@@ -14,7 +14,7 @@ import threading
 
 import pytest
 
-from openclaw_web.boxes import keeper
+from openclaw_web.boxes.memory import keeper
 
 OLD = {"memory": "old", "sessions/one": "kept", "only-old": "x"}
 # As root, the library is in root's home where pyenv or uv put it: out of reach afterwards.

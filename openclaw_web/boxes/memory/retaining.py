@@ -14,8 +14,8 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openclaw_web.accounts.models import Customer
-from openclaw_web.boxes import backups, carrying
-from openclaw_web.boxes.backups import Reason
+from openclaw_web.boxes.memory import backups, carrying
+from openclaw_web.boxes.memory.backups import Reason
 from openclaw_web.boxes.models import Box, BoxBackup
 from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import session_scope

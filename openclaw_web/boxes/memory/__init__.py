@@ -1,0 +1,1 @@
+"""What an assistant remembers: saved while it sleeps, kept sealed, brought back."""

@@ -1,0 +1,214 @@
+"""Before a box starts: bring back the backup that is noted for it; a lost volume notes one too."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from openclaw_web.boxes import health, manifests, queries
+from openclaw_web.boxes.changes import ChangeKind, change_of
+from openclaw_web.boxes.lifecycle import move
+from openclaw_web.boxes.memory import backups, keeper_run, saving
+from openclaw_web.boxes.memory.backups import Reason
+from openclaw_web.boxes.models import Box, BoxStatus
+from openclaw_web.boxes.runs import Run
+from openclaw_web.core.clock import business_now
+from openclaw_web.core.database import session_scope
+from openclaw_web.core.errors import VendorError
+from openclaw_web.integrations.cluster_objects import NamespaceState
+from openclaw_web.jobs import leases
+from openclaw_web.jobs import service as jobs
+
+ALERT_RESTORE = "restore_failed"
+
+
+async def make_ready(run: Run, box: Box) -> None:
+    """Before anything is made: note what has to come back, and take the pod away if it must be.
+
+    A volume that is to be made anew takes the newest backup in. That is noted in the row first, so
+    that a crash between the volume and the memory is found again.
+    """
+    await _note_lost_place(run, box)
+    async with session_scope() as session:
+        fresh = await queries.get_any_box(session, box.id, lock=True)
+        await leases.hold(session, run.fence)
+        await backups.drop_cancelled_restore(session, fresh)
+    if backups.RESTORE in fresh.health or saving.wants_backup(run, fresh):
+        await _stop(run, fresh)
+
+
+async def before_start(run: Run, box: Box) -> None:
+    """Do what was asked for while the pod is away: save the memory, bring a backup back.
+
+    A backup that does not work keeps no assistant from answering, and a restore that does not work
+    leaves the memory as it was; both are told. What a restore replaces is saved first, or nothing
+    is replaced. Afterwards the volume is free.
+    """
+    async with session_scope() as session:
+        fresh = await queries.get_any_box(session, box.id)
+        since = saving.left_since(fresh, await business_now(session))
+        if fresh.status is not BoxStatus.SUSPENDED:  # it ran until this job came
+            since = max(since, run.job.started_at or since)
+        saved = await backups.find_since(session, box.id, since) is not None
+    mark = fresh.health.get(backups.RESTORE) or {}
+    if saving.wants_backup(run, fresh) and not (saved and run.job.attempt > 1):
+        saved = await saving.save_or_tell(run, fresh, saving.reason_of(run), saving.ALERT_BACKUP)
+    if not mark:
+        await keeper_run.clear(run, box.k8s_namespace)
+    elif saved or _replaces_nothing(mark) or await _save_before_restore(run, fresh):
+        await _restore(run, fresh)
+    else:
+        await _end_restore(run, fresh, mark["mark"], None)
+
+
+async def _note_lost_place(run: Run, box: Box) -> None:
+    if box.activated_at is None:
+        return
+    is_there = await run.cluster.namespace_state(box.k8s_namespace) is NamespaceState.ACTIVE
+    if is_there and await keeper_run.has_volume(run, box.k8s_namespace):
+        return
+    # One "not found" is no proof: an older memory would take the place of what is there.
+    if is_there and await keeper_run.has_volume(run, box.k8s_namespace):
+        return
+    async with session_scope() as session:
+        fresh = await queries.get_any_box(session, box.id, lock=True)
+        await leases.hold(session, run.fence)
+        newest = await backups.newest_usable(session, box.id)
+        if mark := fresh.health.get(backups.RESTORE):
+            fresh.health = {**fresh.health, backups.RESTORE: {**mark, "or_older": True}}
+        elif newest is not None:
+            backups.mark_restore(fresh, newest, or_older=True)
+        elif is_there and queries.MEMORY_LOST_AT not in fresh.health:
+            await _tell_loss(run, session, fresh)
+        session.add(fresh)
+
+
+async def _tell_loss(run: Run, session: AsyncSession, box: Box) -> None:
+    """Say that a volume is gone without a backup; a namespace that is gone was told already."""
+    at = (await business_now(session)).isoformat()
+    box.health = {**box.health, queries.MEMORY_LOST_AT: at}
+    await leases.add_progress(session, run.fence, "Its volume is gone, and there is no backup.")
+    await jobs.raise_alert(
+        session,
+        code=health.ALERT_LOST,
+        subject=str(box.id),
+        detail={"namespace": box.k8s_namespace, "volume": manifests.NAME},
+    )
+    await run.tell(session, [change_of(box, ChangeKind.MEMORY_LOST)])
+    health.announce(session, box)
+
+
+async def _save_before_restore(run: Run, box: Box) -> bool:
+    """Save what a restore replaces; say whether that worked, once no further try is left."""
+    try:
+        await saving.save(run, box, Reason.BEFORE_RESTORE, keeper_run.patient())
+    except VendorError as error:
+        if error.can_retry and run.job.attempt < run.job.max_attempts:
+            raise
+        await keeper_run.tell_failure(run, box, ALERT_RESTORE, error)
+        await run.say("What it remembers now could not be saved, so no backup replaces it.")
+        return False
+    return True
+
+
+def _replaces_nothing(mark: dict[str, Any]) -> bool:
+    """Say whether the volume is new, or a keeper that moves files in has to finish."""
+    return any(mark.get(one) for one in ("or_older", "is_taken", "was_taken"))
+
+
+async def _restore(run: Run, box: Box) -> None:
+    """Bring the marked backup back; what cannot be brought back is told, and the box starts."""
+    async with session_scope() as session:
+        fresh = await queries.get_any_box(session, box.id, lock=True)
+        await leases.hold(session, run.fence)
+        mark = (fresh.health.get(backups.RESTORE) or {}).get("mark", "")
+        ticket = await backups.begin_restore(session, fresh)
+    if ticket is None:
+        await keeper_run.tell_failure(
+            run, box, ALERT_RESTORE, keeper_run.KeeperError("That backup is gone.")
+        )
+        await _try_older(run, box, mark)
+        return
+    saved = await keeper_run.row(ticket.backup_id)
+    await keeper_run.clear(run, box.k8s_namespace)
+    await run.say("Bringing its memory back from a backup.")
+    try:
+        await keeper_run.carry(run, box, ticket, keeper_run.patient())
+    except keeper_run.KeeperError as error:
+        is_last = run.job.attempt >= run.job.max_attempts
+        is_damaged = (await keeper_run.row(ticket.backup_id)).error is not None
+        if not is_damaged and not (is_last and await _is_untouched(box)):
+            raise
+        await keeper_run.tell_failure(run, box, ALERT_RESTORE, error)
+        await _try_older(run, box, mark)
+        return
+    await _end_restore(run, box, mark, saved.created_at)
+
+
+async def _try_older(run: Run, box: Box, mark: str) -> None:
+    if await _mark_older(box):
+        await _restore(run, box)
+    else:
+        await _end_restore(run, box, mark, None)
+
+
+async def _is_untouched(box: Box) -> bool:
+    """Say whether the memory is whole as it was, so that the box may start without the backup.
+
+    It is not where the volume is new, nor where a keeper had the archive and may have been ended
+    while it moved files.
+    """
+    async with session_scope() as session:
+        mark = (await queries.get_any_box(session, box.id)).health.get(backups.RESTORE) or {}
+    return not _replaces_nothing(mark)
+
+
+async def _mark_older(box: Box) -> bool:
+    """Where any backup will do, choose the next one; say whether there is one."""
+    async with session_scope() as session:
+        fresh = await queries.get_any_box(session, box.id, lock=True)
+        older = await backups.newest_usable(session, box.id)
+        will_do = bool(fresh.health.get(backups.RESTORE, {}).get("or_older"))
+        if older is None or not will_do:
+            return False
+        backups.mark_restore(fresh, older, or_older=True)
+        session.add(fresh)
+    return True
+
+
+async def _end_restore(run: Run, box: Box, mark: str, memory_from: datetime | None) -> None:
+    async with session_scope() as session:
+        fresh = await queries.get_any_box(session, box.id, lock=True)
+        sentence = "The backup could not be brought back; the memory is as it was."
+        was_lost = bool(fresh.health.get(backups.RESTORE, {}).get("or_older"))
+        backups.drop_restore(fresh, mark)
+        kept = dict(fresh.health)
+        if memory_from is not None:
+            sentence = f"Its memory is back, as of {memory_from:%d %B %Y, %H:%M} UTC."
+            kept[queries.MEMORY_FROM] = memory_from.isoformat()
+            kept[queries.RESTORED_AT] = (await business_now(session)).isoformat()
+            kept.pop(queries.MEMORY_LOST_AT, None)
+        is_lost = memory_from is None and was_lost
+        if is_lost:  # its place was lost, and with it what no backup brings back
+            sentence = "No backup could be brought back: its memory is lost."
+            kept[queries.MEMORY_LOST_AT] = (await business_now(session)).isoformat()
+        await leases.add_progress(session, run.fence, sentence)
+        fresh.health = kept
+        session.add(fresh)
+        if is_lost:
+            await run.tell(session, [change_of(fresh, ChangeKind.MEMORY_LOST)])
+        health.announce(session, fresh)
+        if memory_from is not None:
+            await jobs.resolve_alert(session, code=ALERT_RESTORE, subject=str(box.id))
+
+
+async def _stop(run: Run, box: Box) -> None:
+    """Take the pod away for a moment, and show that."""
+    async with session_scope() as session:
+        fresh = await queries.get_any_box(session, box.id, lock=True)
+        await leases.hold(session, run.fence)
+        if fresh.status is BoxStatus.ACTIVE:
+            move(fresh, BoxStatus.UPDATING, now=await business_now(session))
+            session.add(fresh)
+            health.announce(session, fresh)
+    await keeper_run.scale_down(run, box)
