@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from openclaw_web.boxes.openclaw_config import PUT_USER_FILE
+from openclaw_web.local import warm_openclaw
 from openclaw_web.local.places import PROJECT, Places
 from openclaw_web.local.real_openclaw import Installed, find_installed
+from openclaw_web.local.warm_openclaw import Program
 
 BOX_IMAGE = "openclaw-cloud/agent:local"
 KEEPER_IMAGE = "openclaw-cloud/keeper:local"
@@ -77,7 +79,7 @@ def sandbox_refusal() -> str:
 
 def _box(places: Places) -> dict[str, Any]:
     found = find_installed(places)
-    return _real(found) if found else _stand_in()
+    return _real(places, found) if found else _stand_in()
 
 
 def _stand_in() -> dict[str, Any]:
@@ -93,14 +95,21 @@ def _keeper() -> dict[str, Any]:
     return {"command": [sys.executable, "-I", "-S", str(KEEPER)]}
 
 
-def _real(found: Installed) -> dict[str, Any]:
+def real_program(places: Places, found: Installed) -> Program:
+    """Return what starts a gateway at a pod's address, outside of any sandbox."""
     module = found.folder / ADDRESS_MODULE.name
     shutil.copyfile(ADDRESS_MODULE, module)
     module.chmod(0o644)
+    words = [str(found.node), "--require", str(module), *found.words("gateway", "run")]
+    return Program(words=words, path=f"{found.node.parent}:{SYSTEM_PATH}", identity=places.identity)
+
+
+def _real(places: Places, found: Installed) -> dict[str, Any]:
+    program = real_program(places, found)
     sandbox = {} if sandbox_refusal() else {"sandbox": {"readable": [str(found.folder)]}}
     return {
-        "command": [str(found.node), "--require", str(module), *found.words("gateway", "run")],
-        "env": {"PATH": f"{found.node.parent}:{SYSTEM_PATH}"},
+        "command": list(program.words),
+        "env": {"PATH": program.path, **warm_openclaw.environment(found.folder)},
         "also": [list(PUT_USER_FILE)],
         "as_pod_user": True,
         **sandbox,

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from openclaw_web.core.settings import Settings
-from openclaw_web.local import box_images, control, places, real_openclaw
+from openclaw_web.local import box_images, control, places, real_openclaw, warm_openclaw
 from openclaw_web.local.places import Places
-from openclaw_web.local.real_openclaw import OpenClawInstallError
+from openclaw_web.local.real_openclaw import Installed, OpenClawInstallError
 from openclaw_web.local.screen import Screen
+from openclaw_web.local.warm_openclaw import ColdError
 
 MEMORY = "about 1.1 GB of memory each"
 
@@ -27,6 +28,7 @@ def bring(chosen: Settings, environment: Mapping[str, str]) -> None:
     screen = Screen()
     opened = places.open_places(chosen.home)
     found = real_openclaw.install(opened, screen, environment)
+    _warm(opened, found, screen)
     screen.line(f"\nNew boxes run the real OpenClaw {found.version}, {MEMORY}.")
     if refusal := box_images.sandbox_refusal():
         screen.warning(box_images.NO_SANDBOX.format(why=refusal))
@@ -59,6 +61,17 @@ def take_away(chosen: Settings) -> None:
         if was_there
         else "OpenClaw was not installed; new boxes run the stand-in."
     )
+
+
+def _warm(opened: Places, found: Installed, screen: Screen) -> None:
+    """Keep what Node compiles of it, once; a machine where that fails has slower boxes."""
+    if warm_openclaw.environment(found.folder):
+        return
+    screen.line("  One message to it, to keep what Node compiles (a minute)")
+    try:
+        warm_openclaw.warm(found.folder, box_images.real_program(opened, found))
+    except ColdError as error:
+        screen.warning(f"It did not answer that message; it wrote last:\n{error}")
 
 
 def _next_step(opened: Places) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from openclaw_web.core.errors import OpenClawError
+from openclaw_web.local import warm_openclaw
 from openclaw_web.local.places import Places, make_passable
 from openclaw_web.local.screen import Screen
 
@@ -42,8 +43,11 @@ class Installed:
 
 
 def folder_of(places: Places) -> Path:
-    """Return where it is: outside a private home, since the boxes' user must reach it."""
-    return places.outside / "openclaw"
+    """Return where it is: outside a private home, since the boxes' user must reach it.
+
+    A link to another stack's is followed: a sandbox shows the folder itself.
+    """
+    return (places.outside / "openclaw").resolve()
 
 
 def find_installed(places: Places) -> Installed | None:
@@ -74,6 +78,7 @@ def install(places: Places, screen: Screen, environment: Mapping[str, str]) -> I
         "minutes. Interrupted, it goes on where it was."
     )
     (folder / STAMP).unlink(missing_ok=True)
+    shutil.rmtree(folder / warm_openclaw.FOLDER, ignore_errors=True)  # of another version
     wanted = Installed(folder, OPENCLAW)
     _install_node(wanted, screen)
     _install_openclaw(wanted, screen, environment)
