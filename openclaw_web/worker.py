@@ -35,7 +35,7 @@ from openclaw_web.boxes import (
     watching,
     windows,
 )
-from openclaw_web.boxes.memory import retaining
+from openclaw_web.boxes.memory import retaining, snapshots
 from openclaw_web.boxes.rendering import UnusableSettingsError
 from openclaw_web.boxes.runs import NotReadyError, StopRequestedError
 from openclaw_web.core import collecting, database
@@ -81,6 +81,7 @@ REAP_SECONDS = 15.0
 TIMER_SECONDS = 30.0
 TIDY_SECONDS = 86_400.0
 RETAIN_SECONDS = 600.0
+SNAPSHOT_SECONDS = 300.0
 MAIL_SECONDS = 5.0
 CHECK_SECONDS = 300.0
 NOTICE_SECONDS = 60.0
@@ -104,6 +105,7 @@ DRIFT_LOCK = 7_236_007
 TOKEN_LOCK = 7_236_008
 ORPHAN_LOCK = 7_236_009
 RETAIN_LOCK = 7_236_010
+SNAPSHOT_LOCK = 7_236_011
 
 
 @dataclass
@@ -144,6 +146,7 @@ class Worker:
                 (jobs.TIMER_BELL, turn_timers, TIMER_SECONDS),
                 ("tidy", tidy, TIDY_SECONDS),
                 ("backups", retain_backups, RETAIN_SECONDS),
+                ("snapshots", self.make_snapshots, SNAPSHOT_SECONDS),
                 ("meter", check_meters, CHECK_SECONDS),
                 ("notices", tell_of_limits, NOTICE_SECONDS),
                 ("rejects", retry_rejects, REJECT_SECONDS),
@@ -264,6 +267,12 @@ class Worker:
     async def look_after_orphans(self) -> None:
         async with only_one(ORPHAN_LOCK, self.cluster_name):
             await orphans.look_after(self.cluster, self.cluster_name)
+
+    async def make_snapshots(self) -> None:
+        async with only_one(SNAPSHOT_LOCK, self.cluster_name) as still_leading:
+            count = await snapshots.look_after(self.cluster, self.cluster_name, still_leading)
+        if count:
+            logger.info("%d snapshots were begun.", count)
 
     async def replay_spool(self) -> None:
         await metering.replay_spool(self.home / SPOOL_FOLDER)

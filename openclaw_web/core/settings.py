@@ -66,6 +66,9 @@ class Settings:
     box_proxy_url: str = ""
     box_storage_class: str = ""
     box_runtime_class: str = ""
+    box_snapshot_class: str = ""
+    box_snapshot_hours: int = 24
+    box_snapshot_days: int = 7
     box_denied_tools: str = ""
 
     backup_url: str = field(default="", repr=False)
@@ -143,6 +146,7 @@ def problems(chosen: Settings) -> list[str]:
     return [
         *_missing(chosen),
         *_port_problems(chosen),
+        *_snapshot_problems(chosen),
         *(_production_problems(chosen) if chosen.is_production else _local_problems(chosen)),
     ]
 
@@ -163,6 +167,14 @@ def _missing(chosen: Settings) -> list[str]:
         f"{variable(name)} is not set; run `make run`, or name the server in the environment."
         for name in needed
         if not getattr(chosen, name)
+    ]
+
+
+def _snapshot_problems(chosen: Settings) -> list[str]:
+    return [
+        f"{variable(name)} must be at least 1; BOX_SNAPSHOT_CLASS=off makes no snapshots."
+        for name in ("box_snapshot_hours", "box_snapshot_days")
+        if getattr(chosen, name) < 1
     ]
 
 

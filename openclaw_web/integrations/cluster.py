@@ -30,12 +30,17 @@ from openclaw_web.integrations.cluster_objects import (
     NamespaceView,
     ObjectView,
     PodView,
+    SnapshotClassView,
+    SnapshotView,
+    claim_view,
     cluster_event_view,
     event_of,
     job_view,
     listed,
     namespace_view,
     pod_view,
+    snapshot_class_view,
+    snapshot_view,
 )
 
 logger = logging.getLogger(__name__)
@@ -97,6 +102,7 @@ class Kind:
         return f"{self.prefix}{scope}/{self.plural}" + (f"/{name}" if name else "")
 
 
+SNAPSHOTS = "/apis/snapshot.storage.k8s.io/v1"
 KINDS = {
     "Namespace": Kind(prefix="/api/v1", plural="namespaces", is_namespaced=False),
     "ServiceAccount": Kind(prefix="/api/v1", plural="serviceaccounts"),
@@ -108,6 +114,10 @@ KINDS = {
     "Event": Kind(prefix="/api/v1", plural="events"),
     "NetworkPolicy": Kind(prefix="/apis/networking.k8s.io/v1", plural="networkpolicies"),
     "Deployment": Kind(prefix="/apis/apps/v1", plural="deployments"),
+    "VolumeSnapshot": Kind(prefix=SNAPSHOTS, plural="volumesnapshots"),
+    "VolumeSnapshotClass": Kind(
+        prefix=SNAPSHOTS, plural="volumesnapshotclasses", is_namespaced=False
+    ),
     "Job": Kind(prefix="/apis/batch/v1", plural="jobs"),
 }
 
@@ -252,11 +262,16 @@ class Cluster:
 
     async def find_claim(self, namespace: str, name: str) -> ClaimView | None:
         found = await self._find(KINDS["PersistentVolumeClaim"].path(namespace, name))
-        if found is None:
-            return None
-        requested = found["spec"]["resources"]["requests"]["storage"]
-        capacity = (found.get("status") or {}).get("capacity") or {}
-        return ClaimView(requested=requested, capacity=capacity.get("storage", requested))
+        return claim_view(found) if found else None
+
+    async def snapshot_classes(self) -> list[SnapshotClassView]:
+        """Return the ways to make snapshots; none where the cluster has no such thing at all."""
+        found = await self._find(KINDS["VolumeSnapshotClass"].path())
+        return [snapshot_class_view(one) for one in found["items"]] if found else []
+
+    async def find_snapshot(self, namespace: str, name: str) -> SnapshotView | None:
+        found = await self._find(KINDS["VolumeSnapshot"].path(namespace, name))
+        return snapshot_view(found) if found else None
 
     async def create(self, manifest: Document) -> str:
         """Make an object that does not exist yet, and return its version.

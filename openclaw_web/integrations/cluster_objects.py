@@ -6,6 +6,8 @@ from enum import StrEnum
 from typing import Any
 
 Document = dict[str, Any]
+PROVISIONER = "volume.kubernetes.io/storage-provisioner"
+DEFAULT_SNAPSHOTS = "snapshot.storage.kubernetes.io/is-default-class"
 
 
 class NamespaceState(StrEnum):
@@ -37,6 +39,27 @@ class ClaimView:
 
     requested: str
     capacity: str
+    storage_class: str = ""
+    driver: str = ""  # whoever made the volume
+
+
+@dataclass(frozen=True, kw_only=True)
+class SnapshotClassView:
+    """A way to make snapshots of volumes; `outlives` says that nobody deletes what it made."""
+
+    name: str
+    driver: str
+    is_default: bool
+    outlives: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class SnapshotView:
+    """A volume at one moment; `size` is the least that a new volume from it must have."""
+
+    is_ready: bool
+    error: str
+    size: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +170,37 @@ def namespace_view(document: Document) -> NamespaceView:
         state=NamespaceState.TERMINATING if is_ending else NamespaceState.ACTIVE,
         labels=meta.get("labels") or {},
         annotations=meta.get("annotations") or {},
+    )
+
+
+def claim_view(document: Document) -> ClaimView:
+    spec, notes = document["spec"], document["metadata"].get("annotations") or {}
+    requested = spec["resources"]["requests"]["storage"]
+    capacity = (document.get("status") or {}).get("capacity") or {}
+    return ClaimView(
+        requested=requested,
+        capacity=capacity.get("storage", requested),
+        storage_class=spec.get("storageClassName") or "",
+        driver=notes.get(PROVISIONER, ""),
+    )
+
+
+def snapshot_class_view(document: Document) -> SnapshotClassView:
+    notes = document["metadata"].get("annotations") or {}
+    return SnapshotClassView(
+        name=document["metadata"]["name"],
+        driver=document["driver"],
+        is_default=notes.get(DEFAULT_SNAPSHOTS) == "true",
+        outlives=document["deletionPolicy"] != "Delete",
+    )
+
+
+def snapshot_view(document: Document) -> SnapshotView:
+    status = document.get("status") or {}
+    return SnapshotView(
+        is_ready=bool(status.get("readyToUse")),
+        error=(status.get("error") or {}).get("message") or "",
+        size=str(status.get("restoreSize") or "0"),
     )
 
 

@@ -43,6 +43,7 @@ from simulators.kubernetes.rest import Rest
 from simulators.kubernetes.scheduler import Scheduler
 from simulators.kubernetes.schemas import Schemas
 from simulators.kubernetes.secure import SecureDoor
+from simulators.kubernetes.snapshots import Snapshots, ensure_class
 from simulators.kubernetes.store import Store
 from simulators.kubernetes.volumes import Volumes
 
@@ -110,6 +111,7 @@ class ControlPlane:
             self.knobs,
             volumes=Volumes(self.cluster, node.volumes, settings.owner),
             records=self.records,
+            snapshots=Snapshots(self.cluster, node.volumes, self._kubelet.frozen),
         )
 
     def look_again(self) -> None:
@@ -124,6 +126,7 @@ class ControlPlane:
             if self.cluster.find(resources.NAMESPACES, "", name) is None:
                 self.cluster.create(resources.NAMESPACES, "", {"metadata": {"name": name}})
         roles.ensure(self.cluster)
+        ensure_class(self.cluster)
         self._kubelet.start()
         self._controllers.start()
         works = (self._controllers.run, *self._watchers)
@@ -187,8 +190,11 @@ def create(settings: Settings) -> Asgi:
 
     async def api(request: Request, user: User) -> Response:
         parts = [part for part in request.url.path.split("/") if part]
+        absent = "" if plane.knobs.now.snapshots else resources.SNAPSHOT_GROUP
+        if absent and parts[1:2] == [absent]:
+            raise errors.unknown_resource()
         if len(parts) <= _DISCOVERY_DEPTH[parts[0]]:
-            return _discovery(request, parts)
+            return _discovery(request, parts, absent)
         return await rest.handle(request, user)
 
     async def openapi_document(request: Request, _: User) -> Response:
@@ -258,14 +264,14 @@ async def _unknown(_: Request, __: User) -> Response:
     raise errors.unknown_resource()
 
 
-def _discovery(request: Request, parts: list[str]) -> Response:
+def _discovery(request: Request, parts: list[str], absent: str) -> Response:
     if request.method not in {"GET", "HEAD"}:
         raise errors.not_allowed("the server does not allow this method on the requested resource")
     kind, *rest = parts
     if kind == "api":
         return answer(discovery.resource_list("", rest[0]) if rest else discovery.core_versions())
     if not rest:
-        return answer(discovery.groups())
+        return answer(discovery.groups(absent))
     if len(rest) == 1:
         return answer(discovery.group(rest[0]))
     return answer(discovery.resource_list(rest[0], rest[1]))

@@ -103,6 +103,11 @@ class Container:
     def _part(self) -> str:
         return f"spec.{self._group}{{{self.name}}}"
 
+    @property
+    def session(self) -> int | None:
+        is_running = self._process is not None and self._process.is_running
+        return self._process.session if self._process is not None and is_running else None
+
     def restart(self, why: str) -> None:
         """End the process so that it starts again."""
         if self._process is not None and self._process.is_running:

@@ -28,6 +28,7 @@ from simulators.kubernetes.quotas import Quotas
 from simulators.kubernetes.recorder import Recorder
 from simulators.kubernetes.records import Records
 from simulators.kubernetes.replicasets import ReplicaSets
+from simulators.kubernetes.snapshots import Snapshots
 from simulators.kubernetes.store import DELETED, Change
 from simulators.kubernetes.volumes import Volumes
 
@@ -48,7 +49,13 @@ class Controllers:
     """Queues and runs all reconcilers in one task."""
 
     def __init__(
-        self, cluster: Cluster, knobs: Knobs, *, volumes: Volumes, records: Records
+        self,
+        cluster: Cluster,
+        knobs: Knobs,
+        *,
+        volumes: Volumes,
+        records: Records,
+        snapshots: Snapshots,
     ) -> None:
         self._cluster = cluster
         self._recorder = Recorder(cluster, "controller-manager")
@@ -58,6 +65,7 @@ class Controllers:
             "namespace": Namespaces(cluster),
             "quota": Quotas(cluster),
             "claim": volumes,
+            "snapshot": snapshots,
             "job": Jobs(cluster, self._recorder, knobs),
             "record": records,
             "object": Collector(cluster),
@@ -210,6 +218,13 @@ def _of_claim(cluster: Cluster, one: Object) -> Iterator[Item]:
             yield "record", namespace_of(one), name_of(pod)
 
 
+def _of_snapshot(cluster: Cluster, one: Object) -> Iterator[Item]:
+    yield "snapshot", namespace_of(one), name_of(one)
+    for claim in cluster.store.objects(resources.CLAIMS, namespace_of(one)):
+        if (claim["spec"].get("dataSource") or {}).get("name") == name_of(one):
+            yield "claim", namespace_of(one), name_of(claim)
+
+
 def _of_job(_: Cluster, one: Object) -> Iterator[Item]:
     yield "job", namespace_of(one), name_of(one)
 
@@ -232,4 +247,5 @@ _CONCERNED: dict[resources.Resource, Callable[[Cluster, Object], Iterator[Item]]
     resources.VOLUMES: _of_volume,
     resources.NAMESPACES: _of_namespace,
     resources.JOBS: _of_job,
+    resources.SNAPSHOTS: _of_snapshot,
 }

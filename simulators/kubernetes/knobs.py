@@ -23,13 +23,16 @@ class Values:
 
     `secret_delay_seconds`: how long a changed Secret or ConfigMap takes to reach mounted files.
     `back_off_scale`: what share of Kubernetes' restart pauses (10 s, doubled up to 300 s) is
-    waited. `records`: new pods run no process and are Ready at once. `record_ready_seconds`: how
-    long after being placed. `capacity`: what the node has room for; what is not named is unlimited.
+    waited. `records`: new pods run no process and are Ready at once.
+    `record_ready_seconds`: how long after being placed. `snapshots`: CSI's snapshots are installed;
+    without them their kinds do not exist. `capacity`: what the node has room for; what is not named
+    is unlimited.
     """
 
     secret_delay_seconds: float = 0.0
     back_off_scale: float = 0.1
     records: bool = False
+    snapshots: bool = True
     record_ready_seconds: float = 0.0
     capacity: dict[str, str] = field(default_factory=dict)
 
@@ -102,5 +105,6 @@ _CHECKS = {
     "record_ready_seconds": _delay,
     "back_off_scale": _scale,
     "records": _flag,
+    "snapshots": _flag,
     "capacity": _capacity,
 }

@@ -1,11 +1,15 @@
 """The kubelet: follows the pods and keeps one runner for each that should run here."""
 
 import asyncio
+import contextlib
+import os
 import shutil
-from collections.abc import Coroutine
+import signal
+from collections.abc import Coroutine, Generator
 from typing import Any
 
 from simulators.kubernetes import nodes, process, resources
+from simulators.kubernetes.memory import members
 from simulators.kubernetes.objects import (
     Object,
     annotations_of,
@@ -87,6 +91,22 @@ class Kubelet:
         nodes.register(self._node.cluster, self._node.knobs)
         self._poke_waiting()
 
+    @contextlib.contextmanager
+    def frozen(self, namespace: str, claim: str) -> Generator[None]:
+        """Let every process that has this claim mounted stand still for a moment."""
+        sessions = {
+            session
+            for runner in self._runners.values()
+            if namespace_of(runner.current()) == namespace and claim in runner.claims
+            for session in runner.sessions
+        }
+        stopped = [pid for _, pid in members(sessions)] if sessions else []
+        _signal(stopped, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            _signal(stopped, signal.SIGCONT)
+
     def _poke_waiting(self) -> None:
         for runner in list(self._runners.values()):
             if not runner.has_place:
@@ -136,6 +156,12 @@ class Kubelet:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _signal(pids: list[int], number: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def _notes(pod: Object) -> tuple[dict[str, str], dict[str, str]]:

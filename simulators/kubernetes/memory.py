@@ -56,13 +56,13 @@ class MemoryWatch:
 
 def _by_session(wanted: set[int]) -> dict[int, int]:
     sizes: dict[int, int] = {}
-    for session, pid in _members(wanted):
+    for session, pid in members(wanted):
         with contextlib.suppress(psutil.Error):
             sizes[session] = sizes.get(session, 0) + psutil.Process(pid).memory_info().rss
     return sizes
 
 
-def _members(wanted: set[int]) -> Iterator[tuple[int, int]]:
+def members(wanted: set[int]) -> Iterator[tuple[int, int]]:
     """Yield session and process id of the processes in these sessions, guardians aside."""
     if sys.platform != "linux":
         for session in wanted:

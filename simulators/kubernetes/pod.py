@@ -105,6 +105,12 @@ class PodRunner:
             if "persistentVolumeClaim" in volume
         }
 
+    @property
+    def sessions(self) -> set[int]:
+        """The sessions of all its processes that run."""
+        found = (one.session for one in (*self._inits, *self._mains))
+        return {session for session in found if session is not None}
+
     def current(self) -> Object:
         """Return the pod as it is now, or as it was last known."""
         found = self._node.cluster.find(resources.PODS, namespace_of(self._pod), name_of(self._pod))

@@ -105,6 +105,29 @@ ROLE_BINDINGS = Resource(group=_RBAC, plural="rolebindings", kind="RoleBinding")
 CLUSTER_ROLE_BINDINGS = Resource(
     group=_RBAC, plural="clusterrolebindings", kind="ClusterRoleBinding", namespaced=False
 )
+SNAPSHOT_GROUP = "snapshot.storage.k8s.io"
+SNAPSHOT_CLASSES = Resource(
+    group=SNAPSHOT_GROUP,
+    plural="volumesnapshotclasses",
+    kind="VolumeSnapshotClass",
+    short=("vsclass", "vsclasses"),
+    namespaced=False,
+)
+SNAPSHOTS = Resource(
+    group=SNAPSHOT_GROUP,
+    plural="volumesnapshots",
+    kind="VolumeSnapshot",
+    short=("vs",),
+    subresources=_STATUS,
+)
+SNAPSHOT_CONTENTS = Resource(
+    group=SNAPSHOT_GROUP,
+    plural="volumesnapshotcontents",
+    kind="VolumeSnapshotContent",
+    short=("vsc", "vscs"),
+    subresources=_STATUS,
+    namespaced=False,
+)
 # The same events in the newer form: kept once, shown in two groups.
 NEWER_EVENTS = Resource(
     group="events.k8s.io", plural="events", kind="Event", short=("ev",), stored_as="events"
@@ -131,6 +154,9 @@ ALL = (
     CLUSTER_ROLES,
     ROLE_BINDINGS,
     CLUSTER_ROLE_BINDINGS,
+    SNAPSHOT_CLASSES,
+    SNAPSHOTS,
+    SNAPSHOT_CONTENTS,
 )
 
 

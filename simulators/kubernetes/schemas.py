@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from simulators.kubernetes import snapshot_schemas
 from simulators.kubernetes.resources import OFFERED, SERVER_VERSION
 
 Schema = dict[str, Any]
@@ -89,7 +90,7 @@ def _types(schema: Schema) -> tuple[str, ...]:
 
 def published(roots: Iterable[str]) -> dict[str, Schema]:
     """Read these definitions, and all that they refer to, with their descriptions."""
-    whole = orjson.loads(_document().read_bytes())["$defs"]
+    whole = orjson.loads(_document().read_bytes())["$defs"] | snapshot_schemas.DEFINITIONS
     found: dict[str, Schema] = {}
     waiting = list(roots)
     while waiting:

@@ -245,6 +245,41 @@ def _volume(one: Object) -> list[Any]:
     ]
 
 
+def _snapshot_class(one: Object) -> list[Any]:
+    return [name_of(one), one["driver"], one["deletionPolicy"], _age(one)]
+
+
+def _snapshot(one: Object) -> list[Any]:
+    status, spec = status_of(one), one["spec"]
+    made = status.get("creationTime")
+    return [
+        name_of(one),
+        str(status.get("readyToUse", False)).lower(),
+        spec["source"].get("persistentVolumeClaimName", ""),
+        spec["source"].get("volumeSnapshotContentName", ""),
+        status.get("restoreSize", ""),
+        spec.get("volumeSnapshotClassName", ""),
+        status.get("boundVolumeSnapshotContentName", ""),
+        age(made) if made else "",
+        _age(one),
+    ]
+
+
+def _snapshot_content(one: Object) -> list[Any]:
+    status, spec = status_of(one), one["spec"]
+    return [
+        name_of(one),
+        str(status.get("readyToUse", False)).lower(),
+        status.get("restoreSize", ""),
+        spec["deletionPolicy"],
+        spec["driver"],
+        spec.get("volumeSnapshotClassName", ""),
+        spec["volumeSnapshotRef"]["name"],
+        spec["volumeSnapshotRef"]["namespace"],
+        _age(one),
+    ]
+
+
 def _quota(one: Object) -> list[Any]:
     hard = one["spec"].get("hard") or {}
     used = status_of(one).get("used") or {}
@@ -354,6 +389,21 @@ _COLUMNS: dict[Resource, _Columns] = {
             *("StorageClass", "VolumeAttributesClass", "Reason", "Age", "(VolumeMode)"),
         ),
         _volume,
+    ),
+    resources.SNAPSHOT_CLASSES: (("Name", "Driver", "DeletionPolicy", "Age"), _snapshot_class),
+    resources.SNAPSHOTS: (
+        (
+            *("Name", "ReadyToUse", "SourcePVC", "SourceSnapshotContent", "RestoreSize"),
+            *("SnapshotClass", "SnapshotContent", "CreationTime", "Age"),
+        ),
+        _snapshot,
+    ),
+    resources.SNAPSHOT_CONTENTS: (
+        (
+            *("Name", "ReadyToUse", "RestoreSize", "DeletionPolicy", "Driver"),
+            *("VolumeSnapshotClass", "VolumeSnapshot", "VolumeSnapshotNamespace", "Age"),
+        ),
+        _snapshot_content,
     ),
     resources.QUOTAS: (("Name", "Request", "Limit", "Age"), _quota),
     resources.NETWORK_POLICIES: (("Name", "Pod-Selector", "Age"), _network_policy),

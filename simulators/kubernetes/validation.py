@@ -46,6 +46,7 @@ _ROLES = (
 )
 _PATH_SEGMENT = re.compile(r"(?!\.{1,2}$)[^/%]+")  # what a role may be called, colons included
 _CIDR_HINT = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
+_POLICIES = ("Delete", "Retain")
 _ACCESS_MODES = ("ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod")
 
 
@@ -373,6 +374,22 @@ def _service_change(old: Object, new: Object) -> Iterator[Cause]:
         yield from _immutable("spec.clusterIP", old["spec"], new["spec"], "clusterIP")
 
 
+def _snapshot_class(one: Object) -> Iterator[Cause]:
+    if (policy := one["deletionPolicy"]) not in _POLICIES:
+        yield unsupported("deletionPolicy", policy, _POLICIES)
+
+
+def _snapshot(one: Object) -> Iterator[Cause]:
+    source = one["spec"]["source"]
+    if len(source) != 1:
+        hint = "exactly one of volumeSnapshotContentName and persistentVolumeClaimName must be set"
+        yield wrong("spec.source", str(source), hint)
+
+
+def _snapshot_change(old: Object, new: Object) -> Iterator[Cause]:
+    yield from _immutable("spec.source", old["spec"], new["spec"], "source")
+
+
 _KINDS: dict[resources.Resource, Callable[[Object], Iterator[Cause]]] = {
     resources.DEPLOYMENTS: _deployment,
     resources.REPLICA_SETS: _workload,
@@ -388,6 +405,8 @@ _KINDS: dict[resources.Resource, Callable[[Object], Iterator[Cause]]] = {
     resources.CLUSTER_ROLES: _role,
     resources.ROLE_BINDINGS: _binding,
     resources.CLUSTER_ROLE_BINDINGS: _binding,
+    resources.SNAPSHOT_CLASSES: _snapshot_class,
+    resources.SNAPSHOTS: _snapshot,
 }
 _CHANGES: dict[resources.Resource, Callable[[Object, Object], Iterator[Cause]]] = {
     resources.DEPLOYMENTS: _workload_change,
@@ -400,4 +419,5 @@ _CHANGES: dict[resources.Resource, Callable[[Object, Object], Iterator[Cause]]] 
     resources.JOBS: _job_change,
     resources.ROLE_BINDINGS: _binding_change,
     resources.CLUSTER_ROLE_BINDINGS: _binding_change,
+    resources.SNAPSHOTS: _snapshot_change,
 }

@@ -2,17 +2,19 @@
 
 import asyncio
 import contextlib
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
-from simulators.kubernetes import resources
+from simulators.kubernetes import quantities, resources
 from simulators.kubernetes.cluster import Cluster
 from simulators.kubernetes.defaults import CLAIM_FINALIZER
 from simulators.kubernetes.errors import ApiError
 from simulators.kubernetes.folders import Owner, private_folder
 from simulators.kubernetes.objects import (
     Object,
+    annotations_of,
     is_finished,
     is_terminating,
     name_of,
@@ -24,6 +26,8 @@ from simulators.kubernetes.objects import (
 from simulators.kubernetes.store import DELETED, Change
 
 PROVISIONER = "simulators.kubernetes/folder"
+SNAPSHOT_FOLDER = ".snapshots"
+_ASKED = "volume.kubernetes.io/storage-provisioner"
 _PROVISIONED_BY = "pv.kubernetes.io/provisioned-by"
 
 
@@ -62,7 +66,7 @@ class Volumes:
                 resources.CLAIMS, claim, lambda one: without_finalizer(one, CLAIM_FINALIZER)
             )
             claim = self._cluster.find(resources.CLAIMS, namespace, name)
-        if claim is not None and not is_terminating(claim):
+        if claim is not None and not is_terminating(claim) and await self._fill(claim):
             self._bind(claim)
         await self._reclaim(namespace, name)
         return None
@@ -96,12 +100,32 @@ class Volumes:
             return  # it is somebody else's
         self._mark_bound(claim, volume)
 
+    async def _fill(self, claim: Object) -> bool:
+        """Copy the snapshot that a new claim begins with; say whether the claim may be bound."""
+        source = claim["spec"].get("dataSource")
+        if status_of(claim).get("phase") == "Bound" or not source:
+            return True
+        found = self._cluster.find(resources.SNAPSHOTS, namespace_of(claim), source["name"])
+        if found is None or not status_of(found).get("readyToUse"):
+            return False
+        bound = status_of(found)["boundVolumeSnapshotContentName"]
+        content = self._cluster.find(resources.SNAPSHOT_CONTENTS, "", bound)
+        if content is None or _is_smaller(claim, status_of(found)):
+            return False
+        path = self._path(claim)
+        await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)  # of an interrupted copy
+        private_folder(path, self._owner)
+        handle = self._folder / SNAPSHOT_FOLDER / status_of(content)["snapshotHandle"]
+        await asyncio.to_thread(copy_folder, handle, path)
+        return True
+
     def _lose(self, claim: Object) -> None:
         self._cluster.write_status(resources.CLAIMS, claim, {**claim["status"], "phase": "Lost"})
 
     def _provision(self, claim: Object, name: str) -> Object:
         path = self._path(claim)
         private_folder(path, self._owner)
+        self._cluster.edit(resources.CLAIMS, claim, _asked_for)
         spec = claim["spec"]
         return self._cluster.create(
             resources.VOLUMES,
@@ -168,6 +192,37 @@ class Volumes:
         await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
         with contextlib.suppress(OSError):
             path.parent.rmdir()  # the namespace's folder, when this was its last volume
+
+
+def copy_folder(source: Path, target: Path) -> None:
+    """Copy what is in a folder with owners and modes; what is no file, folder or link is not."""
+    target.mkdir(exist_ok=True)
+    with os.scandir(source) as entries:
+        for one in entries:
+            there = target / one.name
+            if one.is_symlink():
+                there.symlink_to(os.readlink(one.path))  # noqa: PTH115 - the text, as it is
+            elif one.is_dir():
+                copy_folder(Path(one.path), there)
+            elif one.is_file():
+                shutil.copy2(one.path, there)
+            else:
+                continue
+            found = one.stat(follow_symlinks=False)
+            os.chown(there, found.st_uid, found.st_gid, follow_symlinks=False)
+    shutil.copystat(source, target)
+    found = source.stat()
+    os.chown(target, found.st_uid, found.st_gid)
+
+
+def _is_smaller(claim: Object, snapshot: dict[str, Any]) -> bool:
+    wanted = quantities.parse(claim["spec"]["resources"]["requests"]["storage"])
+    return wanted < quantities.parse(snapshot["restoreSize"])
+
+
+def _asked_for(claim: Object) -> Object:
+    notes = {**annotations_of(claim), _ASKED: PROVISIONER}
+    return {**claim, "metadata": {**claim["metadata"], "annotations": notes}}
 
 
 def _place(volume: Object) -> tuple[str, str]:

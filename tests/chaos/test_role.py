@@ -14,10 +14,11 @@ import yaml
 from sqlmodel import select
 
 from openclaw_web.boxes import drift, manifests, orphans, stray_tokens, sweeping
-from openclaw_web.boxes.memory import keeper_job
+from openclaw_web.boxes.memory import backups, keeper_job, snapshots
 from openclaw_web.boxes.memory.addresses import Ticket, Way
+from openclaw_web.boxes.memory.backups import Reason
 from openclaw_web.boxes.memory.keeper_job import KeeperSpec
-from openclaw_web.boxes.models import Box, BoxStatus
+from openclaw_web.boxes.models import Box, BoxBackup, BoxStatus
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.errors import VendorError
 from openclaw_web.integrations.cluster import Cluster
@@ -178,7 +179,7 @@ async def live(world: BoxWorld, home: Path, asked: Asked) -> None:
         await hands.work_all()
         if asked.refused:
             return
-    for look in (look_around, look_closely, note_an_orphan, carry_memory):
+    for look in (look_around, look_closely, note_an_orphan, carry_memory, take_a_snapshot):
         await look(world, box)
         if asked.refused:
             return
@@ -227,6 +228,17 @@ async def carry_memory(world: BoxWorld, box: Box) -> None:
         for job in await world.cluster.jobs(box.k8s_namespace):
             await world.cluster.delete("Job", box.k8s_namespace, job.name)
         await world.cluster.delete("Secret", box.k8s_namespace, keeper_job.NAME)
+
+
+async def take_a_snapshot(world: BoxWorld, box: Box) -> None:
+    """Make a snapshot of its volume, look at it, and take it away again."""
+    place = f"{backups.SNAPSHOT}one"
+    backup = BoxBackup(box_id=box.id, reason=Reason.SCHEDULED.value, location=place)
+    with contextlib.suppress(VendorError):
+        chosen, *_ = await world.cluster.snapshot_classes()
+        await world.cluster.create(snapshots.manifest(box, backup, chosen.name))
+        await world.cluster.find_snapshot(box.k8s_namespace, "one")
+        await world.cluster.delete("VolumeSnapshot", box.k8s_namespace, "one")
 
 
 async def test_the_life_of_a_box_needs_the_whole_role_and_no_more(operator, tmp_path, monkeypatch):

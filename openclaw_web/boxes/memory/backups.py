@@ -30,6 +30,7 @@ from openclaw_web.jobs.service import CANCELLED
 KEY_PURPOSE = "box-backup"
 BACKUP, RESTORE_ACTION = service.BACKUP, service.RESTORE
 RESTORE = "restore"  # in `health`: which backup shall come back before the box starts again
+SNAPSHOT = "snapshot:"  # how the place of a snapshot begins; its name follows
 GONE = frozenset({BoxStatus.DESTROYING, BoxStatus.DESTROYED})
 
 
@@ -40,6 +41,9 @@ class Reason(StrEnum):
     MANUAL = "manual"
     FINAL = "final"
     BEFORE_RESTORE = "before_restore"
+    SCHEDULED = "scheduled"
+    CLONE = "clone"
+    COPY = "copy"  # on its way to be one of these: not to be used before it is whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +88,8 @@ async def request_restore(
 ) -> OperatorJob:
     """Ask for a backup to come back; what the assistant remembers now goes.
 
+    It may be one of another box of the same customer: then a copy of it becomes this box's own.
+
     A box that is suspended takes it in when it starts again; until then another one can be chosen.
 
     Raises:
@@ -95,8 +101,14 @@ async def request_restore(
         raise ValidationError("A backup is being brought back already; wait until that is done.")
     backup = await session.get(BoxBackup, backup_id)
     now = await business_now(session)
-    if backup is None or backup.box_id != box.id or not is_usable(backup, now):
+    if (
+        backup is None
+        or not is_usable(backup, now)
+        or not await is_of_same_customer(session, box, backup)
+    ):
         raise NotFoundError("There is no such backup any more.")
+    if backup.box_id != box.id and is_snapshot(backup):
+        raise ValidationError("A snapshot can only go back into the assistant it was made of.")
     mark = mark_restore(box, backup)
     session.add(box)
     await session.flush()
@@ -122,6 +134,18 @@ def mark_restore(box: Box, backup: BoxBackup, *, or_older: bool = False) -> str:
     }
     box.health = {**box.health, RESTORE: marked}
     return marked["mark"]
+
+
+def mark_instead(box: Box, before: BoxBackup, instead: BoxBackup) -> None:
+    """Let another backup come back in place of this one, if it is still this one's turn."""
+    marked = box.health.get(RESTORE) or {}
+    if marked.get("backup") == str(before.id):
+        box.health = {**box.health, RESTORE: {**marked, "backup": str(instead.id)}}
+
+
+async def is_of_same_customer(session: AsyncSession, box: Box, backup: BoxBackup) -> bool:
+    owner = await session.scalar(select(Box.customer_id).where(Box.id == backup.box_id))
+    return owner == box.customer_id
 
 
 async def drop_cancelled_restore(session: AsyncSession, box: Box) -> None:
@@ -161,6 +185,7 @@ async def list_backups(session: AsyncSession, customer_id: UUID, box_id: UUID) -
             BoxBackup.box_id == box_id,
             col(BoxBackup.finished_at).is_not(None),
             col(BoxBackup.deleted_at).is_(None),
+            BoxBackup.reason != Reason.COPY.value,
         )
         .order_by(col(BoxBackup.created_at).desc(), col(BoxBackup.id))
     )
@@ -185,11 +210,15 @@ async def newest_usable(session: AsyncSession, box_id: UUID) -> BoxBackup | None
 
 
 async def find_since(session: AsyncSession, box_id: UUID, since: datetime) -> BoxBackup | None:
-    """Return a usable backup that was begun then or later: the pod was away since."""
+    """Return a usable backup that was begun then or later: the pod was away since.
+
+    One that was made while it ran is none of these.
+    """
     now = await business_now(session)
     found = await _of_box(session, box_id)
+    asleep = [one for one in found if one.reason not in {Reason.SCHEDULED, Reason.CLONE}]
     return next(
-        (one for one in found if is_usable(one, now) and (one.created_at or since) >= since), None
+        (one for one in asleep if is_usable(one, now) and (one.created_at or since) >= since), None
     )
 
 
@@ -204,9 +233,21 @@ def is_usable(backup: BoxBackup, now: datetime) -> bool:
         backup.finished_at is not None
         and backup.deleted_at is None
         and backup.error is None
-        and backup.key_ct is not None
+        and backup.reason != Reason.COPY
+        and (backup.key_ct is not None or is_snapshot(backup))
         and (backup.expires_at is None or backup.expires_at > now)
     )
+
+
+def is_snapshot(backup: BoxBackup) -> bool:
+    """Say whether it lies in the cluster, beside the volume, and not in the store."""
+    return backup.location.startswith(SNAPSHOT)
+
+
+async def find_marked(session: AsyncSession, box: Box) -> BoxBackup | None:
+    """Return the backup that shall come back before the box starts."""
+    marked = box.health.get(RESTORE)
+    return await session.get(BoxBackup, UUID(marked["backup"])) if marked else None
 
 
 async def is_forgotten(session: AsyncSession, box: Box) -> bool:

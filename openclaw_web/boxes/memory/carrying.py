@@ -140,6 +140,7 @@ async def _has_older(backup: BoxBackup) -> bool:
                 col(BoxBackup.finished_at).is_not(None),
                 col(BoxBackup.deleted_at).is_(None),
                 col(BoxBackup.error).is_(None),
+                col(BoxBackup.key_ct).is_not(None),
             )
             .order_by(col(BoxBackup.created_at).desc())
             .limit(PROOFS)
@@ -175,6 +176,28 @@ async def opened(backup: BoxBackup, key: bytes) -> AsyncGenerator[bytes]:
                 yield clear
     if clear := opener.finish():
         yield clear
+
+
+async def copy(source: BoxBackup, target_id: UUID) -> None:
+    """Store a backup once more, under another row's key.
+
+    Raises:
+        DamagedError: it is not what was stored.
+        LockedError: its key is lost.
+        VendorError: the store does not work.
+    """
+    target = await _take_address(target_id)
+    allowed = Allowed(ticket="", most_bytes=source.size_bytes or 0)
+    try:
+        async with aclosing(opened(source, _key_of(source))) as pieces:
+            await _store(target, allowed, pieces)
+    except BaseException as error:
+        await _note_failure(target_id, error)
+        raise
+    async with session_scope() as session:
+        stored = await session.get_one(BoxBackup, target_id)
+    if stored.sha256 != source.sha256:
+        raise DamagedError
 
 
 async def verify(backup: BoxBackup) -> None:

@@ -17,6 +17,15 @@ LIMITS = {"cpu": "500m", "memory": "256Mi", "ephemeral-storage": "64Mi"}
 
 
 @dataclass(frozen=True, kw_only=True)
+class Source:
+    """A snapshot, and the volume that has to be made to read it."""
+
+    snapshot: str
+    size: str
+    storage_class: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class KeeperSpec:
     """One keeper; `url` is where it sends to or fetches from."""
 
@@ -26,6 +35,7 @@ class KeeperSpec:
     url: str
     ticket: Ticket
     runtime_class: str = ""
+    claim: str = manifests.NAME
 
     @property
     def name(self) -> str:
@@ -61,6 +71,28 @@ def job(spec: KeeperSpec, *, fence: int) -> Manifest:
     }
 
 
+def copied_claim(spec: KeeperSpec, source: Source, *, job_uid: str) -> Manifest:
+    """Describe the volume that a snapshot is read from: it belongs to the Job and goes with it."""
+    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": spec.name, "uid": job_uid}
+    wanted: Manifest = {
+        "accessModes": ["ReadWriteOncePod"],
+        "resources": {"requests": {"storage": source.size}},
+        "dataSource": {
+            "apiGroup": "snapshot.storage.k8s.io",
+            "kind": "VolumeSnapshot",
+            "name": source.snapshot,
+        },
+    }
+    if source.storage_class:
+        wanted["storageClassName"] = source.storage_class
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {**_meta(spec, spec.claim), "ownerReferences": [owner]},
+        "spec": wanted,
+    }
+
+
 def _pod(spec: KeeperSpec) -> Manifest:
     pod: Manifest = {
         "serviceAccountName": manifests.NAME,
@@ -79,7 +111,7 @@ def _pod(spec: KeeperSpec) -> Manifest:
         },
         "containers": [_container(spec)],
         "volumes": [
-            {"name": "state", "persistentVolumeClaim": {"claimName": manifests.NAME}},
+            {"name": "state", "persistentVolumeClaim": {"claimName": spec.claim}},
         ],
     }
     if spec.runtime_class:

@@ -14,7 +14,7 @@ from uuid import UUID
 from openclaw_web.boxes import fencing, manifests
 from openclaw_web.boxes.memory import addresses, keeper_job
 from openclaw_web.boxes.memory.addresses import Ticket
-from openclaw_web.boxes.memory.keeper_job import KeeperSpec
+from openclaw_web.boxes.memory.keeper_job import KeeperSpec, Source
 from openclaw_web.boxes.models import Box, BoxBackup
 from openclaw_web.boxes.runs import POLL_SECONDS, Run, living, wait_until_empty
 from openclaw_web.boxes.sentences import failure
@@ -37,6 +37,10 @@ class KeeperError(VendorError):
         super().__init__(sentence, can_retry=True, code=NO_BACKUP)
 
 
+class GoneError(KeeperError):
+    """What was to be carried is not there any more, or of no use: trying again cannot help."""
+
+
 class NotWantedError(VendorError):
     """It was stopped, because the box is wanted for something better."""
 
@@ -50,6 +54,7 @@ class Patience:
 
     seconds: float
     is_wanted: Wanted
+    start_seconds: float = START_SECONDS
 
 
 async def clear(run: Run, namespace: str) -> None:
@@ -62,8 +67,13 @@ async def clear(run: Run, namespace: str) -> None:
         await _wait_until_free(run, namespace)
 
 
-async def carry(run: Run, box: Box, ticket: Ticket, patience: Patience) -> None:
-    """Run a keeper to its end, and see to it that nothing of it is left."""
+async def carry(
+    run: Run, box: Box, ticket: Ticket, patience: Patience, source: Source | None = None
+) -> None:
+    """Run a keeper to its end, and see to it that nothing of it is left.
+
+    With a source it reads a snapshot, on a volume of its own, in place of the box's volume.
+    """
     chosen = settings()
     spec = KeeperSpec(
         namespace=box.k8s_namespace,
@@ -72,12 +82,17 @@ async def carry(run: Run, box: Box, ticket: Ticket, patience: Patience) -> None:
         url=_address(chosen.box_proxy_url, ticket.backup_id),
         ticket=ticket,
         runtime_class=chosen.box_runtime_class,
+        claim=f"{keeper_job.NAME}-{ticket.backup_id.hex[:12]}" if source else manifests.NAME,
     )
     await run.check()
     await run.cluster.apply(keeper_job.secret(spec))
     await run.check()
-    await run.cluster.apply(keeper_job.job(spec, fence=run.fence.number))
+    job = await run.cluster.apply(keeper_job.job(spec, fence=run.fence.number))
     try:
+        if source is not None:
+            await run.check()
+            uid = job["metadata"]["uid"]
+            await run.cluster.create(keeper_job.copied_claim(spec, source, job_uid=uid))
         with run.aside():
             await _wait_for(run, spec, patience)
     except LeaseLostError:
@@ -112,7 +127,7 @@ async def _wait_for(run: Run, spec: KeeperSpec, patience: Patience) -> None:
         spent = time.monotonic() - began
         if spent > patience.seconds:
             raise KeeperError("It takes too long.")
-        if spent > START_SECONDS and not await _is_at_work(run, spec):
+        if spent > patience.start_seconds and not await _is_at_work(run, spec):
             raise KeeperError("The keeper does not start.")
         if await run.check_now_and_then() and not await patience.is_wanted():
             raise NotWantedError
@@ -153,10 +168,19 @@ async def row(backup_id: UUID) -> BoxBackup:
         return await session.get_one(BoxBackup, backup_id)
 
 
-def patient() -> Patience:
-    async def always() -> bool:
-        return True
+async def note_broken(backup_id: UUID, sentence: str) -> None:
+    """Note on a backup that it is of no use, so that nobody is offered it again."""
+    async with session_scope() as session:
+        backup = await session.get_one(BoxBackup, backup_id, with_for_update=True)
+        backup.error = sentence
+        session.add(backup)
 
+
+async def always() -> bool:
+    return True
+
+
+def patient() -> Patience:
     return Patience(seconds=keeper_job.LONGEST_SECONDS, is_wanted=always)
 
 

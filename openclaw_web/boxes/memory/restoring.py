@@ -8,9 +8,10 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from openclaw_web.boxes import health, manifests, queries
 from openclaw_web.boxes.changes import ChangeKind, change_of
 from openclaw_web.boxes.lifecycle import move
-from openclaw_web.boxes.memory import backups, keeper_run, saving
+from openclaw_web.boxes.memory import backups, cloning, keeper_run, lifting, retaining, saving
 from openclaw_web.boxes.memory.backups import Reason
-from openclaw_web.boxes.models import Box, BoxStatus
+from openclaw_web.boxes.memory.keeper_run import GoneError, KeeperError
+from openclaw_web.boxes.models import Box, BoxBackup, BoxStatus
 from openclaw_web.boxes.runs import Run
 from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import session_scope
@@ -55,7 +56,7 @@ async def before_start(run: Run, box: Box) -> None:
         saved = await saving.save_or_tell(run, fresh, saving.reason_of(run), saving.ALERT_BACKUP)
     if not mark:
         await keeper_run.clear(run, box.k8s_namespace)
-    elif saved or _replaces_nothing(mark) or await _save_before_restore(run, fresh):
+    elif saved or _replaces_nothing(fresh, mark) or await _save_before_restore(run, fresh):
         await _restore(run, fresh)
     else:
         await _end_restore(run, fresh, mark["mark"], None)
@@ -73,6 +74,8 @@ async def _note_lost_place(run: Run, box: Box) -> None:
     async with session_scope() as session:
         fresh = await queries.get_any_box(session, box.id, lock=True)
         await leases.hold(session, run.fence)
+        if not is_there:  # snapshots end with their namespace
+            await retaining.forget_snapshots(session, box.id)
         newest = await backups.newest_usable(session, box.id)
         if mark := fresh.health.get(backups.RESTORE):
             fresh.health = {**fresh.health, backups.RESTORE: {**mark, "or_older": True}}
@@ -111,8 +114,13 @@ async def _save_before_restore(run: Run, box: Box) -> bool:
     return True
 
 
-def _replaces_nothing(mark: dict[str, Any]) -> bool:
-    """Say whether the volume is new, or a keeper that moves files in has to finish."""
+def _replaces_nothing(box: Box, mark: dict[str, Any]) -> bool:
+    """Say whether there is no memory that would have to be saved first."""
+    return box.activated_at is None or _must_happen(mark)
+
+
+def _must_happen(mark: dict[str, Any]) -> bool:
+    """Say whether the volume was lost, or a keeper that moves files in has to finish."""
     return any(mark.get(one) for one in ("or_older", "is_taken", "was_taken"))
 
 
@@ -122,27 +130,47 @@ async def _restore(run: Run, box: Box) -> None:
         fresh = await queries.get_any_box(session, box.id, lock=True)
         await leases.hold(session, run.fence)
         mark = (fresh.health.get(backups.RESTORE) or {}).get("mark", "")
-        ticket = await backups.begin_restore(session, fresh)
-    if ticket is None:
-        await keeper_run.tell_failure(
-            run, box, ALERT_RESTORE, keeper_run.KeeperError("That backup is gone.")
-        )
+        chosen = await backups.find_marked(session, fresh)
+    try:
+        memory_from = await _bring_back(run, fresh, chosen)
+    except KeeperError as error:
+        is_last = run.job.attempt >= run.job.max_attempts
+        is_certain = isinstance(error, GoneError)
+        if not is_certain and not (is_last and await _is_untouched(box)):
+            raise
+        await keeper_run.tell_failure(run, box, ALERT_RESTORE, error)
         await _try_older(run, box, mark)
         return
+    await _end_restore(run, box, mark, memory_from)
+
+
+async def _bring_back(run: Run, box: Box, chosen: BoxBackup | None) -> datetime | None:
+    """Have a keeper put a backup in the place of what is there; returns from when it is.
+
+    Raises:
+        GoneError: it is of no use any more, and nothing was touched.
+        KeeperError: it did not work, which it may the next time.
+    """
+    if chosen is not None and chosen.box_id != box.id:
+        await cloning.copy_over(run, box, chosen)
+    elif chosen is not None and backups.is_snapshot(chosen):
+        await lifting.lift(run, box, chosen)
+    async with session_scope() as session:
+        fresh = await queries.get_any_box(session, box.id, lock=True)
+        await leases.hold(session, run.fence)
+        ticket = await backups.begin_restore(session, fresh)
+    if ticket is None:
+        raise GoneError("That backup is gone.")
     saved = await keeper_run.row(ticket.backup_id)
     await keeper_run.clear(run, box.k8s_namespace)
     await run.say("Bringing its memory back from a backup.")
     try:
         await keeper_run.carry(run, box, ticket, keeper_run.patient())
-    except keeper_run.KeeperError as error:
-        is_last = run.job.attempt >= run.job.max_attempts
-        is_damaged = (await keeper_run.row(ticket.backup_id)).error is not None
-        if not is_damaged and not (is_last and await _is_untouched(box)):
-            raise
-        await keeper_run.tell_failure(run, box, ALERT_RESTORE, error)
-        await _try_older(run, box, mark)
-        return
-    await _end_restore(run, box, mark, saved.created_at)
+    except KeeperError as error:
+        if (await keeper_run.row(ticket.backup_id)).error is not None:
+            raise GoneError(str(error)) from error
+        raise
+    return saved.created_at
 
 
 async def _try_older(run: Run, box: Box, mark: str) -> None:
@@ -160,7 +188,7 @@ async def _is_untouched(box: Box) -> bool:
     """
     async with session_scope() as session:
         mark = (await queries.get_any_box(session, box.id)).health.get(backups.RESTORE) or {}
-    return not _replaces_nothing(mark)
+    return not _must_happen(mark)
 
 
 async def _mark_older(box: Box) -> bool:

@@ -20,12 +20,18 @@ from openclaw_web.boxes.models import Box, BoxBackup
 from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.errors import VendorError
+from openclaw_web.core.settings import settings
 from openclaw_web.jobs import service as jobs
 
 logger = logging.getLogger(__name__)
 
 # The newest of each.
-KEPT = {Reason.SUSPEND.value: 7, Reason.MANUAL.value: 3, Reason.BEFORE_RESTORE.value: 1}
+KEPT = {
+    Reason.SUSPEND.value: 7,
+    Reason.MANUAL.value: 3,
+    Reason.BEFORE_RESTORE.value: 1,
+    Reason.CLONE.value: 1,
+}
 ALERT_DELETE = "backup_not_deleted"
 FINAL_FOR = timedelta(days=30)
 UNFINISHED_FOR = timedelta(days=1)
@@ -67,11 +73,14 @@ async def forget_expired(session: AsyncSession) -> int:
         col(BoxBackup.expires_at) <= now,
         col(BoxBackup.box_id).in_(forgotten),
         sa.and_(
-            col(BoxBackup.id).in_(_too_many()),
+            col(BoxBackup.id).in_(_too_many(now)),
             sa.cast(col(BoxBackup.id), sa.Text).not_in(_marked()),
         ),
         sa.and_(
-            col(BoxBackup.finished_at).is_(None), col(BoxBackup.created_at) < now - UNFINISHED_FOR
+            sa.or_(
+                col(BoxBackup.finished_at).is_(None), col(BoxBackup.reason) == Reason.COPY.value
+            ),
+            col(BoxBackup.created_at) < now - UNFINISHED_FOR,
         ),
     )
     return await _forget(session, now, over)
@@ -83,11 +92,21 @@ async def shred(session: AsyncSession, box_id: UUID) -> int:
     return await _forget(session, now, col(BoxBackup.box_id) == box_id)
 
 
+async def forget_snapshots(session: AsyncSession, box_id: UUID) -> int:
+    """Forget what ended with a box's namespace."""
+    now = await business_now(session)
+    which = sa.and_(
+        col(BoxBackup.box_id) == box_id, col(BoxBackup.location).startswith(backups.SNAPSHOT)
+    )
+    return await _forget(session, now, which)
+
+
 async def keep_after_end(session: AsyncSession, box: Box) -> None:
     """Give what is left of a destroyed box its time; of a customer who is forgotten, none."""
     if await backups.is_forgotten(session, box):
         await shred(session, box.id)
         return
+    await forget_snapshots(session, box.id)
     until = await business_now(session) + FINAL_FOR
     await session.exec(
         sa.update(BoxBackup)
@@ -111,8 +130,11 @@ def _marked() -> sa.Select[tuple[str]]:
     return sa.select(backup).where(backup.is_not(None))
 
 
-def _too_many() -> sa.Select[tuple[UUID]]:
-    """Return the ids of backups that have enough newer ones of their kind beside them."""
+def _too_many(now: datetime) -> sa.Select[tuple[UUID]]:
+    """Return the ids of backups that have enough newer ones of their kind beside them.
+
+    Those on schedule are kept by their age.
+    """
     place = (
         sa.func.row_number()
         .over(
@@ -122,7 +144,7 @@ def _too_many() -> sa.Select[tuple[UUID]]:
         .label("place")
     )
     ranked = (
-        sa.select(col(BoxBackup.id), col(BoxBackup.reason), place)
+        sa.select(col(BoxBackup.id), col(BoxBackup.reason), col(BoxBackup.created_at), place)
         .where(
             col(BoxBackup.finished_at).is_not(None),
             col(BoxBackup.deleted_at).is_(None),
@@ -130,11 +152,18 @@ def _too_many() -> sa.Select[tuple[UUID]]:
         )
         .subquery()
     )
+    long_ago = now - timedelta(days=settings().box_snapshot_days)
+    is_old = sa.and_(
+        ranked.c.reason == Reason.SCHEDULED.value,
+        ranked.c.place > 1,  # the newest one is kept however old it is
+        ranked.c.created_at < long_ago,
+    )
     is_beyond = sa.or_(
+        is_old,
         *(
             sa.and_(ranked.c.reason == reason, ranked.c.place > count)
             for reason, count in KEPT.items()
-        )
+        ),
     )
     return sa.select(ranked.c.id).where(is_beyond)
 
@@ -153,7 +182,11 @@ async def _left_in_store() -> Sequence[tuple[UUID, str]]:
     async with session_scope() as session:
         found = await session.exec(
             select(BoxBackup.id, BoxBackup.location)
-            .where(col(BoxBackup.deleted_at).is_not(None), BoxBackup.location != "")
+            .where(
+                col(BoxBackup.deleted_at).is_not(None),
+                BoxBackup.location != "",
+                ~col(BoxBackup.location).startswith(backups.SNAPSHOT),
+            )
             .order_by(sa.func.random())  # those that cannot be deleted must not hide the others
             .limit(AT_ONCE)
         )

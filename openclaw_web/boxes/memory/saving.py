@@ -135,17 +135,17 @@ async def save(run: Run, box: Box, reason: Reason, patience: keeper_run.Patience
     try:
         await keeper_run.carry(run, box, ticket, patience)
     except VendorError as error:
-        await _give_up(ticket.backup_id, str(error))
+        await give_up(ticket.backup_id, str(error))
         raise
     saved = await keeper_run.row(ticket.backup_id)
     if saved.finished_at is None:
         sentence = saved.error or "The keeper ended before the memory was saved."
-        await _give_up(ticket.backup_id, sentence)
+        await give_up(ticket.backup_id, sentence)
         raise keeper_run.KeeperError(sentence)
     await run.say(f"Its memory is saved ({_size(saved.size_bytes or 0)}).")
 
 
-async def _give_up(backup_id: UUID, sentence: str) -> None:
+async def give_up(backup_id: UUID, sentence: str) -> None:
     """Close a backup that failed: its address takes nothing any more."""
     async with session_scope() as session:
         backup = await session.get(BoxBackup, backup_id, with_for_update=True)

@@ -32,6 +32,7 @@ BACKUP_REASONS = {
     Reason.MANUAL: "made by you",
     Reason.FINAL: "the last one",
     Reason.BEFORE_RESTORE: "made before another one was brought back",
+    Reason.SCHEDULED: "made by itself, while it ran",
 }
 WAITING = {
     "retry": "The last try did not work; the next one is {due}.",
@@ -108,7 +109,7 @@ def backup_row(one: BackupView) -> dict[str, str]:
         "id": str(one.id),
         "made": fmt.day_and_time(one.made_at),
         "why": next((text for why, text in BACKUP_REASONS.items() if why == one.reason), ""),
-        "size": fmt.size(one.size_bytes),
+        "size": fmt.size(one.size_bytes) if one.size_bytes else "a snapshot of its volume",
         "kept": f"kept until {fmt.day(one.expires_at)}" if one.expires_at else "kept",
         "is_usable": "yes" if one.is_usable else "",
     }

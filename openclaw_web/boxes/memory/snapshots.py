@@ -1,0 +1,276 @@
+"""Scheduled backups without a pause: where the cluster can, a snapshot of each volume once a day.
+
+A snapshot holds the volume as a power cut would have left it, which is what SQLite is made for:
+what was committed is there, what was not is rolled back. It lies in the cluster, beside the volume,
+so it is a row without a key, and it ends with its namespace: no substitute for the other backups.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import sqlalchemy as sa
+from sqlmodel import col, select
+
+from openclaw_web.boxes import manifests, queries
+from openclaw_web.boxes.memory import backups
+from openclaw_web.boxes.memory.backups import SNAPSHOT, Reason
+from openclaw_web.boxes.models import Box, BoxBackup, BoxStatus
+from openclaw_web.core.clock import business_now
+from openclaw_web.core.database import session_scope
+from openclaw_web.core.errors import VendorError
+from openclaw_web.core.settings import settings
+from openclaw_web.integrations.cluster import Cluster
+from openclaw_web.integrations.cluster_objects import ClaimView, SnapshotClassView
+from openclaw_web.jobs import service as jobs
+from openclaw_web.jobs.models import JobStatus, OperatorJob
+
+logger = logging.getLogger(__name__)
+
+OFF = "off"
+AT_ONCE = 20
+BAD_IN_A_ROW = 2
+LATE = timedelta(hours=1)  # until then a snapshot may be on its way into the provider's store
+ALERT_CLASS = "snapshot_class_unusable"
+ALERT_FAILED = "snapshot_failed"
+CONFLICT = "conflict"
+StillLeading = Callable[[], Awaitable[None]]
+
+
+async def look_after(cluster: Cluster, cluster_name: str, still_leading: StillLeading) -> int:
+    """Follow the snapshots that were begun, delete the forgotten, make those that are due.
+
+    Returns how many were begun. Twice does no harm: each has a row, and a name, of its own.
+    """
+    classes = await _usable_classes(cluster, cluster_name)
+    for box, backup in await _of_cluster(cluster_name, _is_begun()):
+        await still_leading()
+        await _alone(_follow(cluster, box, backup, classes))
+    for box, backup in await _of_cluster(cluster_name, col(BoxBackup.deleted_at).is_not(None)):
+        await still_leading()
+        await _alone(_delete(cluster, box, backup))
+    begun = 0
+    for box_id in await _due(cluster_name) if classes else ():
+        await still_leading()
+        begun += await _alone(_begin(cluster, box_id, classes))
+    return begun
+
+
+async def _alone(doing: Awaitable[int]) -> int:
+    """Let what the cluster refuses for one box hold up no other one."""
+    try:
+        return await doing
+    except VendorError as error:
+        logger.warning("A snapshot waits: %s", error)
+        return 0
+
+
+def name_of(backup: BoxBackup) -> str:
+    return backup.location.removeprefix(SNAPSHOT)
+
+
+def manifest(box: Box, backup: BoxBackup, chosen: str) -> manifests.Manifest:
+    """Without the mark of a managed object: nothing but its row says what it is for."""
+    labels = {
+        "app.kubernetes.io/managed-by": "openclaw-cloud",
+        manifests.BOX_LABEL: str(box.id),
+    }
+    meta = {"name": name_of(backup), "namespace": box.k8s_namespace, "labels": labels}
+    return {
+        "apiVersion": "snapshot.storage.k8s.io/v1",
+        "kind": "VolumeSnapshot",
+        "metadata": meta,
+        "spec": {
+            "volumeSnapshotClassName": chosen,
+            "source": {"persistentVolumeClaimName": manifests.NAME},
+        },
+    }
+
+
+async def _usable_classes(cluster: Cluster, cluster_name: str) -> list[SnapshotClassView]:
+    """Return the classes that may be used; say so when the one that is named cannot be."""
+    wanted = settings().box_snapshot_class
+    if wanted == OFF or not backups.are_on():  # without a keeper none could come back
+        return []
+    try:
+        offered = await cluster.snapshot_classes()
+    except VendorError as error:
+        if error.can_retry:
+            raise
+        await _tell(ALERT_CLASS, cluster_name, str(error))  # the role lacks its verbs
+        return []
+    usable = [one for one in offered if wanted in {"", one.name} and not one.outlives]
+    if wanted and not usable:
+        sentence = (
+            f"BOX_SNAPSHOT_CLASS names {wanted}; the cluster has no such class whose deletionPolicy"
+            " is Delete. With Retain, memory would outlive its customer's wish to be forgotten."
+        )
+        await _tell(ALERT_CLASS, cluster_name, sentence)
+        return []
+    async with session_scope() as session:
+        await jobs.resolve_alert(session, code=ALERT_CLASS, subject=cluster_name)
+    return sorted(usable, key=lambda one: (not one.is_default, one.name))
+
+
+async def _due(cluster_name: str) -> Sequence[UUID]:
+    """Return boxes that run undisturbed and whose newest scheduled backup is too old."""
+    async with session_scope() as session:
+        since = await business_now(session) - timedelta(hours=settings().box_snapshot_hours)
+        found = await session.exec(
+            select(Box.id)
+            .where(
+                Box.cluster == cluster_name,
+                Box.status == BoxStatus.ACTIVE,
+                col(Box.activated_at) <= since,
+                ~sa.exists(_newer(since)),
+                ~sa.exists(_under_work()),
+            )
+            .order_by(col(Box.id))
+            .limit(AT_ONCE)
+        )
+        return found.all()
+
+
+def _newer(since: Any) -> sa.Select[Any]:
+    return sa.select(col(BoxBackup.id)).where(
+        col(BoxBackup.box_id) == col(Box.id),
+        col(BoxBackup.reason) == Reason.SCHEDULED.value,
+        col(BoxBackup.created_at) > since,
+    )
+
+
+def _under_work() -> sa.Select[Any]:
+    return sa.select(col(OperatorJob.id)).where(
+        col(OperatorJob.box_id) == col(Box.id), col(OperatorJob.status) == JobStatus.RUNNING
+    )
+
+
+async def _begin(cluster: Cluster, box_id: UUID, classes: Sequence[SnapshotClassView]) -> int:
+    """Write the row, then ask the cluster; what is lost in between is asked for again."""
+    box = await _read(box_id)
+    chosen = _class_for(await cluster.find_claim(box.k8s_namespace, manifests.NAME), classes)
+    if chosen is None:
+        return 0
+    async with session_scope() as session:
+        now = await business_now(session)
+        since = now - timedelta(hours=settings().box_snapshot_hours)
+        box = await queries.get_any_box(session, box_id, lock=True)
+        is_taken = await session.scalar(_newer(since).where(col(Box.id) == box_id))
+        if is_taken is not None or box.status is not BoxStatus.ACTIVE:
+            return 0
+        made = uuid4()
+        backup = BoxBackup(
+            id=made,
+            box_id=box.id,
+            reason=Reason.SCHEDULED.value,
+            location=f"{SNAPSHOT}{Reason.SCHEDULED.value}-{made.hex[:12]}",
+            created_at=now,
+        )
+        session.add(backup)
+    await _ask(cluster, box, backup, chosen)
+    return 1
+
+
+async def _ask(cluster: Cluster, box: Box, backup: BoxBackup, chosen: str) -> None:
+    try:
+        await cluster.create(manifest(box, backup, chosen))
+    except VendorError as error:
+        if error.code != CONFLICT:
+            await _note_trouble(box, backup, str(error))
+
+
+async def _follow(
+    cluster: Cluster, box: Box, backup: BoxBackup, classes: Sequence[SnapshotClassView]
+) -> int:
+    """Read what became of a snapshot; one that never came to be is asked for again."""
+    seen = await cluster.find_snapshot(box.k8s_namespace, name_of(backup))
+    if seen is not None and seen.is_ready:
+        async with session_scope() as session:
+            row = await session.get_one(BoxBackup, backup.id, with_for_update=True)
+            row.finished_at = await business_now(session)
+            row.error = None
+            session.add(row)
+            await jobs.resolve_alert(session, code=ALERT_FAILED, subject=str(box.id))
+        return 1
+    async with session_scope() as session:
+        now = await business_now(session)
+    if seen is None:
+        await _ask_again(cluster, box, backup, classes)
+    elif seen.error or (backup.created_at or now) < now - LATE:
+        await _note_trouble(box, backup, seen.error or "It is not ready after an hour.")
+    return 0
+
+
+async def _ask_again(
+    cluster: Cluster, box: Box, backup: BoxBackup, classes: Sequence[SnapshotClassView]
+) -> None:
+    volume = await cluster.find_claim(box.k8s_namespace, manifests.NAME)
+    chosen = _class_for(volume, classes)
+    if chosen is not None and box.status is BoxStatus.ACTIVE:
+        await _ask(cluster, box, backup, chosen)
+
+
+async def _note_trouble(box: Box, backup: BoxBackup, sentence: str) -> None:
+    """Note why it is not there yet, and tell when the one before it failed as well."""
+    async with session_scope() as session:
+        row = await session.get_one(BoxBackup, backup.id, with_for_update=True)
+        row.error = sentence[:500]
+        session.add(row)
+        await session.flush()
+        found = await session.exec(
+            select(BoxBackup.finished_at)
+            .where(BoxBackup.box_id == box.id, BoxBackup.reason == Reason.SCHEDULED.value)
+            .order_by(col(BoxBackup.created_at).desc())
+            .limit(BAD_IN_A_ROW)
+        )
+        newest = found.all()
+    if len(newest) == BAD_IN_A_ROW and not any(newest):
+        await _tell(ALERT_FAILED, str(box.id), sentence)
+
+
+async def _delete(cluster: Cluster, box: Box, backup: BoxBackup) -> int:
+    """Delete what is kept no longer; the row remembers the place until it is gone."""
+    await cluster.delete("VolumeSnapshot", box.k8s_namespace, name_of(backup))
+    async with session_scope() as session:
+        row = await session.get_one(BoxBackup, backup.id, with_for_update=True)
+        row.location = ""
+        session.add(row)
+    return 1
+
+
+def _class_for(volume: ClaimView | None, classes: Sequence[SnapshotClassView]) -> str | None:
+    """Return the class for a volume's driver; a volume that is not there is the sweep's matter."""
+    fitting = (one.name for one in classes if volume is not None and one.driver == volume.driver)
+    return next(fitting, None)
+
+
+def _is_begun() -> sa.ColumnElement[bool]:
+    return sa.and_(col(BoxBackup.finished_at).is_(None), col(BoxBackup.deleted_at).is_(None))
+
+
+async def _of_cluster(
+    cluster_name: str, which: sa.ColumnElement[bool]
+) -> Sequence[tuple[Box, BoxBackup]]:
+    """Return snapshots of a cluster's boxes, the oldest first."""
+    async with session_scope() as session:
+        found = await session.exec(
+            select(Box, BoxBackup)
+            .join(BoxBackup, col(BoxBackup.box_id) == col(Box.id))
+            .where(Box.cluster == cluster_name, col(BoxBackup.location).startswith(SNAPSHOT), which)
+            .order_by(col(BoxBackup.created_at))
+            .limit(AT_ONCE * 5)
+        )
+        return found.all()
+
+
+async def _read(box_id: UUID) -> Box:
+    async with session_scope() as session:
+        return await queries.get_any_box(session, box_id)
+
+
+async def _tell(code: str, subject: str, sentence: str) -> None:
+    logger.warning("%s: %s", code, sentence)
+    async with session_scope() as session:
+        await jobs.raise_alert(session, code=code, subject=subject, detail={"error": sentence})

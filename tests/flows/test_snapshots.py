@@ -1,0 +1,233 @@
+"""Scheduled backups: a snapshot of a running box a day, kept some days, brought back like any."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from sqlmodel import col, select
+
+from openclaw_web.boxes import queries
+from openclaw_web.boxes.memory import backups, restoring, retaining, snapshots
+from openclaw_web.boxes.models import Box, BoxBackup, BoxStatus
+from openclaw_web.core.clock import business_now
+from openclaw_web.core.database import session_scope
+from openclaw_web.core.errors import VendorError
+from openclaw_web.core.settings import settings
+from openclaw_web.jobs.models import Alert, JobType
+from tests.flows.box_world import eventually
+from tests.flows.memory_world import memory_cluster, memory_world
+
+pytestmark = pytest.mark.usefixtures("database", "redis")
+
+
+@pytest.fixture(scope="module")
+def kubeconfig(tmp_path_factory):
+    with memory_cluster(tmp_path_factory.mktemp("cluster")) as path:
+        yield path
+
+
+@pytest.fixture
+async def world(kubeconfig, tmp_path, monkeypatch, database):
+    assert database
+    async with memory_world(kubeconfig, tmp_path, monkeypatch) as made:
+        yield made
+
+
+async def nothing():
+    """Lead for ever."""
+
+
+async def look(world):
+    return await snapshots.look_after(world.boxes.cluster, "default", nothing)
+
+
+async def age(box, **by):
+    """Make a box, and what was saved of it, older than they are."""
+    span = timedelta(**by)
+    async with session_scope() as session:
+        fresh = await session.get_one(Box, box.id)
+        fresh.activated_at = (fresh.activated_at or await business_now(session)) - span
+        rows = await session.exec(select(BoxBackup).where(BoxBackup.box_id == box.id))
+        for one in rows.all():
+            one.created_at = (one.created_at or await business_now(session)) - span
+            session.add(one)
+        session.add(fresh)
+
+
+async def scheduled(box):
+    async with session_scope() as session:
+        found = await session.exec(
+            select(BoxBackup)
+            .where(BoxBackup.box_id == box.id, BoxBackup.reason == "scheduled")
+            .order_by(col(BoxBackup.created_at))
+        )
+        return found.all()
+
+
+async def snapshot_of(world, box):
+    """Let a day pass, and return the snapshot that was made."""
+    await age(box, hours=25)
+    assert await look(world) == 1
+
+    async def made():
+        await look(world)
+        return (await scheduled(box))[-1].finished_at
+
+    await eventually(made)
+    return (await scheduled(box))[-1]
+
+
+async def open_alerts():
+    async with session_scope() as session:
+        found = await session.exec(select(Alert.code).where(col(Alert.resolved_at).is_(None)))
+        return found.all()
+
+
+async def act(world, request, *arguments):
+    async with session_scope() as session:
+        await request(session, *arguments, requested_by="test")
+    await world.boxes.work()
+
+
+async def test_a_running_box_is_saved_once_a_day_and_comes_back_as_it_was_then(world):
+    box = await world.boxes.live_box()
+    assert await look(world) == 0  # it has just begun
+    taken = await snapshot_of(world, box)
+    assert await look(world) == 0  # once a day
+    (view,) = await world.backups(box)
+    assert (view.reason, view.is_usable, world.objects()) == ("scheduled", True, [])
+    (world.volume(box) / "memory").write_text("something else", encoding="ascii")
+    await act(world, backups.request_restore, box, view.id)
+    box = await world.boxes.read(box.id)
+    assert (box.status, world.memory(box)) == (BoxStatus.ACTIVE, "xx")
+    assert queries.memory_from(box) == view.made_at
+    assert {one.reason for one in await world.backups(box)} == {"scheduled", "before_restore"}
+    assert len(world.objects()) == 2  # what was replaced, and what the snapshot has become
+    await look(world)
+    name = snapshots.name_of(taken)
+    assert await world.boxes.cluster.find_snapshot(box.k8s_namespace, name) is None
+    assert await open_alerts() == []
+
+
+@pytest.mark.slow
+async def test_a_lost_volume_takes_the_newest_snapshot_and_a_lost_place_does_not(world):
+    box = await world.boxes.live_box()
+    await act(world, backups.request_backup, box)
+    await snapshot_of(world, box)
+    cluster = world.boxes.cluster
+    for kind in ("Deployment", "PersistentVolumeClaim"):
+        await cluster.delete(kind, box.k8s_namespace, "openclaw")
+
+    async def gone():
+        return await cluster.find_claim(box.k8s_namespace, "openclaw") is None
+
+    await eventually(gone)
+    await world.boxes.do(box, JobType.PROVISION)
+    assert world.memory(box) == "xxx"  # the start after the backup was in the snapshot
+    await snapshot_of(world, box)
+    await cluster.delete_namespace(box.k8s_namespace)
+    await world.boxes.do(box, JobType.PROVISION)
+    assert world.memory(box) == "xxx"  # the older snapshot had become a backup; the newer is gone
+    assert await open_alerts() == []
+
+
+@pytest.mark.slow
+async def test_a_snapshot_that_somebody_deleted_changes_nothing(world):
+    box = await world.boxes.live_box()
+    taken = await snapshot_of(world, box)
+    await world.boxes.cluster.delete("VolumeSnapshot", box.k8s_namespace, snapshots.name_of(taken))
+    await act(world, backups.request_restore, box, taken.id)
+    box = await world.boxes.read(box.id)
+    assert (box.status, world.memory(box)) == (BoxStatus.ACTIVE, "xx")
+    assert await open_alerts() == [restoring.ALERT_RESTORE]
+    usable = {one.reason: one.is_usable for one in await world.backups(box)}
+    assert usable == {"scheduled": False, "before_restore": True}
+
+
+@pytest.mark.slow
+async def test_old_ones_go_and_the_newest_good_one_stays_for_ever(world, monkeypatch):
+    monkeypatch.setattr(retaining, "settings", lambda: replace(settings(), box_snapshot_days=2))
+    box = await world.boxes.live_box()
+    first = await snapshot_of(world, box)
+    await age(box, days=3)
+    async with session_scope() as session:
+        assert await retaining.forget_expired(session) == 0
+    await snapshot_of(world, box)
+    async with session_scope() as session:
+        assert await retaining.forget_expired(session) == 1
+    await look(world)
+    cluster = world.boxes.cluster
+
+    async def gone():
+        name = f"scheduled-{first.id.hex[:12]}"
+        return await cluster.find_snapshot(box.k8s_namespace, name) is None
+
+    await eventually(gone)
+    assert [one.location for one in await scheduled(box) if one.id == first.id] == [""]
+
+
+@pytest.mark.slow
+async def test_without_a_class_that_deletes_nothing_is_made(world, monkeypatch):
+    box = await world.boxes.live_box()
+    await age(box, hours=25)
+
+    def choose(name):
+        chosen = replace(settings(), box_snapshot_class=name)
+        monkeypatch.setattr(snapshots, "settings", lambda: chosen)
+
+    choose("off")
+    assert await look(world) == 0
+    choose("elsewhere")
+    assert (await look(world), await open_alerts()) == (0, [snapshots.ALERT_CLASS])
+    with monkeypatch.context() as absent:
+
+        async def none(_):
+            return []
+
+        choose("")
+        absent.setattr(type(world.boxes.cluster), "snapshot_classes", none)
+        assert (await look(world), await open_alerts()) == (0, [])
+    assert await scheduled(box) == []
+
+
+@pytest.mark.slow
+async def test_two_failures_in_a_row_are_told_and_the_next_success_closes_it(world, monkeypatch):
+    box = await world.boxes.live_box()
+    with monkeypatch.context() as broken:
+
+        async def refuse(*_):
+            raise VendorError("The cluster refused it.", can_retry=True, code="server_error")
+
+        broken.setattr(type(world.boxes.cluster), "create", refuse)
+        for expected in ([], [snapshots.ALERT_FAILED]):
+            await age(box, hours=25)
+            await look(world)
+            assert await open_alerts() == expected
+    async with session_scope() as session:
+        assert await retaining.forget_expired(session) == 1  # older than a day, and never made
+    await snapshot_of_last(world, box)
+    assert await open_alerts() == []
+
+
+async def snapshot_of_last(world, box):
+    """Let the one that could not be asked for be asked for again."""
+
+    async def made():
+        await look(world)
+        return (await scheduled(box))[-1].finished_at
+
+    await eventually(made)
+
+
+@pytest.mark.slow
+async def test_a_kept_snapshot_is_no_reason_to_skip_the_backup_of_a_suspension(world):
+    box = await world.boxes.live_box()
+    taken = await snapshot_of(world, box)
+    async with session_scope() as session:
+        long_ago = taken.created_at - timedelta(days=1)
+        assert await backups.find_since(session, box.id, long_ago) is None
+        newest = await backups.newest_usable(session, box.id)
+        assert newest is not None
+        assert newest.id == taken.id
+        assert await backups.find_final(session, box.id) is None
+        assert not await queries.has_usable_backup(session, box.id)
