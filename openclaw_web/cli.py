@@ -284,6 +284,14 @@ def refund(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def memory(arguments: argparse.Namespace) -> int:
+    from openclaw_web.local import levers
+
+    chosen = (arguments.email, arguments.bring_back)
+    print("\n".join(asyncio.run(levers.memory(settings(), *chosen, reason=arguments.reason))))
+    return 0
+
+
 def sync(arguments: argparse.Namespace) -> int:
     from openclaw_web.local import syncing
 
@@ -423,6 +431,10 @@ def _add_admin_commands(commands: "argparse._SubParsersAction[argparse.ArgumentP
     found.add_argument("--unthrottled", action="store_true", help="without the tier's rate limits")
     _add(tasks, "rotate-keys", rotate_keys, "encrypt every stored secret under the newest key")
     _add(tasks, "verify-backups", verify_backups, "read every backup to its end: can it come back?")
+    found = _add(tasks, "memory", memory, "list a customer's backups, or bring one back")
+    found.add_argument("--email", required=True)
+    found.add_argument("--bring-back", default="", metavar="BACKUP", help="into the box of now")
+    found.add_argument("--reason", default="", help="required to bring one back")
     _add(tasks, "publish-catalogue", publish_catalogue, "have Stripe know every tier and its price")
     found = _add(
         tasks, "invariants", check_invariants, "check that the meter is true and the money is right"

@@ -11,7 +11,7 @@ from openclaw_web.admin.state import AdminState
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.errors import NotFoundError, OpenClawError, ValidationError
 from openclaw_web.ui.showing import show
-from openclaw_web.workflows import alerting, operations
+from openclaw_web.workflows import alerting, memory_acts, operations
 from openclaw_web.workflows.operations import By
 
 LONGEST_REASON = 300
@@ -63,6 +63,12 @@ ACTS: dict[str, tuple[Callable[..., Awaitable[Any]], str, str, str]] = {
         "Decide this for the whole cluster?",
         "No worker may do it by itself, since many assistants depend on it.",
         "The workers see it within a minute.",
+    ),
+    "give_up": (
+        memory_acts.give_up_last_backup,
+        "Delete it without a last backup?",
+        "What it remembers since its newest backup is lost for ever. Try to mend the cause first.",
+        "It is deleted without a last backup.",
     ),
     "resolve": (
         alerting.resolve_alert,

@@ -65,7 +65,7 @@ def refreshed_by(handler: rx.event.EventCallback[str]) -> rx.Component:
     )
 
 
-def no_assistant(sentence: str) -> rx.Component:
+def no_assistant(sentence: Text) -> rx.Component:
     return card(
         empty(
             "message-circle",

@@ -2,15 +2,17 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from uuid import UUID
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openclaw_web.accounts import service as accounts
+from openclaw_web.boxes.memory.listing import BackupView
 from openclaw_web.core.database import close_database, open_database, session_scope
 from openclaw_web.core.errors import NotFoundError
 from openclaw_web.core.settings import Settings
 from openclaw_web.integrations.redis import close_redis, open_redis
-from openclaw_web.workflows import brakes, operations, refunding
+from openclaw_web.workflows import brakes, memory_acts, operations, refunding
 from openclaw_web.workflows.brakes import Brake, Switch
 from openclaw_web.workflows.operations import By
 
@@ -66,12 +68,42 @@ async def refund(chosen: Settings, email: str, *, reason: str, ends_now: bool) -
         NotFoundError: nobody has this address, or they have paid for nothing.
     """
     async with _one_act(chosen) as session:
-        customer = await accounts.find_customer_by_email(session, email)
-        if customer is None:
-            raise NotFoundError(f"Nobody is known as {email}.")
+        customer_id = await _customer(session, email)
         await refunding.request_refund(
-            session, customer.id, by=BY, reason=reason, ends_now=ends_now
+            session, customer_id, by=BY, reason=reason, ends_now=ends_now
         )
+
+
+async def memory(chosen: Settings, email: str, backup: str, *, reason: str) -> list[str]:
+    """List the backups of a customer's boxes, or have one put into the box of now.
+
+    Raises:
+        NotFoundError: nobody has this address, or there is no such box or backup of theirs.
+        ValidationError: it cannot be used, or no reason was given.
+    """
+    async with _one_act(chosen) as session:
+        customer_id = await _customer(session, email)
+        found = await memory_acts.list_backups(session, customer_id)
+        if not backup:
+            return [_line(one) for one in found] or ["There is none."]
+        wanted = next((one.id for one in found if str(one.id) == backup), None)
+        if wanted is None:
+            raise NotFoundError("There is no such backup of theirs; without one, all are listed.")
+        await memory_acts.bring_back(session, customer_id, wanted, by=BY, reason=reason)
+    return ["The worker brings it back now; what is there is saved first."]
+
+
+def _line(one: BackupView) -> str:
+    whose = "  of a former box" if one.is_former else ""
+    use = "" if one.is_usable else "  cannot be used"
+    return f"{one.id}  {one.made_at:%Y-%m-%d %H:%M} UTC  {one.reason}{whose}{use}"
+
+
+async def _customer(session: AsyncSession, email: str) -> UUID:
+    customer = await accounts.find_customer_by_email(session, email)
+    if customer is None:
+        raise NotFoundError(f"Nobody is known as {email}.")
+    return customer.id
 
 
 @asynccontextmanager

@@ -23,7 +23,7 @@ def notice(*children: Any, tone: str = "", icon: str = "info", **props: Any) -> 
     )
 
 
-def empty(icon: str, heading: str, sentence: str, *actions: rx.Component) -> rx.Component:
+def empty(icon: str, heading: str, sentence: Text, *actions: rx.Component) -> rx.Component:
     """Show what a place will hold once there is something."""
     return rx.el.div(
         rx.icon(icon, size=30, aria_hidden=True),

@@ -153,6 +153,15 @@ def test_an_alert_that_asks_for_nothing_has_no_answer(client, tab):
     assert "asks for nothing" in tab.sees("problem")
 
 
+def test_only_a_last_backup_that_fails_is_given_up(client, tab):
+    in_app(client, alert)
+    tab.does(AdminState.load)
+    (shown,) = state_of(tab, "alerts")
+    do(tab, "give_up", shown["id"])
+    assert tab.sees("problem") == "Only a last backup that fails can be given up."
+    assert in_app(client, rows, OperatorJob) == []
+
+
 @pytest.mark.parametrize("reason", [{}, {"reason": " "}, {"reason": 5}, {"reason": "x"}])
 def test_without_a_reason_nothing_happens(client, tab, reason):
     job = in_app(client, queue)

@@ -141,7 +141,7 @@ class Hands:
             newest = await backups.newest_usable(session, self.box.id)
             told = await session.exec(
                 select(Alert.code).where(
-                    col(Alert.code).in_((saving.ALERT_BACKUP, saving.ALERT_FINAL)),
+                    col(Alert.code).in_((saving.ALERT_BACKUP, backups.ALERT_FINAL)),
                     Alert.subject == str(self.box.id),
                 )
             )

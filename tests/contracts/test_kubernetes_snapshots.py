@@ -85,6 +85,7 @@ def test_a_new_volume_begins_as_its_snapshot_was(snapshots):
     assert (folder / "link").read_text() == "after"
 
 
+@pytest.mark.slow
 def test_a_claim_waits_for_its_snapshot_and_is_never_smaller(snapshots):
     snapshots.claim("early", source="one")
     snapshots.claim("memory")
@@ -98,6 +99,7 @@ def test_a_claim_waits_for_its_snapshot_and_is_never_smaller(snapshots):
     assert read("small", snapshots.namespace).status.phase == "Pending"
 
 
+@pytest.mark.slow
 def test_what_cannot_be_taken_says_why_and_is_taken_later(snapshots):
     snapshots.make("one")
     error = eventually(lambda: snapshots.status("one").get("error"))
@@ -106,6 +108,7 @@ def test_what_cannot_be_taken_says_why_and_is_taken_later(snapshots):
     assert "error" not in eventually(lambda: snapshots.ready("one"))
 
 
+@pytest.mark.slow
 def test_the_class_says_whether_the_content_outlives_its_snapshot(snapshots):
     made = {"metadata": {"name": "kept"}, "driver": DRIVER, "deletionPolicy": "Retain"}
     snapshots.api.create_cluster_custom_object(*PLACE, "volumesnapshotclasses", made)
@@ -143,6 +146,7 @@ def test_without_the_driver_there_are_no_such_kinds(snapshots, control):
     assert snapshots.contents() is not None
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not kubectls(), reason="needs kubectl")
 def test_kubectl_shows_and_explains_them(snapshots, tmp_path):
     place = (snapshots.cluster.kubeconfig, snapshots.namespace, tmp_path)

@@ -12,6 +12,7 @@ from openclaw_web.accounts.models import AuditLog
 from openclaw_web.billing.models import Hold, HoldKind, SubscriptionStatus
 from openclaw_web.boxes import windows
 from openclaw_web.boxes.memory import backups
+from openclaw_web.boxes.memory.listing import BackupView
 from openclaw_web.boxes.models import Box, BoxBackup, BoxStatus
 from openclaw_web.boxes.windows import Happening, Line, Seen, Window
 from openclaw_web.core.clock import real_now
@@ -242,6 +243,40 @@ def test_nobody_restores_another_customers_backup(client, open_tab):
     for asked in (str(backup.id), str(uuid4()), "x", None, 5):
         assert "There is no such backup" in eve.does(BoxState.restore, backup=asked)
     assert in_app(client, rows, OperatorJob) == []
+
+
+@pytest.mark.usefixtures("_keeper")
+def test_what_a_former_assistant_remembered_is_offered_to_the_next_one(client, open_tab):
+    over = SubscriptionStatus.CANCELLED
+    gone = in_app(client, give_box, ADA, status=BoxStatus.DESTROYED, paid=over)
+    kept = in_app(client, keep_backup, gone)
+    tab = open_tab(ADA)
+    assert "What your former assistant remembered is kept until " in tab.sees("no_box_note")
+    in_app(client, give_box, ADA, activated_at=real_now())
+    tab = open_tab(ADA)
+    (row,) = tab.sees("backups")
+    assert (row["id"], row["why"]) == (str(kept.id), sentences.FORMER)
+    assert "The backup comes back" in tab.does(BoxState.restore, backup=row["id"])
+    assert in_app(client, acts) == ["box.restore"]
+    (job,) = in_app(client, rows, OperatorJob)
+    assert job.payload["backup_id"] == str(kept.id)
+
+
+def test_a_snapshot_says_what_it_is():
+    seen = BackupView(
+        id=uuid4(),
+        reason="scheduled",
+        made_at=real_now(),
+        size_bytes=0,
+        expires_at=None,
+        is_usable=True,
+    )
+    row = sentences.backup_row(seen)
+    assert (row["why"], row["size"], row["kept"]) == (
+        "made by itself, while it ran",
+        "a snapshot of its volume",
+        "kept",
+    )
 
 
 def test_where_backups_are_off_there_is_no_card(client, open_tab):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from openclaw_web.accounts.models import Customer
 from openclaw_web.boxes import queries, rendering
 from openclaw_web.boxes import service as boxes
 from openclaw_web.boxes.models import Box
@@ -70,9 +71,9 @@ class BoxWorld:
     cluster: Cluster
     worker: Worker
 
-    async def new_box(self, **fields: Any) -> Box:
+    async def new_box(self, *, customer: Customer | None = None, **fields: Any) -> Box:
         async with session_scope() as session:
-            subscription = await make_subscription(session)
+            subscription = await make_subscription(session, customer=customer)
             number = subscription.id.int % 1_000_000_000
             fields.setdefault("telegram_user_ids", (111222333,))
             fields.setdefault("model", "kimi-coding/k2p5")

@@ -13,8 +13,8 @@ import psutil
 import uvicorn
 
 from openclaw_web.boxes import rendering
-from openclaw_web.boxes.memory import backups, carrying, keeper, keeper_run
-from openclaw_web.boxes.memory.backups import BackupView
+from openclaw_web.boxes.memory import backups, carrying, keeper, keeper_run, listing
+from openclaw_web.boxes.memory.listing import BackupView
 from openclaw_web.boxes.models import Box, BoxBackup
 from openclaw_web.core.database import session_scope
 from openclaw_web.gateway import memory, origin
@@ -44,7 +44,7 @@ class MemoryWorld:
 
     async def backups(self, box: Box) -> list[BackupView]:
         async with session_scope() as session:
-            return await backups.list_backups(session, box.customer_id, box.id)
+            return await listing.list_backups(session, box.customer_id, box.id)
 
     async def row(self, backup_id: Any) -> BoxBackup:
         async with session_scope() as session:

@@ -9,7 +9,7 @@ from sqlmodel import col, select
 from openclaw_web.accounts.models import Customer
 from openclaw_web.boxes import manifests, queries
 from openclaw_web.boxes import service as boxes
-from openclaw_web.boxes.memory import addresses, backups, restoring, retaining, saving
+from openclaw_web.boxes.memory import addresses, backups, restoring, retaining
 from openclaw_web.boxes.models import BoxStatus
 from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import session_scope
@@ -142,7 +142,7 @@ async def test_a_deletion_waits_for_the_last_backup(world, monkeypatch):
     state = await world.boxes.cluster.namespace_state(box.k8s_namespace)
     assert state is NamespaceState.ACTIVE
     assert world.memory(box) == "x"
-    assert [one.code for one in await open_alerts()] == [saving.ALERT_FINAL]
+    assert [one.code for one in await open_alerts()] == [backups.ALERT_FINAL]
     await world.boxes.do(box, JobType.DESTROY)
     assert (await world.boxes.read(box.id)).status is BoxStatus.DESTROYED
     (view,) = await world.backups(box)

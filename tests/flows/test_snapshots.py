@@ -6,8 +6,8 @@ from datetime import timedelta
 import pytest
 from sqlmodel import col, select
 
-from openclaw_web.boxes import queries
-from openclaw_web.boxes.memory import backups, restoring, retaining, snapshots
+from openclaw_web.boxes import manifests, queries
+from openclaw_web.boxes.memory import backups, lifting, restoring, retaining, snapshots
 from openclaw_web.boxes.models import Box, BoxBackup, BoxStatus
 from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import session_scope
@@ -129,6 +129,42 @@ async def test_a_lost_volume_takes_the_newest_snapshot_and_a_lost_place_does_not
     await world.boxes.do(box, JobType.PROVISION)
     assert world.memory(box) == "xxx"  # the older snapshot had become a backup; the newer is gone
     assert await open_alerts() == []
+
+
+@pytest.mark.slow
+async def test_a_snapshot_that_was_half_brought_back_is_brought_back_again(world, monkeypatch):
+    box = await world.boxes.live_box()
+    taken = await snapshot_of(world, box)
+    with monkeypatch.context() as broken:
+
+        async def die(*_):
+            raise VendorError("It ended here.", can_retry=True, code="server_error")
+
+        broken.setattr(lifting, "_take_its_place", die)
+        await act(world, backups.request_restore, box, taken.id)
+    quota = await read_quota(world, box)
+    assert quota == "1"
+    assert (await world.row(taken.id)).deleted_at is None
+    (world.volume(box) / "memory").write_text("since", encoding="ascii")
+    await world.boxes.do(box, JobType.UPDATE)
+    assert world.memory(box) == "xx"
+    found = {one.reason: one.made_at for one in await world.backups(box)}
+    assert found["scheduled"] == taken.created_at
+    async with session_scope() as session:
+        left = await session.exec(select(BoxBackup).where(BoxBackup.reason == "copy"))
+        assert [backups.is_usable(one, await business_now(session)) for one in left.all()] == [
+            False
+        ]
+    await age(box, days=2)
+    async with session_scope() as session:
+        assert await retaining.forget_expired(session) == 1  # what was left half done
+
+
+async def read_quota(world, box):
+    async for page in world.boxes.cluster.pages("ResourceQuota", f"{manifests.BOX_LABEL}={box.id}"):
+        for one in page:
+            return one["spec"]["hard"][lifting.QUOTA_NAME]
+    raise AssertionError
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ import pytest
 
 from openclaw_web.boxes import openclaw_config
 from openclaw_web.boxes import service as boxes
-from openclaw_web.boxes.memory import backups
+from openclaw_web.boxes.memory import backups, listing
 from openclaw_web.boxes.models import BoxStatus
 from openclaw_web.boxes.openclaw_config import THINKING_LEVELS, Assistant
 from openclaw_web.boxes.service import BoxSettings
@@ -127,7 +127,7 @@ async def test_a_backup_brings_back_what_it_remembered_then(world):
     await world.ask(OWNER, "My animal is the otter")
     assert (await world.act(backups.request_backup, box)).status is BoxStatus.ACTIVE
     async with session_scope() as session:
-        (saved,) = await backups.list_backups(session, box.customer_id, box.id)
+        (saved,) = await listing.list_backups(session, box.customer_id, box.id)
     assert (saved.reason, saved.is_usable) == ("manual", True)
     world.answers_next("The wolf, then.")
     await world.ask(OWNER, "My animal is the wolf")

@@ -6,7 +6,6 @@ its own; without that key the object is noise, so a backup is deleted by forgett
 
 import secrets as random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -31,6 +30,8 @@ KEY_PURPOSE = "box-backup"
 BACKUP, RESTORE_ACTION = service.BACKUP, service.RESTORE
 RESTORE = "restore"  # in `health`: which backup shall come back before the box starts again
 SNAPSHOT = "snapshot:"  # how the place of a snapshot begins; its name follows
+ALERT_FINAL = "final_backup_failed"
+GIVEN_UP = "last_backup_given_up"  # in `health`: an admin lets it be deleted without one
 GONE = frozenset({BoxStatus.DESTROYING, BoxStatus.DESTROYED})
 
 
@@ -44,18 +45,6 @@ class Reason(StrEnum):
     SCHEDULED = "scheduled"
     CLONE = "clone"
     COPY = "copy"  # on its way to be one of these: not to be used before it is whole
-
-
-@dataclass(frozen=True, kw_only=True)
-class BackupView:
-    """A backup as its customer sees it."""
-
-    id: UUID
-    reason: str
-    made_at: datetime
-    size_bytes: int
-    expires_at: datetime | None
-    is_usable: bool
 
 
 def are_on() -> bool:
@@ -172,34 +161,6 @@ def drop_restore(box: Box, mark: str) -> None:
 def memory_from(box: Box) -> datetime | None:
     """Return from when the memory is that a restore brought back; nothing without a restore."""
     return queries.memory_from(box)
-
-
-async def list_backups(session: AsyncSession, customer_id: UUID, box_id: UUID) -> list[BackupView]:
-    """Return a box's backups, the newest first; those that failed or are deleted are not listed."""
-    now = await business_now(session)
-    found = await session.exec(
-        select(BoxBackup)
-        .join(Box, col(Box.id) == col(BoxBackup.box_id))
-        .where(
-            Box.customer_id == customer_id,
-            BoxBackup.box_id == box_id,
-            col(BoxBackup.finished_at).is_not(None),
-            col(BoxBackup.deleted_at).is_(None),
-            BoxBackup.reason != Reason.COPY.value,
-        )
-        .order_by(col(BoxBackup.created_at).desc(), col(BoxBackup.id))
-    )
-    return [
-        BackupView(
-            id=one.id,
-            reason=one.reason,
-            made_at=one.created_at or now,
-            size_bytes=one.size_bytes or 0,
-            expires_at=one.expires_at,
-            is_usable=is_usable(one, now),
-        )
-        for one in found.all()
-    ]
 
 
 async def newest_usable(session: AsyncSession, box_id: UUID) -> BoxBackup | None:

@@ -6,7 +6,7 @@ from uuid import UUID
 from openclaw_web.boxes import manifests, quantities, queries
 from openclaw_web.boxes.desired import Desired
 from openclaw_web.boxes.memory import backups, carrying, keeper_run
-from openclaw_web.boxes.memory.backups import Reason
+from openclaw_web.boxes.memory.backups import ALERT_FINAL, GIVEN_UP, Reason
 from openclaw_web.boxes.models import Box, BoxBackup, BoxStatus
 from openclaw_web.boxes.runs import Run, living
 from openclaw_web.core.clock import business_now
@@ -18,7 +18,6 @@ from openclaw_web.jobs import leases
 SUSPEND_SECONDS = 900.0  # a suspended box does not hold up the queue for longer
 SLACK_BYTES = 64 * 1024 * 1024  # headers and padding of a volume that is full
 ALERT_BACKUP = "backup_failed"
-ALERT_FINAL = "final_backup_failed"
 
 
 async def after_suspend(run: Run, box: Box) -> None:
@@ -50,6 +49,10 @@ async def before_destroy(run: Run, box: Box) -> None:
         has_no_memory = box.activated_at is None or await backups.is_forgotten(session, box)
         final = await backups.find_final(session, box.id)
     if has_no_memory:
+        return
+    if GIVEN_UP in box.health:
+        await run.say("An admin gave up its last backup: nothing of its memory since is kept.")
+        await keeper_run.settle(box, ALERT_FINAL, ALERT_BACKUP)
         return
     if final is None and not backups.are_on():
         await run.say("Backups are not set up here: nothing of its memory is kept.")

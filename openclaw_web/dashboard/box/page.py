@@ -40,7 +40,7 @@ def box_page() -> rx.Component:
         incident_notice(State.incident_note),
         rx.cond(
             State.is_loaded,
-            rx.cond(State.has_box, _with_box(), no_assistant("Here you will see how it is.")),
+            rx.cond(State.has_box, _with_box(), no_assistant(State.no_box_note)),
             skeleton(170, 210, 160),
         ),
         refreshed_by(State.refresh),

@@ -5,7 +5,8 @@ from datetime import datetime, timedelta
 
 from openclaw_web.boxes import bots
 from openclaw_web.boxes.desired import Why
-from openclaw_web.boxes.memory.backups import BackupView, Reason
+from openclaw_web.boxes.memory.backups import Reason
+from openclaw_web.boxes.memory.listing import BackupView
 from openclaw_web.boxes.models import Box
 from openclaw_web.boxes.sentences import Link
 from openclaw_web.boxes.windows import Happening, Line, Seen, Window, moment
@@ -15,6 +16,7 @@ from openclaw_web.jobs.queries import QueueStanding
 from openclaw_web.ui import format as fmt
 
 STEPS_SHOWN = 8
+NOTHING_HERE = "Here you will see how it is."
 STALE = timedelta(seconds=20)
 LOG_COMES = "Fetching what it writes…"
 LOG_IS_LATE = "The cluster's side does not answer just now. It is asked again all the time."
@@ -32,8 +34,10 @@ BACKUP_REASONS = {
     Reason.MANUAL: "made by you",
     Reason.FINAL: "the last one",
     Reason.BEFORE_RESTORE: "made before another one was brought back",
+    Reason.CLONE: "copied from your former assistant",
     Reason.SCHEDULED: "made by itself, while it ran",
 }
+FORMER = "what your former assistant remembered"
 WAITING = {
     "retry": "The last try did not work; the next one is {due}.",
     "paused": "We have stopped new set-ups for a moment. Yours is kept and goes on by itself.",
@@ -105,14 +109,26 @@ def steps(job: OperatorJob) -> list[dict[str, str]]:
 
 
 def backup_row(one: BackupView) -> dict[str, str]:
+    why = next((text for why, text in BACKUP_REASONS.items() if why == one.reason), "")
     return {
         "id": str(one.id),
         "made": fmt.day_and_time(one.made_at),
-        "why": next((text for why, text in BACKUP_REASONS.items() if why == one.reason), ""),
+        "why": FORMER if one.is_former else why,
         "size": fmt.size(one.size_bytes) if one.size_bytes else "a snapshot of its volume",
         "kept": f"kept until {fmt.day(one.expires_at)}" if one.expires_at else "kept",
         "is_usable": "yes" if one.is_usable else "",
     }
+
+
+def former_note(former: Sequence[BackupView]) -> str:
+    """Say to somebody without an assistant what can still come back."""
+    if not former:
+        return NOTHING_HERE
+    kept = f" until {fmt.day(former[0].expires_at)}" if former[0].expires_at else ""
+    return (
+        f"What your former assistant remembered is kept{kept}. Get a new one, and bring it back "
+        "here: only its memory, not its bot or its settings."
+    )
 
 
 def memory_note(moment_of: datetime | None) -> str:

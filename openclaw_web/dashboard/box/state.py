@@ -12,7 +12,7 @@ from openclaw_web.accounts.state import AuthState
 from openclaw_web.boxes import incidents, windows
 from openclaw_web.boxes import queries as boxes
 from openclaw_web.boxes.lifecycle import RUNNING
-from openclaw_web.boxes.memory import backups
+from openclaw_web.boxes.memory import backups, listing
 from openclaw_web.boxes.models import Box, BoxStatus
 from openclaw_web.core.clock import business_now, real_now
 from openclaw_web.core.errors import OpenClawError
@@ -32,6 +32,7 @@ class BoxState(Loaded, AuthState):
     """How the box is, what is done with it, and what it writes."""
 
     has_box: bool = False
+    no_box_note: str = sentences.NOTHING_HERE
     status: str = ""
     status_tone: str = "quiet"
     sentence: str = ""
@@ -135,7 +136,8 @@ class BoxState(Loaded, AuthState):
         box = await boxes.find_box_of_customer(session, customer_id)
         if view is None or box is None or box.status is BoxStatus.DESTROYED:
             self._box_id = None
-            show(self, has_box=False)
+            former = await listing.list_former(session, customer_id)
+            show(self, has_box=False, no_box_note=sentences.former_note(former))
             return
         status, tone = HEADLINES[view.status]
         self._box_id = box.id
@@ -181,7 +183,8 @@ class BoxState(Loaded, AuthState):
         )
 
     async def _show_backups(self, session: AsyncSession, box: Box) -> None:
-        found = await backups.list_backups(session, box.customer_id, box.id)
+        found = await listing.list_backups(session, box.customer_id, box.id)
+        found += await listing.list_former(session, box.customer_id)
         show(
             self,
             memory_note=sentences.memory_note(backups.memory_from(box)),

@@ -11,7 +11,7 @@ from cryptography.exceptions import InvalidTag
 from sqlmodel import select
 
 from openclaw_web.boxes import queries
-from openclaw_web.boxes.memory import addresses, backups, carrying, drills, retaining
+from openclaw_web.boxes.memory import addresses, backups, carrying, drills, listing, retaining
 from openclaw_web.boxes.memory.addresses import Way
 from openclaw_web.boxes.memory.backups import Reason
 from openclaw_web.boxes.models import BoxBackup, BoxStatus
@@ -224,7 +224,7 @@ async def test_a_damaged_backup_never_looks_whole_and_is_not_offered_again(
     with pytest.raises(DamagedError):
         await fetch(keeper, await restoring(session, box, backup))
     assert (await row(session, backup.id)).error == "This backup is damaged: it does not decrypt."
-    (view,) = await backups.list_backups(session, box.customer_id, box.id)
+    (view,) = await listing.list_backups(session, box.customer_id, box.id)
     assert not view.is_usable
 
 
@@ -320,7 +320,7 @@ async def test_a_customer_sees_and_restores_only_what_is_theirs(session, keeper,
     backup = await saved(session, keeper, box)
     other = await make_box(session, status=BoxStatus.ACTIVE)
     await session.commit()
-    assert await backups.list_backups(session, other.customer_id, box.id) == []
+    assert await listing.list_backups(session, other.customer_id, box.id) == []
     with pytest.raises(NotFoundError):
         await backups.request_restore(session, other, backup.id, requested_by="eve")
     with pytest.raises(NotFoundError):
@@ -392,7 +392,7 @@ async def test_who_is_deleted_leaves_no_key_and_no_object(session, store, keeper
     await retaining.shred(session, box.id)
     await session.commit()
     assert (await row(session, backup.id)).key_ct is None
-    assert await backups.list_backups(session, box.customer_id, box.id) == []
+    assert await listing.list_backups(session, box.customer_id, box.id) == []
     assert await retaining.retain() == 1
     assert stored(store) == []
 
