@@ -89,7 +89,7 @@ async def memory(chosen: Settings, email: str, backup: str, *, reason: str) -> l
         wanted = next((one.id for one in found if str(one.id) == backup), None)
         if wanted is None:
             raise NotFoundError("There is no such backup of theirs; without one, all are listed.")
-        await memory_acts.bring_back(session, customer_id, wanted, by=BY, reason=reason)
+        await memory_acts.bring_back(session, customer_id, wanted, by=By(reason=reason))
     return ["The worker brings it back now; what is there is saved first."]
 
 

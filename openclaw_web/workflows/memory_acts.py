@@ -30,22 +30,20 @@ async def list_backups(session: AsyncSession, customer_id: UUID) -> list[BackupV
     return [*own, *(one for one in former if one.id not in known)]
 
 
-async def bring_back(
-    session: AsyncSession, customer_id: UUID, backup_id: UUID, *, by: str, reason: str
-) -> None:
+async def bring_back(session: AsyncSession, customer_id: UUID, backup_id: UUID, *, by: By) -> None:
     """Put a backup of any of a customer's boxes into the one they have now.
 
     Raises:
         NotFoundError: there is no box, or no such backup of this customer.
         ValidationError: it cannot be used, or no reason was given.
     """
-    _require(reason)
+    _require(by)
     box = await queries.find_box_of_customer(session, customer_id, lock=True)
     if box is None:
         raise NotFoundError("This customer has no assistant.")
-    await backups.request_restore(session, box, backup_id, requested_by=by)
+    await backups.request_restore(session, box, backup_id, requested_by=by.name)
     diff = {"backup": str(backup_id)}
-    await _audit(session, "box.memory_brought_back", box, by=by, reason=reason, diff=diff)
+    await _audit(session, "box.memory_brought_back", box, by=by, diff=diff)
 
 
 async def give_up_last_backup(session: AsyncSession, alert_id: UUID, *, by: By) -> None:
@@ -55,7 +53,7 @@ async def give_up_last_backup(session: AsyncSession, alert_id: UUID, *, by: By) 
         NotFoundError: there is no such open alert.
         ValidationError: it is about something else, or no reason was given.
     """
-    _require(by.reason)
+    _require(by)
     alert = await jobs.any_customers_alert(session, alert_id)
     if alert is None or alert.resolved_at is not None:
         raise NotFoundError("This alert is closed already.")
@@ -69,11 +67,11 @@ async def give_up_last_backup(session: AsyncSession, alert_id: UUID, *, by: By) 
     session.add(box)
     await session.flush()
     await boxes.request_converge(session, box, job_type=JobType.DESTROY, requested_by=by.name)
-    await _audit(session, "box.last_backup_given_up", box, by=by.name, reason=by.reason)
+    await _audit(session, "box.last_backup_given_up", box, by=by)
 
 
-def _require(reason: str) -> None:
-    if len(reason.strip()) < SHORTEST_REASON:
+def _require(by: By) -> None:
+    if len(by.reason.strip()) < SHORTEST_REASON:
         raise ValidationError("Say why: an admin's act needs a reason.")
 
 
@@ -82,18 +80,17 @@ async def _audit(
     action: str,
     box: Box,
     *,
-    by: str,
-    reason: str,
+    by: By,
     diff: dict[str, Any] | None = None,
 ) -> None:
     await accounts.audit(
         session,
         action=action,
         actor_type="admin",
-        actor_id=by.removeprefix("admin:"),
+        actor_id=by.actor_id,
         user_id=box.customer_id,
         resource_type="box",
         resource_id=str(box.id),
-        reason=reason.strip(),
+        reason=by.reason.strip(),
         diff=diff,
     )

@@ -131,7 +131,7 @@ async def test_memory_never_goes_to_another_customer(world):
             await backups.request_restore(session, stranger, kept.id, requested_by="test")
         with pytest.raises(NotFoundError):
             await memory_acts.bring_back(
-                session, stranger.customer_id, kept.id, by="admin:shell", reason="a mistake"
+                session, stranger.customer_id, kept.id, by=By(reason="a mistake")
             )
         assert await listing.list_former(session, stranger.customer_id) == []
         box = await queries.get_any_box(session, stranger.id, lock=True)
@@ -149,17 +149,15 @@ async def test_an_admin_says_why_before_memory_moves(world):
     (kept,) = await former(before)
     box = await next_box(world, before)
     await world.boxes.do(box, JobType.PROVISION)
-    who = {"by": "admin:shell", "reason": "the customer asked us to"}
+    why = "the customer asked us to"
     async with session_scope() as session:
         with pytest.raises(ValidationError):
-            await memory_acts.bring_back(
-                session, box.customer_id, kept.id, by="admin:shell", reason=" "
-            )
-        await memory_acts.bring_back(session, box.customer_id, kept.id, **who)
+            await memory_acts.bring_back(session, box.customer_id, kept.id, by=By(reason=" "))
+        await memory_acts.bring_back(session, box.customer_id, kept.id, by=By(reason=why))
     await world.boxes.work()
     assert world.memory(box) == "xx"
     async with session_scope() as session:
-        line = (await session.exec(select(AuditLog).where(AuditLog.reason == who["reason"]))).one()
+        line = (await session.exec(select(AuditLog).where(AuditLog.reason == why))).one()
     assert (line.action, line.actor_id) == ("box.memory_brought_back", "shell")
 
 
