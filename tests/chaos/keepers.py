@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from openclaw_web.boxes import rendering
+from openclaw_web.boxes import manifests, rendering
 from openclaw_web.boxes.memory import backups, carrying, keeper_job, keeper_run
 from openclaw_web.boxes.memory.addresses import Way
 from openclaw_web.core.errors import OpenClawError
@@ -59,19 +59,22 @@ class Keepers:
         backup_id = UUID(chosen["KEEPER_URL"].rsplit("/", 1)[1])
         state = "Succeeded"
         try:
-            await self._carry(Way(chosen["KEEPER_ACT"]), namespace, backup_id)
+            mounted = pod["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"]
+            is_own = mounted == manifests.NAME
+            await self._carry(Way(chosen["KEEPER_ACT"]), namespace, backup_id, is_own=is_own)
         except OpenClawError:
             state = "Failed"
         body = {"namespace": namespace, "pod": name, "state": state}
         # A pod that is gone meanwhile needs no end.
         await asyncio.to_thread(self.simulator.http.post, "/_control/records", json=body)
 
-    async def _carry(self, way: Way, namespace: str, backup_id: UUID) -> None:
+    async def _carry(self, way: Way, namespace: str, backup_id: UUID, *, is_own: bool) -> None:
         path = KINDS["Secret"].path(namespace, keeper_job.NAME)
         secret = await self.cluster._call("GET", path)  # noqa: SLF001 - as its kubelet does
         token = base64.b64decode(secret["data"][keeper_job.TOKEN_KEY]).decode()
         if way is Way.SAVE:
-            await carrying.take_in(backup_id, token, _pieces(self.memory.get(namespace, FRESH)))
+            content = self.memory.get(namespace, FRESH) if is_own else FRESH  # else a snapshot's
+            await carrying.take_in(backup_id, token, _pieces(content))
             return
         sent = await carrying.give_out(backup_id, token)
         self.memory[namespace] = b"".join([piece async for piece in sent.pieces])

@@ -2,14 +2,16 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 from openclaw_web.billing.models import Subscription, Tier
 from openclaw_web.boxes import queries
 from openclaw_web.boxes import service as boxes
-from openclaw_web.boxes.memory import backups
+from openclaw_web.boxes.memory import backups, snapshots
 from openclaw_web.boxes.models import Box
 from openclaw_web.boxes.service import BoxSettings
+from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import session_scope
 from openclaw_web.jobs.models import JobType
 from tests.chaos.hands import TOLD, Hands
@@ -101,6 +103,27 @@ async def saved(hands: Hands, box: Box) -> None:
     hands.memory[box.k8s_namespace] = b"what came since"
 
 
+async def snapshot_taken(hands: Hands, box: Box) -> None:
+    """Bring it to where a snapshot is older than what it remembers."""
+    await live(hands, box)
+    async with session_scope() as session:
+        fresh = await queries.get_any_box(session, box.id, lock=True)
+        fresh.activated_at = await business_now(session) - timedelta(days=2)
+        session.add(fresh)
+    while not await _has_backup(box):
+        await snapshots.look_after(hands.cluster, box.cluster, _lead)
+    hands.memory[box.k8s_namespace] = b"what came since"
+
+
+async def _has_backup(box: Box) -> bool:
+    async with session_scope() as session:
+        return await backups.newest_usable(session, box.id) is not None
+
+
+async def _lead() -> None:
+    """Lead for ever."""
+
+
 async def restore(_hands: Hands, box: Box) -> None:
     async with session_scope() as session:
         newest = await backups.newest_usable(session, box.id)
@@ -126,4 +149,5 @@ STORIES = {
     "health_check": Story(live, request(JobType.HEALTH_CHECK)),
     "backup": Story(live, backup, BACKUP_IS_TOLD),
     "restore": Story(saved, restore),
+    "restore of a snapshot": Story(snapshot_taken, restore),
 }
