@@ -49,8 +49,7 @@ async def activate(run: Run, box: Box, _why: Why) -> list[BoxChange]:
     if goal.is_live:
         return [*changes, *await _refresh(run, goal)]
     goal = goal if goal.is_current else await writing.write_secret(run, goal)
-    await run.say(_beginning(goal))
-    await writing.write_deployment(run, goal)
+    await writing.write_deployment(run, goal, _beginning(goal))
     pod = await _wait_until_ready(run, goal)
     return [*changes, *await _arrive(run, goal, pod)]
 
@@ -98,13 +97,20 @@ async def _make_room(run: Run, box: Box) -> list[BoxChange]:
     state = view.state if view else NamespaceState.ABSENT
     if state is NamespaceState.ACTIVE:
         return []
-    async with session_scope() as session:
-        locked = await queries.get_any_box(session, box.id, lock=True)
-        changes = await health.note_loss(session, locked, uid=view.uid if view else "")
-        await run.tell(session, changes)
+    changes = await _note_loss(run, box, view.uid if view else "")
     if state is NamespaceState.TERMINATING:
         await run.say("Waiting until the cluster has finished deleting the old namespace.")
         await wait_until_gone(run, box.k8s_namespace)
+    return changes
+
+
+async def _note_loss(run: Run, box: Box, uid: str) -> list[BoxChange]:
+    if box.activated_at is None:
+        return []  # it never answered: there is nothing to lose
+    async with session_scope() as session:
+        locked = await queries.get_any_box(session, box.id, lock=True)
+        changes = await health.note_loss(session, locked, uid=uid)
+        await run.tell(session, changes)
     return changes
 
 
@@ -188,16 +194,16 @@ async def _arrive(run: Run, goal: Goal, pod: PodView) -> list[BoxChange]:
         box.activated_at = box.activated_at or now
         box.last_seen = now
         box.health_failures = 0
-        if goal.started == goal.generation:
-            await revisions.note_applied(session, box.id, goal.generation, now=now)
-            box.applied_generation = box.observed_generation = goal.generation
-            proving.forget_written(box)
         box.health = {
             **{key: value for key, value in box.health.items() if key != TRYING},
             health.POD: health.pod_facts(pod),
             health.NAMESPACE_UID: view.uid if view else "",
         }
         session.add(box)
+        if goal.started == goal.generation:
+            box.applied_generation = box.observed_generation = goal.generation
+            proving.forget_written(box)
+            await revisions.note_applied(session, box.id, goal.generation, now=now)
         await rendering.keep_only_token(session, box.id, goal.token_id)
         await health.settle_alerts(session, box)
         changes = [change_of(box, _kind_of_arrival(goal))]

@@ -51,8 +51,7 @@ async def destroy(run: Run, box: Box, why: Why) -> list[BoxChange]:
         VendorError: no last backup could be made yet, a hold came before anything was deleted, or
             the cluster does not delete.
     """
-    await run.say("Ending its tokens.")
-    await run.check()
+    await run.check("Ending its tokens.")
     was = box
     async with session_scope() as session:
         box = await queries.get_any_box(session, box.id, lock=True)
@@ -66,8 +65,7 @@ async def destroy(run: Run, box: Box, why: Why) -> list[BoxChange]:
     await saving.adopt_final(run, was)
     await saving.before_destroy(run, box)
     await _require_no_hold(run, box)
-    await run.say("Deleting its namespace, with pod, volume and secrets.")
-    await run.check()
+    await run.check("Deleting its namespace, with pod, volume and secrets.")
     await run.cluster.delete_namespace(box.k8s_namespace)
     await wait_until_gone(run, box.k8s_namespace)
     async with session_scope() as session:

@@ -18,8 +18,12 @@ GONE = "not_found"
 Write = Callable[[ObjectView | None], Awaitable[None]]
 
 
-async def over_newest(run: Run, kind: str, namespace: str, name: str, write: Write) -> None:
+async def over_newest(
+    run: Run, kind: str, namespace: str, name: str, write: Write, *, saying: str = ""
+) -> None:
     """Write over the version that is there now; look again when it was another one after all.
+
+    What is said of it is said once, with the first check.
 
     Raises:
         LeaseLostError: a newer run has written it, or the job is somebody else's.
@@ -28,7 +32,8 @@ async def over_newest(run: Run, kind: str, namespace: str, name: str, write: Wri
         known = await run.cluster.find_object(kind, namespace, name)
         if known is not None:
             run.check_fence(known.annotations)
-        await run.check()
+        await run.check(saying)
+        saying = ""
         try:
             await write(known)
         except VendorError as error:
@@ -40,6 +45,8 @@ async def over_newest(run: Run, kind: str, namespace: str, name: str, write: Wri
 
 async def apply_over(run: Run, manifest: Manifest, known: ObjectView | None) -> None:
     """Apply an object over exactly the version that we know, or make it where there was none.
+
+    Whoever calls this has just checked the lease.
 
     Server-side apply would overwrite what came to be meanwhile, so a new object is created first,
     bare: of two who do that, one is refused.
@@ -56,7 +63,7 @@ async def apply_over(run: Run, manifest: Manifest, known: ObjectView | None) -> 
     await run.cluster.apply({**manifest, "metadata": meta})
 
 
-async def write_namespace(run: Run, manifest: Manifest) -> None:
+async def write_namespace(run: Run, manifest: Manifest, saying: str = "") -> None:
     """Make a box's place, or note on it who writes; what comes too late makes no place again."""
     wanted = manifest["metadata"]
 
@@ -68,7 +75,7 @@ async def write_namespace(run: Run, manifest: Manifest) -> None:
         change = {"metadata": {**meta, "resourceVersion": known.resource_version}}
         await run.cluster.merge("Namespace", "", wanted["name"], change)
 
-    await over_newest(run, "Namespace", "", wanted["name"], write)
+    await over_newest(run, "Namespace", "", wanted["name"], write, saying=saying)
 
 
 async def scale_to_nothing(run: Run, namespace: str) -> None:

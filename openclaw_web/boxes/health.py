@@ -261,8 +261,9 @@ def is_concerned(known: Watched, sight: Sight) -> bool:
 
 async def settle_alerts(session: AsyncSession, box: Box) -> None:
     """Close what was open about a box that answers again."""
-    for code in (ALERT_LOST, ALERT_UNHEALTHY, ALERT_FAILED):
-        await job_service.resolve_alert(session, code=code, subject=str(box.id))
+    await job_service.resolve_alerts(
+        session, codes=(ALERT_LOST, ALERT_UNHEALTHY, ALERT_FAILED), subject=str(box.id)
+    )
 
 
 async def wipe(session: AsyncSession, box: Box) -> None:
@@ -271,8 +272,11 @@ async def wipe(session: AsyncSession, box: Box) -> None:
     await metering.revoke_tokens_of_box(session, box.id)
     box.health = {}
     session.add(box)
-    for code in (ALERT_LOST, ALERT_UNHEALTHY, ALERT_FAILED, ALERT_STUCK):
-        await job_service.resolve_alert(session, code=code, subject=str(box.id))
+    await job_service.resolve_alerts(
+        session,
+        codes=(ALERT_LOST, ALERT_UNHEALTHY, ALERT_FAILED, ALERT_STUCK),
+        subject=str(box.id),
+    )
 
 
 async def ask_gateway(pod: PodView | None) -> tuple[str, ...]:

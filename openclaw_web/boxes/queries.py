@@ -25,7 +25,7 @@ from openclaw_web.boxes.models import (
     RevisionOutcome,
 )
 from openclaw_web.boxes.sentences import Link, Situation
-from openclaw_web.core.clock import REAL_NOW, business_now
+from openclaw_web.core.clock import BUSINESS_NOW, REAL_NOW, business_now, note_business_now
 from openclaw_web.jobs import queries as jobs
 from openclaw_web.metering import queries as metering
 from openclaw_web.metering.models import ProxyToken, TokenKind
@@ -41,6 +41,30 @@ OUTAGE_TOLD = "outage_told"  # in `health`: which outage its customer had a mail
 LOCK: dict[str, bool] = {"key_share": True}
 # When a right ends by its date, the sync that follows at once decides; it may also prolong it.
 SYNC_COMES_FIRST = timedelta(minutes=10)
+_HAS_HOLD = sa.exists().where(
+    col(Hold.customer_id) == col(Box.customer_id), col(Hold.released_at).is_(None)
+)
+# What each job asks, some of it several times, is built once.
+_STANDING = (
+    select(Customer, Subscription, _HAS_HOLD, BUSINESS_NOW)
+    .select_from(Box)
+    .join(Customer, col(Customer.id) == col(Box.customer_id), isouter=True)
+    .join(Subscription, col(Subscription.id) == col(Box.subscription_id), isouter=True)
+    .where(col(Box.id) == sa.bindparam("box_id"))
+)
+_TARGET = (
+    select(BoxRevision, Subscription.tier)
+    .select_from(Box)
+    .join(Subscription, col(Subscription.id) == col(Box.subscription_id))
+    .join(
+        BoxRevision,
+        sa.and_(col(BoxRevision.box_id) == col(Box.id), col(BoxRevision.outcome).in_(USABLE)),
+        isouter=True,
+    )
+    .where(col(Box.id) == sa.bindparam("box_id"))
+    .order_by(col(BoxRevision.generation).desc())
+    .limit(1)
+)
 WATCHED = (BoxStatus.ACTIVE, BoxStatus.UPDATING, BoxStatus.UNHEALTHY, BoxStatus.SUSPENDED)
 
 
@@ -189,10 +213,9 @@ async def _fresh_memory_from(session: AsyncSession, box: Box) -> datetime | None
 
 async def desired_of(session: AsyncSession, box: Box) -> tuple[Desired, Why]:
     """Return what this box should be now, and why it should not run."""
-    customer = await session.get(Customer, box.customer_id)
-    subscription = await session.get(Subscription, box.subscription_id)
-    now = await business_now(session)
-    holds = await _has_hold(session, box)
+    found = await session.exec(_STANDING, params={"box_id": box.id})
+    customer, subscription, holds, seen = found.one()
+    now = note_business_now(session, seen)
     return desired_state(_facts(box, subscription, customer, holds=holds, now=now))
 
 
@@ -229,13 +252,14 @@ async def lock_free(session: AsyncSession, box_ids: Collection[UUID]) -> Sequenc
 
 async def find_target_revision(session: AsyncSession, box_id: UUID) -> BoxRevision | None:
     """Return the newest settings that were not found to fail: what the pod should run."""
-    found = await session.exec(
-        select(BoxRevision)
-        .where(BoxRevision.box_id == box_id, col(BoxRevision.outcome).in_(USABLE))
-        .order_by(col(BoxRevision.generation).desc())
-        .limit(1)
-    )
-    return found.first()
+    return (await get_target(session, box_id))[0]
+
+
+async def get_target(session: AsyncSession, box_id: UUID) -> tuple[BoxRevision | None, Tier]:
+    """Return the newest settings that were not found to fail, and the box's tier."""
+    found = await session.exec(_TARGET, params={"box_id": box_id})
+    revision, tier = found.one()
+    return revision, Tier(tier)
 
 
 async def find_applied_revision(

@@ -41,9 +41,8 @@ async def render(session: AsyncSession, box: Box) -> Rendered:
     Raises:
         UnusableSettingsError: the settings cannot be written as a configuration.
     """
-    revision = await queries.find_target_revision(session, box.id)
-    subscription = await queries.get_subscription(session, box)
-    return render_revision(box, revision, subscription.tier)
+    revision, tier = await queries.get_target(session, box.id)
+    return render_revision(box, revision, tier)
 
 
 def render_revision(box: Box, revision: BoxRevision | None, tier: Tier) -> Rendered:

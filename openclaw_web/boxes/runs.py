@@ -11,7 +11,6 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from openclaw_web.boxes import manifests
 from openclaw_web.boxes.changes import BoxChange, Conclude, conclude_nothing
 from openclaw_web.boxes.sentences import trouble
-from openclaw_web.core.database import session_scope
 from openclaw_web.core.errors import OpenClawError, VendorError
 from openclaw_web.integrations.cluster import Cluster
 from openclaw_web.integrations.cluster_objects import NamespaceState, PodView
@@ -55,24 +54,38 @@ class Run:
     _checked_at: float = field(default=0.0)
 
     async def say(self, sentence: str) -> None:
-        """Write a line into the job's story, which also proves that it is still ours."""
-        async with session_scope() as session:
-            await leases.add_progress(session, self.fence, sentence)
+        """Write a line into the job's story.
+
+        Raises:
+            LeaseLostError: the job is somebody else's now.
+        """
+        await leases.check_and_tell(self.fence, sentence)
 
     async def tell(self, session: AsyncSession, changes: list[BoxChange]) -> None:
         for change in changes:
             await self.conclude(session, change)
 
-    async def check(self) -> None:
+    async def check(self, saying: str = "") -> None:
         """Make sure, before a write, that the job is ours and nobody asked to stop.
+
+        What is said of that write is written with the same statement.
 
         Raises:
             LeaseLostError: the job is somebody else's now.
             StopRequestedError: it was cancelled, or a stronger request waits.
         """
-        async with session_scope() as session:
-            if await leases.check_lease(session, self.fence):
-                raise StopRequestedError("Stopped on request.")
+        if saying:
+            self._go_on(is_asked=await leases.check_and_tell(self.fence, saying))
+        else:
+            self._go_on(is_asked=await leases.check_lease(self.fence))
+
+    async def check_in(self, session: AsyncSession, saying: str) -> None:
+        """Check in a unit of work, until whose end the job stays ours; raises as `check`."""
+        self._go_on(is_asked=await leases.add_progress(session, self.fence, saying))
+
+    def _go_on(self, *, is_asked: bool) -> None:
+        if is_asked:
+            raise StopRequestedError("Stopped on request.")
         self._checked_at = time.monotonic()
 
     async def check_now_and_then(self) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from uuid import UUID
 
-from openclaw_web.boxes import fencing, manifests, quantities, queries, rendering
+from openclaw_web.boxes import fencing, manifests, quantities, rendering
 from openclaw_web.boxes.goals import Goal
 from openclaw_web.boxes.manifests import BoxSpec
 from openclaw_web.boxes.models import BoxStatus
@@ -32,29 +32,26 @@ STEPS = {
 
 async def write_surroundings(run: Run, goal: Goal) -> None:
     spec = goal.rendered.spec
+    steps = {} if goal.was is BoxStatus.ACTIVE else STEPS
     for manifest in manifests.surroundings(spec, fence=run.fence.number):
-        if goal.was is not BoxStatus.ACTIVE and manifest["kind"] in STEPS:
-            await run.say(STEPS[manifest["kind"]])
+        saying = steps.get(manifest["kind"], "")
         if manifest["kind"] == "Namespace":
-            await fencing.write_namespace(run, manifest)
+            await fencing.write_namespace(run, manifest, saying)
         elif manifest["kind"] == CLAIM:
-            await _write_claim(run, spec)
+            await _write_claim(run, spec, saying)
         else:
-            await run.check()
+            await run.check(saying)
             await run.cluster.apply(manifest)
 
 
 async def write_secret(run: Run, goal: Goal) -> Goal:
     """Render a new Secret with a new proxy token, which ends at once if it never arrives there."""
-    await run.say("Writing its configuration and its secrets.")
     async with session_scope() as session:
-        await leases.hold(session, run.fence)
-        box = await queries.get_any_box(session, goal.box.id)
-        credentials = await rendering.issue_credentials(session, box)
+        await run.check_in(session, "Writing its configuration and its secrets.")
+        credentials = await rendering.issue_credentials(session, goal.box)
     token_id = credentials.proxy_token_id
     manifest = manifests.secret(goal.rendered.spec, credentials, fence=run.fence.number)
     try:
-        await run.check()
         await fencing.apply_over(run, manifest, goal.stand.secret)
     except OpenClawError as error:  # one that is cancelled is unsure as well
         if not (isinstance(error, VendorError) and error.code in UNSURE):
@@ -88,19 +85,21 @@ async def wake_kubelet(run: Run, goal: Goal) -> None:
             )
 
 
-async def write_deployment(run: Run, goal: Goal) -> None:
+async def write_deployment(run: Run, goal: Goal, saying: str = "") -> None:
     """Apply the Deployment over exactly the version that we have seen and judged older than us."""
     manifest = manifests.deployment(
         goal.rendered.spec, token_id=goal.token_id, fence=run.fence.number, started=goal.started
     )
     apply = partial(fencing.apply_over, run, manifest)
-    await fencing.over_newest(run, "Deployment", goal.namespace, manifests.NAME, apply)
+    await fencing.over_newest(
+        run, "Deployment", goal.namespace, manifests.NAME, apply, saying=saying
+    )
 
 
-async def _write_claim(run: Run, spec: BoxSpec) -> None:
+async def _write_claim(run: Run, spec: BoxSpec, saying: str) -> None:
     """Make the volume, or make it larger: it never shrinks, and its class stays what it is."""
     live = await run.cluster.find_claim(spec.namespace, manifests.NAME)
-    await run.check()
+    await run.check(saying)
     if live is None:
         await run.cluster.apply(manifests.claim(spec))
     elif quantities.whole(live.requested) < quantities.whole(spec.storage):

@@ -9,7 +9,7 @@ from sqlmodel import Field, SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openclaw_web.core import columns
-from openclaw_web.core.clock import OFFSET_KEY, real_now
+from openclaw_web.core.clock import OFFSET_KEY, forget_business_now, real_now
 
 
 class PlatformSetting(SQLModel, table=True):
@@ -52,4 +52,5 @@ async def advance_clock(session: AsyncSession, seconds: float, *, by: str) -> fl
         index_elements=["key"], set_={**row, "value": sa.func.to_jsonb(before + step)}
     )
     offset = await session.scalar(moved.returning(sa.cast(PlatformSetting.value, sa.Float)))
+    forget_business_now(session)
     return float(offset)

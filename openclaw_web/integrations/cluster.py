@@ -12,6 +12,8 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from kubernetes.aio import client as kubernetes
@@ -138,7 +140,17 @@ async def connect(kubeconfig: str = "") -> "Cluster":
             kubernetes_config.load_incluster_config(client_configuration=configuration)
     except (kubernetes_config.ConfigException, OSError) as error:
         raise SettingsError(f"KUBECONFIG: the cluster cannot be opened: {error}") from error
+    # Left to itself, the client has threads read .netrc and the proxies anew for each call.
+    configuration.proxy = configuration.proxy or _proxy_of_environment(configuration.host)
+    configuration.client_session_kwargs = {"trust_env": False}
     return Cluster(kubernetes.ApiClient(configuration))
+
+
+def _proxy_of_environment(url: str) -> str | None:
+    address = urlsplit(url)
+    if not address.hostname or proxy_bypass(address.hostname):
+        return None
+    return getproxies().get(address.scheme)
 
 
 class Cluster:
@@ -490,15 +502,17 @@ class Cluster:
         accept: str = "application/json",
     ) -> AsyncGenerator[aiohttp.ClientResponse]:
         try:
-            request = await self._api.param_serialize(
+            method, url, headers, *_ = await self._api.param_serialize(
                 method,
                 path,
                 query_params=list((query or {}).items()),
                 header_params={"Accept": accept, "Content-Type": content_type},
-                body=body,
                 auth_settings=["BearerToken"],
             )
-            answer = await self._api.call_api(*request, _request_timeout=limits)
+            # The body is a plain document: nothing of it has to be made one.
+            answer = await self._api.call_api(
+                method, url, headers, body=body, _request_timeout=limits
+            )
             async with answer.response as response:
                 if response.status >= HTTPStatus.BAD_REQUEST:
                     waits = response.headers.get("Retry-After", "")

@@ -20,7 +20,7 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openclaw_web.core.clock import REAL_NOW, business_now, real_now
-from openclaw_web.core.database import after_commit
+from openclaw_web.core.database import after_commit, at_once
 from openclaw_web.core.errors import NotFoundError, OpenClawError, ValidationError
 from openclaw_web.core.logs import redact
 from openclaw_web.integrations import redis
@@ -41,6 +41,26 @@ RELEASED_BY_FORCE = "force_released"
 # What a job's story says to its customer; who held it and what it said is in the error log.
 INTERRUPTED = "Interrupted for a moment; going on."
 FAULT_OF_OURS = "something went wrong on our side"
+# The statements that each write to a cluster needs are built once.
+_HELD = (
+    col(OperatorJob.id) == sa.bindparam("held_job"),
+    col(OperatorJob.status) == JobStatus.RUNNING,
+    col(OperatorJob.lease_owner) == sa.bindparam("held_by"),
+    col(OperatorJob.attempt) == sa.bindparam("held_attempt"),
+)
+_HELD_IN_TIME = (*_HELD, col(OperatorJob.lease_until) > REAL_NOW)
+_CHECK = sa.select(col(OperatorJob.cancel_requested_at)).where(*_HELD_IN_TIME)
+_HOLD = sa.select(col(OperatorJob.id)).where(*_HELD).with_for_update()
+_ADD_LINE = (
+    sa.update(OperatorJob)
+    .where(*_HELD_IN_TIME)
+    .values(
+        progress=sa.cast(OperatorJob.progress, postgresql.JSONB).concat(
+            sa.bindparam("line", type_=postgresql.JSONB)
+        )
+    )
+    .returning(col(OperatorJob.customer_id), col(OperatorJob.cancel_requested_at))
+)
 
 
 class LeaseLostError(OpenClawError):
@@ -59,6 +79,11 @@ class Fence:
     owner: str
     attempt: int
     number: int
+
+    @property
+    def holder(self) -> dict[str, Any]:
+        """Return what our statements compare with a job's row."""
+        return {"held_job": self.job_id, "held_by": self.owner, "held_attempt": self.attempt}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,21 +184,29 @@ async def heartbeat(session: AsyncSession, fence: Fence) -> bool:
     return row.cancel_requested_at is not None
 
 
-async def check_lease(session: AsyncSession, fence: Fence) -> bool:
+async def check_lease(fence: Fence) -> bool:
     """Say whether somebody asked to stop; done just before each write to the cluster.
 
     Raises:
         LeaseLostError: the job is not ours any more, or its lease is over.
     """
-    found = await session.exec(
-        select(OperatorJob.cancel_requested_at).where(
-            *_held(fence), col(OperatorJob.lease_until) > REAL_NOW
-        )
-    )
-    row = found.all()
-    if not row:
-        raise LeaseLostError(f"Job {fence.job_id} is not held by {fence.owner} any more.")
-    return row[0] is not None
+    found = await at_once(_CHECK, fence.holder)
+    if found is None:
+        raise _lost(fence)
+    return found.cancel_requested_at is not None
+
+
+async def check_and_tell(fence: Fence, sentence: str) -> bool:
+    """Check the lease, and write a line into the job's story, with one statement.
+
+    Raises:
+        LeaseLostError: the job is not ours any more, or its lease is over.
+    """
+    found = await at_once(_ADD_LINE, {**fence.holder, "line": [_line(sentence)]})
+    if found is None:
+        raise _lost(fence)
+    await redis.announce_change(found.customer_id)
+    return found.cancel_requested_at is not None
 
 
 async def hold(session: AsyncSession, fence: Fence) -> None:
@@ -182,17 +215,25 @@ async def hold(session: AsyncSession, fence: Fence) -> None:
     Raises:
         LeaseLostError: the job is not ours any more.
     """
-    await _locked(session, fence)
+    connection = await session.connection()
+    if (await connection.execute(_HOLD, fence.holder)).first() is None:
+        raise _lost(fence)
 
 
-async def add_progress(session: AsyncSession, fence: Fence, sentence: str) -> None:
-    """Write one line into the job's story, and show it to the customer.
+async def add_progress(session: AsyncSession, fence: Fence, sentence: str) -> bool:
+    """Write one line into the job's story and show it to the customer; otherwise as `hold`.
+
+    Says whether somebody asked to stop.
 
     Raises:
-        LeaseLostError: the job is not ours any more.
+        LeaseLostError: the job is not ours any more, or its lease is over.
     """
-    job = await _write(session, fence, progress=_with_line(sentence))
-    after_commit(session, partial(redis.announce_change, job.customer_id))
+    values = {**fence.holder, "line": [_line(sentence)]}
+    found = (await (await session.connection()).execute(_ADD_LINE, values)).first()
+    if found is None:
+        raise _lost(fence)
+    after_commit(session, partial(redis.announce_change, found.customer_id))
+    return found.cancel_requested_at is not None
 
 
 async def finish_job(session: AsyncSession, fence: Fence, sentence: str = "Done.") -> None:
@@ -396,7 +437,7 @@ async def _locked(session: AsyncSession, fence: Fence) -> OperatorJob:
     )
     job = found.first()
     if job is None:
-        raise LeaseLostError(f"Job {fence.job_id} is not held by {fence.owner} any more.")
+        raise _lost(fence)
     return job
 
 
@@ -404,8 +445,12 @@ async def _write(session: AsyncSession, fence: Fence, **values: Any) -> Operator
     statement = sa.update(OperatorJob).where(*_held(fence)).values(**values).returning(OperatorJob)
     job = await session.scalar(statement, execution_options={"populate_existing": True})
     if job is None:
-        raise LeaseLostError(f"Job {fence.job_id} is not held by {fence.owner} any more.")
+        raise _lost(fence)
     return job
+
+
+def _lost(fence: Fence) -> LeaseLostError:
+    return LeaseLostError(f"Job {fence.job_id} is not held by {fence.owner} any more.")
 
 
 def _held(fence: Fence) -> tuple[sa.ColumnElement[bool], ...]:

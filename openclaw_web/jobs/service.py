@@ -1,13 +1,13 @@
 """Asking the operator for something, the webhook inbox, and alerts; `jobs/leases.py` runs jobs."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -38,6 +38,15 @@ REQUEST_TRIES = (
     3  # a claim or another request can come between our look and our write, hardly twice
 )
 CANCELLED = "cancelled"
+_RESOLVE = (
+    sa.update(Alert)
+    .where(
+        col(Alert.code) == sa.func.any(sa.bindparam("codes", type_=ARRAY(sa.Text))),
+        col(Alert.subject) == sa.bindparam("of"),
+        col(Alert.resolved_at).is_(None),
+    )
+    .values(resolved_at=sa.bindparam("now"))
+)
 
 
 class JobConflictError(ValidationError):
@@ -267,13 +276,14 @@ async def raise_alert(
 
 async def resolve_alert(session: AsyncSession, *, code: str, subject: str) -> None:
     """Close an alert; without an open one nothing happens."""
-    await session.exec(
-        sa.update(Alert)
-        .where(
-            col(Alert.code) == code, col(Alert.subject) == subject, col(Alert.resolved_at).is_(None)
-        )
-        .values(resolved_at=await business_now(session))
-    )
+    await resolve_alerts(session, codes=[code], subject=subject)
+
+
+async def resolve_alerts(session: AsyncSession, *, codes: Sequence[str], subject: str) -> None:
+    """Close all that is open of these codes about a subject."""
+    connection = await session.connection()
+    values = {"codes": list(codes), "of": subject, "now": await business_now(session)}
+    await connection.execute(_RESOLVE, values)
 
 
 async def _merge(

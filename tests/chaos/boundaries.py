@@ -1,4 +1,4 @@
-"""Where a job can be disturbed: each call of the cluster's API and each transaction that wrote.
+"""Where a job can be disturbed: each call of the cluster's API, and each write to the database.
 
 The list is not written down: it is what an undisturbed run passes. Every run has its own list and
 its own disturbance, so that many of them share one process, one database and one cluster.
@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio.session import AsyncSessionTransaction
 
 from openclaw_web import worker as operator
 from openclaw_web.integrations.cluster import Cluster
+from openclaw_web.jobs import leases
 
 # The process of a transaction that wrote something, else 0.
 WRITER = sa.text(
@@ -29,11 +30,12 @@ READ = "GET"
 
 @dataclass(frozen=True)
 class Boundary:
-    """One moment of a job: before or after something, and whether that is a call or a commit."""
+    """One moment of a job: before or after a call, a commit, or a statement by itself."""
 
     when: str
     what: str
     is_call: bool
+    is_statement: bool = False
 
     def __str__(self) -> str:
         return f"{self.when} {self.what}"
@@ -73,7 +75,18 @@ PASSAGE: ContextVar[Passage | None] = ContextVar("PASSAGE", default=None)
 
 def watch_boundaries(monkeypatch: Any) -> None:
     """Have every run tell its passage where it is; runs without one are left alone."""
-    send, commit = Cluster._send, AsyncSessionTransaction.__aexit__  # noqa: SLF001
+
+    async def beat_never(_claimed: Any, _doing: Any) -> None:
+        await asyncio.Event().wait()  # the dead do not say that they live
+
+    _watch_calls(monkeypatch)
+    _watch_commits(monkeypatch)
+    _watch_statements(monkeypatch)
+    monkeypatch.setattr(operator, "_beat", beat_never)
+
+
+def _watch_calls(monkeypatch: Any) -> None:
+    send = Cluster._send  # noqa: SLF001
 
     async def send_and_tell(self: Cluster, method: str, path: str, **options: Any) -> bytes:
         passage = PASSAGE.get()
@@ -86,6 +99,12 @@ def watch_boundaries(monkeypatch: Any) -> None:
         if method != READ:  # a look changes nothing: after it is before what follows
             await passage.come_to(Boundary(AFTER, what, is_call=True))
         return answer
+
+    monkeypatch.setattr(Cluster, "_send", send_and_tell)
+
+
+def _watch_commits(monkeypatch: Any) -> None:
+    commit = AsyncSessionTransaction.__aexit__
 
     async def commit_and_tell(self: Any, kind: Any, value: Any, traceback: Any) -> Any:
         passage = PASSAGE.get()
@@ -103,12 +122,24 @@ def watch_boundaries(monkeypatch: Any) -> None:
         await passage.come_to(Boundary(AFTER, what, is_call=False))
         return answer
 
-    async def beat_never(_claimed: Any, _doing: Any) -> None:
-        await asyncio.Event().wait()  # the dead do not say that they live
-
-    monkeypatch.setattr(Cluster, "_send", send_and_tell)
     monkeypatch.setattr(AsyncSessionTransaction, "__aexit__", commit_and_tell)
-    monkeypatch.setattr(operator, "_beat", beat_never)
+
+
+def _watch_statements(monkeypatch: Any) -> None:
+    """What is written outside any unit of work, by a statement that commits itself."""
+    at_once = leases.at_once
+
+    async def run_and_tell(statement: sa.Executable, values: Any) -> Any:
+        passage = PASSAGE.get()
+        if passage is None or not isinstance(statement, sa.Update):
+            return await at_once(statement, values)
+        what = passage.name(f"{_place()} line")
+        await passage.come_to(Boundary(BEFORE, what, is_call=False, is_statement=True))
+        answer = await at_once(statement, values)
+        await passage.come_to(Boundary(AFTER, what, is_call=False, is_statement=True))
+        return answer
+
+    monkeypatch.setattr(leases, "at_once", run_and_tell)
 
 
 def _place() -> str:

@@ -160,7 +160,7 @@ def is_over(boundary: Boundary) -> bool:
 
 
 def is_in_transaction(boundary: Boundary) -> bool:
-    return boundary.when == BEFORE and not boundary.is_call
+    return boundary.when == BEFORE and not (boundary.is_call or boundary.is_statement)
 
 
 def is_before_a_call(boundary: Boundary) -> bool:

@@ -130,7 +130,7 @@ async def test_the_reaper_takes_a_silent_workers_job_and_its_writes_fail():
         assert await leases.reap_job(second, expired.id) is None
     assert expired.id == job.id
     assert (await claim("other")).fence.attempt == 2
-    for act in (leases.heartbeat, leases.check_lease, leases.finish_job):
+    for act in (leases.heartbeat, leases.hold, leases.finish_job):
         with pytest.raises(leases.LeaseLostError):
             async with session_scope() as session:
                 await act(session, silent.fence)

@@ -83,7 +83,7 @@ async def test_an_admin_takes_a_job_from_its_worker():
     async with session_scope() as session:
         released = await operations.force_release(session, job.id, by=BY)
     assert (released.status, released.max_attempts) == (JobStatus.QUEUED, 6)
-    for act in (leases.heartbeat, leases.check_lease, leases.finish_job):
+    for act in (leases.heartbeat, leases.hold, leases.finish_job):
         with pytest.raises(leases.LeaseLostError):
             async with session_scope() as session:
                 await act(session, stuck.fence)
