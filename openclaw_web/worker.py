@@ -318,7 +318,9 @@ async def run() -> None:
     chosen = settings()
     async with AsyncExitStack() as stack:
         tables.resolve()
-        database.open_database(chosen.database_url)
+        # One for each job, beside what the loops use.
+        connections = database.POOL_SIZE + chosen.worker_jobs
+        database.open_database(chosen.database_url, connections=connections)
         stack.push_async_callback(database.close_database)
         redis.open_redis(chosen.redis_url)
         stack.push_async_callback(redis.close_redis)

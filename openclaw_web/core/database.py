@@ -154,10 +154,14 @@ def engine() -> AsyncEngine:
     return _Process.engine
 
 
+def engines() -> list[AsyncEngine]:
+    """Return what this process has open."""
+    return [opened for opened in (_Process.engine, _Process.direct) if opened is not None]
+
+
 async def close_database() -> None:
-    for opened in (_Process.engine, _Process.direct):
-        if opened is not None:
-            await opened.dispose()
+    for opened in engines():
+        await opened.dispose()
     _Process.engine = _Process.direct = None
 
 
@@ -173,7 +177,7 @@ async def session_scope() -> AsyncGenerator[AsyncSession]:
 
 
 async def at_once(statement: sa.Executable, values: Mapping[str, Any]) -> sa.Row[Any] | None:
-    """Run one statement that is a transaction of its own, and return its first row.
+    """Run one statement that returns rows and is a transaction of its own; return the first row.
 
     It waits for none of the process's units of work.
 

@@ -8,7 +8,7 @@ Leases and due times are the database's real clock; `created_at` and the like ar
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import aliased
+from sqlalchemy.sql.dml import ReturningUpdate
 from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -105,22 +106,38 @@ async def claim_job(
     `most_repairs` is how many repairs this owner does at once; in an incident none starts.
     A unique index tells two workers apart that race for two jobs of one box; the loser looks again.
     """
+    statement = _claim_statement(owner, cluster, most_repairs)
     for _ in range(CLAIM_TRIES):
         try:
             async with session.begin_nested():
-                return await _claim(
-                    session,
-                    owner,
-                    sa.and_(is_of_cluster(cluster), repairing.may_run(owner, most_repairs)),
-                )
+                return await _claim(session, owner, statement)
         except IntegrityError:
             continue
     return None
 
 
 async def _claim(
-    session: AsyncSession, owner: str, is_ours: sa.ColumnElement[bool]
+    session: AsyncSession, owner: str, statement: ReturningUpdate[OperatorJob, Any]
 ) -> ClaimedJob | None:
+    found = await session.exec(
+        statement,
+        params={"now": await business_now(session)},
+        execution_options={"populate_existing": True},
+    )
+    row = found.first()
+    if row is None:
+        return None
+    job, number = row
+    service.announce(session, job, rings=False)
+    fence = Fence(job_id=job.id, owner=owner, attempt=job.attempt, number=number)
+    return ClaimedJob(job=job, fence=fence)
+
+
+@lru_cache(maxsize=1)
+def _claim_statement(
+    owner: str, cluster: str | None, most_repairs: int | None
+) -> ReturningUpdate[OperatorJob, Any]:
+    """Return the statement with which a worker claims: always the same one, so it is built once."""
     running = aliased(OperatorJob)
     due = (
         select(OperatorJob.id)
@@ -128,7 +145,8 @@ async def _claim(
             OperatorJob.status == JobStatus.QUEUED,
             col(OperatorJob.run_after) <= REAL_NOW,
             ~sa.and_(queries.is_setting_up(), queries.is_provisioning_paused()),
-            is_ours,
+            is_of_cluster(cluster),
+            repairing.may_run(owner, most_repairs),
             ~sa.exists().where(
                 col(running.box_id) == col(OperatorJob.box_id),
                 col(running.status) == JobStatus.RUNNING,
@@ -138,14 +156,13 @@ async def _claim(
         .limit(1)
         .with_for_update(skip_locked=True, of=OperatorJob)
     )
-    now = await business_now(session)
-    statement = (
+    return (
         sa.update(OperatorJob)
         .where(col(OperatorJob.id) == due.scalar_subquery())
         .values(
             status=JobStatus.RUNNING,
             attempt=OperatorJob.attempt + 1,
-            started_at=sa.func.coalesce(OperatorJob.started_at, now),
+            started_at=sa.func.coalesce(OperatorJob.started_at, sa.bindparam("now")),
             lease_owner=owner,
             lease_until=REAL_NOW + LEASE,
             cancel_requested_at=None,
@@ -156,13 +173,6 @@ async def _claim(
             sa.cast(sa.func.extract("epoch", REAL_NOW) * 1_000_000, sa.BigInteger),
         )
     )
-    row = (await session.exec(statement, execution_options={"populate_existing": True})).first()
-    if row is None:
-        return None
-    job, number = row
-    service.announce(session, job, rings=False)
-    fence = Fence(job_id=job.id, owner=owner, attempt=job.attempt, number=number)
-    return ClaimedJob(job=job, fence=fence)
 
 
 def is_of_cluster(cluster: str | None) -> sa.ColumnElement[bool]:

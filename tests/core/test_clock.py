@@ -5,9 +5,10 @@ from datetime import UTC, timedelta
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy import event
 
 from openclaw_web.core.clock import OFFSET_KEY, REAL_NOW, business_now, real_now
-from openclaw_web.core.database import session_scope
+from openclaw_web.core.database import engine, session_scope
 from openclaw_web.core.switches import advance_clock, read_switch
 
 CLOSE = timedelta(seconds=30)
@@ -26,6 +27,18 @@ async def test_business_time_moves_with_the_offset_and_real_time_stays(session):
     assert abs(ahead - timedelta(seconds=86_460)) < CLOSE
     of_the_database = await session.scalar(sa.select(REAL_NOW))
     assert abs(of_the_database - real_now()) < CLOSE
+
+
+@pytest.mark.usefixtures("database")
+async def test_a_unit_of_work_reads_business_time_once_and_again_when_it_moves_it():
+    reads = []
+    async with session_scope() as session:
+        before = await business_now(session)
+        event.listen(engine().sync_engine, "after_cursor_execute", lambda *told: reads.append(told))
+        assert before <= await business_now(session) <= before + CLOSE
+        assert not reads
+        await advance_clock(session, 86_400, by="test")
+        assert await business_now(session) >= before + timedelta(days=1)
 
 
 async def test_business_time_never_goes_back(session):

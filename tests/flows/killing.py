@@ -1,8 +1,8 @@
 """Killing a process between two of its steps, as SIGKILL does: nothing that it holds is tidied up.
 
-A step is a transaction that wrote something, or a call that changed something at a vendor. The one
-that is to be the last never returns: the task is left where it stands, its database connections
-are cut, and whoever goes on is somebody else.
+A step is a write to the database that is committed, or a call that changed something at a vendor.
+The one that is to be the last never returns: the task is left where it stands, its database
+connections are cut, and whoever goes on is somebody else.
 """
 
 import asyncio
@@ -16,9 +16,10 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio.session import AsyncSessionTransaction
 
 from openclaw_web import worker as operator
-from openclaw_web.core.database import engine, open_database
+from openclaw_web.core.database import engines, open_database
 from openclaw_web.integrations import payment_client
 from openclaw_web.integrations.cluster import Cluster
+from openclaw_web.jobs import leases
 
 WROTE = sa.text("SELECT pg_current_xact_id_if_assigned() IS NOT NULL")
 CUT_OFF = """SELECT pg_terminate_backend(pid, 2000) FROM pg_stat_activity
@@ -60,7 +61,7 @@ class Deathbed:
         self.last_step = after
         task = await self.run(story)
         assert not task.done(), f"The story has no step {after!r}: {self.seen}"
-        self._left.append((task, engine()))
+        self._left.append((task, engines()))
         with psycopg.connect(self._url, autocommit=True) as connection:
             connection.execute(CUT_OFF)
         open_database(self._url)
@@ -69,17 +70,23 @@ class Deathbed:
         for task, old in self._left:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
-            await old.dispose()
+            for engine in old:
+                await engine.dispose()
 
 
 def watch_steps(monkeypatch: Any, bed: Deathbed) -> None:
     """Have every step of this process told to the deathbed."""
-    commit, send, apply, create = (
-        AsyncSessionTransaction.__aexit__,
-        payment_client._Http.request_async,  # noqa: SLF001 - the one place all calls pass
-        Cluster.apply,
-        Cluster.create,
-    )
+
+    async def beat_never(_claimed, _doing):
+        await asyncio.Event().wait()  # the dead do not say that they live
+
+    _watch_writes(monkeypatch, bed)
+    _watch_vendors(monkeypatch, bed)
+    monkeypatch.setattr(operator, "_beat", beat_never)
+
+
+def _watch_writes(monkeypatch: Any, bed: Deathbed) -> None:
+    commit, at_once = AsyncSessionTransaction.__aexit__, leases.at_once
 
     async def commit_and_tell(self, kind, value, traceback):
         name = _place() if kind is None and not self.nested else ""
@@ -88,6 +95,23 @@ def watch_steps(monkeypatch: Any, bed: Deathbed) -> None:
         if has_written:
             await bed.step(name)
         return answer
+
+    async def run_and_tell(statement, values):
+        answer = await at_once(statement, values)
+        if isinstance(statement, sa.Update):
+            await bed.step(_place())
+        return answer
+
+    monkeypatch.setattr(AsyncSessionTransaction, "__aexit__", commit_and_tell)
+    monkeypatch.setattr(leases, "at_once", run_and_tell)
+
+
+def _watch_vendors(monkeypatch: Any, bed: Deathbed) -> None:
+    send, apply, create = (
+        payment_client._Http.request_async,  # noqa: SLF001 - the one place all calls pass
+        Cluster.apply,
+        Cluster.create,
+    )
 
     async def send_and_tell(self, method, url, headers, post_data=None):
         answer = await send(self, method, url, headers, post_data)
@@ -105,14 +129,9 @@ def watch_steps(monkeypatch: Any, bed: Deathbed) -> None:
         await bed.step(f"cluster new {manifest['kind']}")
         return answer
 
-    async def beat_never(_claimed, _doing):
-        await asyncio.Event().wait()  # the dead do not say that they live
-
-    monkeypatch.setattr(AsyncSessionTransaction, "__aexit__", commit_and_tell)
     monkeypatch.setattr(payment_client._Http, "request_async", send_and_tell)  # noqa: SLF001
     monkeypatch.setattr(Cluster, "apply", apply_and_tell)
     monkeypatch.setattr(Cluster, "create", create_and_tell)
-    monkeypatch.setattr(operator, "_beat", beat_never)
 
 
 def _place() -> str:

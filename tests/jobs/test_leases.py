@@ -136,6 +136,36 @@ async def test_the_reaper_takes_a_silent_workers_job_and_its_writes_fail():
                 await act(session, silent.fence)
 
 
+async def test_a_line_of_the_story_proves_that_the_lease_holds():
+    job = await request(await a_box())
+    claimed = await claim()
+    assert not await leases.check_and_tell(claimed.fence, "Making a place.")
+    assert not await leases.check_lease(claimed.fence)
+    await change(job.id, cancel_requested_at=sa.func.clock_timestamp())
+    assert await leases.check_and_tell(claimed.fence, "Closing its network.")
+    assert await leases.check_lease(claimed.fence)
+    told = [line["text"] for line in (await read(job.id)).progress]
+    assert told == ["Making a place.", "Closing its network."]
+
+
+async def test_nothing_is_told_nor_checked_once_the_lease_is_over_or_another_worker_has_the_job():
+    job = await request(await a_box())
+    silent = await claim("silent")
+    await change(job.id, lease_until=sa.func.clock_timestamp() - timedelta(seconds=1))
+    for _ in range(2):
+        with pytest.raises(leases.LeaseLostError):
+            await leases.check_lease(silent.fence)
+        with pytest.raises(leases.LeaseLostError):
+            await leases.check_and_tell(silent.fence, "Too late.")
+        async with session_scope() as session:
+            with pytest.raises(leases.LeaseLostError):
+                await leases.add_progress(session, silent.fence, "Too late.")
+        async with session_scope() as session:
+            await leases.reap_job(session, job.id)
+        await claim("other")
+    assert [line["text"] for line in (await read(job.id)).progress] == [leases.INTERRUPTED]
+
+
 async def test_the_reaper_ends_a_job_without_attempts_left():
     job = await request(await a_box())
     await claim()
