@@ -29,6 +29,27 @@ MAIL_DOMAIN = "openclaw-cloud"
 CODES_KEPT = timedelta(days=1)  # far longer than the limits count
 SESSIONS_KEPT = timedelta(days=30)
 MAILS_KEPT = timedelta(days=90)
+_DUE = (
+    select(OutboxMail.id)
+    .where(
+        OutboxMail.status == MailStatus.PENDING,
+        col(OutboxMail.run_after) <= sa.bindparam("now"),
+        col(OutboxMail.lease_until).is_(None) | (col(OutboxMail.lease_until) < sa.bindparam("now")),
+    )
+    .order_by(col(OutboxMail.run_after))
+    .limit(1)
+    .with_for_update(skip_locked=True)
+)
+_CLAIM = (
+    sa.update(OutboxMail)
+    .where(col(OutboxMail.id) == _DUE.scalar_subquery())
+    .values(
+        attempt=OutboxMail.attempt + 1,
+        lease_owner=sa.bindparam("by"),
+        lease_until=sa.bindparam("until"),
+    )
+    .returning(OutboxMail)
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,23 +97,9 @@ async def _claimed() -> AsyncIterator[OutboxMail]:
 
 async def _claim(owner: str) -> OutboxMail | None:
     now = real_now()
+    values = {"now": now, "by": owner, "until": now + LEASE}
     async with session_scope() as session:
-        found = await session.exec(
-            select(OutboxMail)
-            .where(
-                OutboxMail.status == MailStatus.PENDING,
-                col(OutboxMail.run_after) <= now,
-                col(OutboxMail.lease_until).is_(None) | (col(OutboxMail.lease_until) < now),
-            )
-            .order_by(col(OutboxMail.run_after))
-            .limit(1)
-            .with_for_update(skip_locked=True)
-        )
-        row = found.first()
-        if row is not None:
-            row.attempt += 1
-            row.lease_owner, row.lease_until = owner, now + LEASE
-        return row
+        return (await session.exec(_CLAIM, params=values)).scalar_one_or_none()
 
 
 async def _send(row: OutboxMail) -> FailedMail | None:
