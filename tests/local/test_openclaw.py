@@ -1,13 +1,22 @@
 import json
 import subprocess
+import sys
 
 import pytest
 
 from openclaw_web.boxes.openclaw_config import PUT_USER_FILE
 from openclaw_web.core.settings import Settings
-from openclaw_web.local import box_images, control, openclaw, places, real_openclaw
+from openclaw_web.local import (
+    box_images,
+    control,
+    openclaw,
+    places,
+    real_openclaw,
+    warm_openclaw,
+)
 from openclaw_web.local.real_openclaw import OpenClawInstallError
 from openclaw_web.local.screen import Screen
+from openclaw_web.local.warm_openclaw import ColdError, Program
 
 
 @pytest.fixture
@@ -54,6 +63,49 @@ def test_without_a_sandbox_programs_and_files_are_denied(opened, monkeypatch):
     assert "sandbox" not in image(opened)
     assert box_images.denied_tools(opened) == "group:runtime,group:fs"
     assert "denied" in box_images.sentence(opened)
+
+
+def test_boxes_read_what_was_compiled_once_there_is_something(opened, installed):
+    assert "NODE_COMPILE_CACHE" not in image(opened)["env"]
+    (installed / warm_openclaw.FOLDER).mkdir()
+    assert image(opened)["env"]["NODE_COMPILE_CACHE"] == str(installed / warm_openclaw.FOLDER)
+
+
+def program(tmp_path, then):
+    """Return a program that compiles something as Node does, and then goes on like this."""
+    script = tmp_path / "gateway"
+    script.write_text(
+        "import os, pathlib, sys\n"
+        "compiled = pathlib.Path(os.environ['NODE_COMPILE_CACHE'])\n"
+        f"(compiled / 'module').write_text('compiled')\n{then}\n"
+    )
+    words = [sys.executable, "-I", "-S", str(script)]
+    return Program(words=words, path="/usr/bin:/bin", identity=None)
+
+
+ANSWER = """
+import json, urllib.request
+known = json.loads(pathlib.Path(os.environ["OPENCLAW_CONFIG_PATH"]).read_text())
+telegram = known["channels"]["telegram"]
+url = f"{telegram['apiRoot']}/bot{os.environ['TELEGRAM_BOT_TOKEN']}/sendMessage"
+said = json.dumps({"chat_id": telegram["allowFrom"][0], "text": "Hello"}).encode()
+urllib.request.urlopen(urllib.request.Request(url, said, {"Content-Type": "application/json"}))
+"""
+
+
+def test_what_was_compiled_until_the_answer_stays_and_boxes_cannot_change_it(installed, tmp_path):
+    answering = program(tmp_path, ANSWER + "import time; time.sleep(600)")
+    warm_openclaw.warm(installed, answering)
+    module = installed / warm_openclaw.FOLDER / "module"
+    assert (module.read_text(), module.stat().st_mode & 0o777) == ("compiled", 0o644)
+    assert not list(installed.glob("*.new"))
+
+
+def test_nothing_is_kept_of_one_that_ends_instead_of_answering(installed, tmp_path):
+    with pytest.raises(ColdError, match="no memory"):
+        warm_openclaw.warm(installed, program(tmp_path, "sys.exit('no memory')"))
+    assert warm_openclaw.environment(installed) == {}
+    assert not list(installed.glob("*.new"))
 
 
 @pytest.mark.usefixtures("installed")

@@ -18,6 +18,7 @@ from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
 from openclaw_web.billing.models import Subscription, Tier
+from openclaw_web.boxes import manifests
 from openclaw_web.boxes import service as boxes
 from openclaw_web.boxes.memory import carrying
 from openclaw_web.boxes.models import Box, BoxStatus
@@ -113,13 +114,15 @@ class RealWorld(BoxWorld):
     folder: Path
     username: str = ""
 
-    async def new_real_box(self, *, username: str = "real_box_bot", **fields: Any) -> Box:
+    async def new_real_box(
+        self, *, username: str = "real_box_bot", tier: Tier = Tier.TEAM, **fields: Any
+    ) -> Box:
         self.username = username
         made = self.telegram.http.post(
             "/_control/bots", json={"name": "Box", "username": username}
         ).json()
         async with session_scope() as session:
-            subscription = await make_subscription(session, tier=Tier.TEAM)
+            subscription = await make_subscription(session, tier=tier)
             await make_period(session, subscription=subscription)
             fields.setdefault("telegram_user_ids", (OWNER,))
             bot = Bot(token=made["token"], bot_id=made["id"], username=made["username"])
@@ -202,6 +205,25 @@ class RealWorld(BoxWorld):
     @property
     def cluster_pid(self) -> int:
         return int((self.folder / "cluster.pid").read_text())
+
+    def add_image(self, name: str) -> None:
+        """Let the cluster run the same program under another image's name."""
+        path = self.folder / "images.json"
+        known = json.loads(path.read_text())
+        path.write_text(json.dumps({**known, name: known[box_images.BOX_IMAGE]}))
+
+    async def change_tier(self, box: Box, tier: Tier) -> None:
+        async with session_scope() as session:
+            found = await session.get_one(Subscription, box.subscription_id)
+            found.tier = tier
+            session.add(found)
+
+    async def image_and_memory(self, box: Box) -> tuple[str, str]:
+        """Return what the cluster says of the box's container: its image and its limit."""
+        path = adapter.KINDS["Deployment"].path(box.k8s_namespace, manifests.NAME)
+        found = await self.cluster._call("GET", path)  # noqa: SLF001 - the product never reads it
+        (container,) = found["spec"]["template"]["spec"]["containers"]
+        return container["image"], container["resources"]["limits"]["memory"]
 
     async def change_limit(self, box: Box, tokens_limit: int) -> None:
         """Give the customer's period and subscription another limit, as a change of plan does."""

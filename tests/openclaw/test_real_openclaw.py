@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from openclaw_web.billing.models import Tier
+from openclaw_web.billing.tiers import plan_of
 from openclaw_web.boxes import openclaw_config
 from openclaw_web.boxes import service as boxes
 from openclaw_web.boxes.memory import backups, listing
@@ -24,6 +26,7 @@ from tests.openclaw.openclaw_world import ANSWER_SECONDS, OWNER, SECOND, STRANGE
 
 pytestmark = pytest.mark.openclaw
 
+NEXT_IMAGE = "openclaw-cloud/agent:next"  # the same program: one version is installed
 PAID_TO_ANSWERING_SECONDS = 60.0
 BOXES_MEASURED = 5
 ASSISTANT = Assistant(
@@ -153,6 +156,23 @@ async def test_at_its_limit_it_says_so_politely_and_works_after_an_upgrade(world
     await world.change_limit(box, 10_000_000)
     world.answers_next("Back at work.")
     assert await world.ask(OWNER, "Again?") == "Back at work."
+
+
+async def test_after_an_upgrade_of_its_image_and_its_plan_it_remembers(world):
+    box = await world.new_real_box(tier=Tier.STARTER)
+    world.answers_next("I shall remember the otter.")
+    await world.ask(OWNER, "My animal is the otter")
+    (before,) = await world.cluster.pods(box.k8s_namespace)
+    world.add_image(NEXT_IMAGE)
+    await world.change_tier(box, Tier.PRO)
+    box = await world.act(boxes.request_upgrade, box, NEXT_IMAGE)
+    assert box.status is BoxStatus.ACTIVE
+    (after,) = await world.cluster.pods(box.k8s_namespace)
+    assert after.name != before.name
+    assert await world.image_and_memory(box) == (NEXT_IMAGE, plan_of(Tier.PRO).memory_limit)
+    world.answers_next("The otter.")
+    assert await world.ask(OWNER, "Which animal?") == "The otter."
+    assert "My animal is the otter" in json.dumps(world.upstream.asked[-1]["messages"])
 
 
 @pytest.mark.skipif(bool(box_images.sandbox_refusal()), reason=box_images.sandbox_refusal())
