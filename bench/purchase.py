@@ -158,6 +158,7 @@ async def _wait_for_answer(stack: Whole, buyer: Buyer, *, is_real: bool) -> Wait
     deadline = paid_at + (REAL_PATIENCE_SECONDS if is_real else PATIENCE_SECONDS)
     while time.monotonic() < deadline and not waiting.is_answered:
         await asyncio.sleep(LOOK_SECONDS)
+        stack.hurry()
         step = STEPS[len(waiting.seconds)]
         if await _has_come(stack, buyer, step):
             waiting.seconds[step] = round(time.monotonic() - paid_at, 2)

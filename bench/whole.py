@@ -11,10 +11,13 @@ import tempfile
 import time
 import urllib.parse
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
+from bench import machine
 from bench.stack import DEFAULT_HOME, HOME, PROJECT
 from openclaw_web.core.settings import load
 from openclaw_web.local import control, frontend, places, ports, real_openclaw, status
@@ -36,6 +39,16 @@ class Whole:
 
     home: Path
     environment: dict[str, str]
+    supervisor: psutil.Process
+    hurried: set[int] = field(default_factory=set)
+
+    def hurry(self) -> None:
+        """Let what was started meanwhile have our priority, too: each service is a session."""
+        if os.getpriority(os.PRIO_PROCESS, 0):
+            for one in self.supervisor.children(recursive=True):
+                if one.pid not in self.hurried:
+                    machine.take_along(one.pid)
+                    self.hurried.add(one.pid)
 
     @property
     def services(self) -> DevServices:
@@ -93,7 +106,7 @@ def whole_stack(*, is_real: bool = False) -> Generator[Whole]:
             process = _start(environment, log)
             try:
                 _wait(home, process)
-                yield Whole(home, environment)
+                yield Whole(home, environment, psutil.Process(process.pid))
             finally:
                 control.stop(home)
                 process.wait()
