@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,6 +29,7 @@ from openclaw_web.boxes import (
     looking,
     orphans,
     repairs,
+    same_cluster,
     stray_tokens,
     sweeping,
     tasks,
@@ -126,6 +127,7 @@ class Worker:
     # Whose sync waits for a free hand, in order, and when the database was last asked for them.
     _due: dict[UUID, None] = field(default_factory=dict)
     _looked_at: float = 0.0
+    _is_known: bool = False  # that the cluster is the one it was
 
     async def run(self) -> None:
         """Run every loop until somebody asks to stop; then end or release what is at work."""
@@ -167,6 +169,7 @@ class Worker:
     async def claim(self) -> None:
         """Wait for the bell, or two seconds, and start as many due jobs as there are free hands."""
         self.turned_at = time.monotonic()
+        await self._know_cluster()
         if self._jobs.are_full:
             await self._jobs.wait_for_one(timeout_seconds=LOOK_SECONDS)
         else:
@@ -238,7 +241,7 @@ class Worker:
 
     async def watch(self) -> None:
         """Follow the cluster while we are the one who does, and count missed checks."""
-        async with only_one(WATCH_LOCK, self.cluster_name) as still_leading:
+        async with self._leading(WATCH_LOCK) as still_leading:
             watcher = watching.Watcher(
                 self.cluster_name,
                 provisioning.box_changed,
@@ -250,26 +253,26 @@ class Worker:
                 group.create_task(_evaluate(watcher, still_leading))
 
     async def sweep(self) -> None:
-        async with only_one(SWEEP_LOCK, self.cluster_name):
+        async with self._leading(SWEEP_LOCK):
             await sweeping.sweep(self.cluster, self.cluster_name, provisioning.box_changed)
 
     async def mend_drift(self) -> None:
-        async with only_one(DRIFT_LOCK, self.cluster_name):
+        async with self._leading(DRIFT_LOCK):
             if count := await repairs.mend_drift(self.cluster, self.cluster_name):
                 logger.info("%d boxes were not as they had been applied.", count)
 
     async def check_tokens(self) -> None:
-        async with only_one(TOKEN_LOCK, self.cluster_name):
+        async with self._leading(TOKEN_LOCK):
             found = await stray_tokens.check_tokens(self.cluster, self.cluster_name)
         if found.rotated or found.revoked:
             logger.info("%d tokens rotate, %d were revoked.", found.rotated, found.revoked)
 
     async def look_after_orphans(self) -> None:
-        async with only_one(ORPHAN_LOCK, self.cluster_name):
+        async with self._leading(ORPHAN_LOCK):
             await orphans.look_after(self.cluster, self.cluster_name)
 
     async def make_snapshots(self) -> None:
-        async with only_one(SNAPSHOT_LOCK, self.cluster_name) as still_leading:
+        async with self._leading(SNAPSHOT_LOCK) as still_leading:
             count = await snapshots.look_after(self.cluster, self.cluster_name, still_leading)
         if count:
             logger.info("%d snapshots were begun.", count)
@@ -283,6 +286,19 @@ class Worker:
             logger.error("The job loop does not turn; this worker does not call itself alive.")
             return
         await asyncio.to_thread((self.home / ALIVE_FILE).write_text, real_now().isoformat())
+
+    @contextlib.asynccontextmanager
+    async def _leading(self, lock: int) -> AsyncGenerator[Callable[[], Awaitable[None]]]:
+        """Be the one worker that does this in our cluster."""
+        await self._know_cluster()
+        async with only_one(lock, self.cluster_name) as still_leading:
+            yield still_leading
+
+    async def _know_cluster(self) -> None:
+        """Touch nothing before it is certain that this is the cluster our boxes live in."""
+        if not self._is_known:
+            await same_cluster.make_sure(self.cluster, self.cluster_name)
+            self._is_known = True
 
     async def _forever(self, name: str, turn: Callable[[], Awaitable[None]], pause: float) -> None:
         failed, asked_by = 0, None
