@@ -1,5 +1,6 @@
 """The Job that carries a box's memory: a pod as closed as the box's own, for some minutes."""
 
+import hashlib
 from dataclasses import dataclass
 
 from openclaw_web.boxes import manifests
@@ -39,7 +40,9 @@ class KeeperSpec:
 
     @property
     def name(self) -> str:
-        return f"{NAME}-{self.ticket.way.value}-{self.ticket.backup_id.hex[:12]}"
+        """Return a name of this ticket's own: a backup may be carried back more than once."""
+        own = hashlib.sha256(self.ticket.token.encode()).hexdigest()[:8]
+        return f"{NAME}-{self.ticket.way.value}-{self.ticket.backup_id.hex[:12]}-{own}"
 
 
 def secret(spec: KeeperSpec) -> Manifest:

@@ -5,6 +5,7 @@ is read from its row, never from the Job alone.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -96,7 +97,11 @@ async def carry(
         with run.aside():
             await _wait_for(run, spec, patience)
     except LeaseLostError:
-        raise  # whoever holds the job now clears up
+        # Whoever holds the job now has cleared up, perhaps before this late write: nobody but us
+        # ever makes a Job of this name.
+        with contextlib.suppress(VendorError):
+            await run.cluster.delete("Job", spec.namespace, spec.name)
+        raise
     except BaseException:
         await run.cluster.delete("Job", spec.namespace, spec.name)
         raise
