@@ -1,5 +1,6 @@
 """The whole stack as `make run` starts it, in a folder of its own, for runs that need all of it."""
 
+import asyncio
 import contextlib
 import http.client
 import json
@@ -30,6 +31,7 @@ KEPT = DEFAULT_HOME / "whole"
 PAGES = ("web", "reflex")
 START_SECONDS = 600.0  # with building the pages
 HIDDEN = ("OPENCLAW_CLOUD_ENV", "PUBLIC_URL", "SECRET_KEY", "DEV_SERVICES", "HOST")
+HURRY_SECONDS = 1.0
 OK, SEE_OTHER = 200, 303
 
 
@@ -42,13 +44,14 @@ class Whole:
     supervisor: psutil.Process
     hurried: set[int] = field(default_factory=set)
 
-    def hurry(self) -> None:
-        """Let what was started meanwhile have our priority, too: each service is a session."""
-        if os.getpriority(os.PRIO_PROCESS, 0):
+    async def hurry(self) -> None:
+        """Let what is started meanwhile have our priority, too: each service is a session."""
+        while os.getpriority(os.PRIO_PROCESS, 0):
             for one in self.supervisor.children(recursive=True):
                 if one.pid not in self.hurried:
                     machine.take_along(one.pid)
                     self.hurried.add(one.pid)
+            await asyncio.sleep(HURRY_SECONDS)
 
     @property
     def services(self) -> DevServices:
