@@ -12,7 +12,6 @@ after its answer, so that the next starts alone. `--sabotage` pauses the worker,
 import argparse
 import asyncio
 import os
-import signal
 import statistics
 import sys
 import time
@@ -21,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
+import psutil
 import sqlalchemy as sa
 from sqlmodel import col, select
 
@@ -83,7 +83,9 @@ def main() -> int:
         os.environ.update(stack.environment)
         settings.cache_clear()
         if chosen.sabotage:
-            os.kill(stack.worker_pid, signal.SIGSTOP)
+            chosen.purchases = 1
+            for one in psutil.Process(stack.worker_pid).children(recursive=True):
+                one.suspend()
         waits = asyncio.run(_buy(stack, chosen))
     _judge(waits, chosen, outcome)
     print(f"  written: {outcome.write()}")
@@ -104,8 +106,6 @@ async def _buy(stack: Whole, chosen: argparse.Namespace) -> list[Waiting]:
             buyer = await _come_to_pay(stack, number)
             waits.append(await _wait_for_answer(stack, buyer, is_real=chosen.real))
             print(f"  {number + 1}: {_text(waits[-1].seconds)}", flush=True)
-            if chosen.sabotage:
-                break
             if chosen.real:
                 await _pause(buyer)
         return waits

@@ -59,6 +59,7 @@ class Whole:
 
     @property
     def worker_pid(self) -> int:
+        """Return the process id of the worker's guardian."""
         (pid,) = [one.pid for one in status.look(self.home).services if one.name == "worker"]
         if pid is None:
             raise RuntimeError("The worker does not run.")

@@ -1,7 +1,7 @@
 """Let OpenClaw live through one message once it is installed, and keep what Node compiled of it.
 
-Compiling its 6,000 modules is a third of what a box does until it answers. Node keeps the result in
-a folder (NODE_COMPILE_CACHE) for one version, one processor and one user; boxes may only read it.
+Compiling its 6,000 modules is a sixth of what a box does until it is ready. Node keeps the result
+in a folder (NODE_COMPILE_CACHE) for one version, one processor and one user; boxes only read it.
 """
 
 import json
