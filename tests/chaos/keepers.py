@@ -23,7 +23,7 @@ from tests.contracts.simulator_process import Simulator
 from tests.flows.box_world import IMAGE
 
 SELECTOR = f"app.kubernetes.io/name={keeper_job.NAME}"
-LOOK_SECONDS = 0.1
+LOOK_SECONDS = 0.25
 FRESH = b"what it has learnt"
 
 

@@ -23,6 +23,9 @@ WITH_BACKUP = {"suspend": "suspend", "backup": "manual", "destroy": "final"}
 LEAST_CELLS = 1_000  # fewer would mean that boundaries are not seen any more
 
 
+pytestmark = pytest.mark.usefixtures("_collected_like_a_worker")
+
+
 @pytest.fixture(autouse=True)
 def _quick_time_outs(monkeypatch):
     monkeypatch.setattr(adapter, "TIMEOUT_SECONDS", TIMEOUT_SECONDS)

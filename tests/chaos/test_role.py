@@ -22,7 +22,7 @@ from openclaw_web.boxes.models import Box, BoxBackup, BoxStatus
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.errors import VendorError
 from openclaw_web.integrations.cluster import Cluster
-from openclaw_web.integrations.cluster_objects import PodChanged
+from openclaw_web.integrations.cluster_objects import NamespaceChanged, PodChanged
 from openclaw_web.workflows import provisioning
 from tests.chaos import stories
 from tests.chaos.hands import Hands
@@ -201,12 +201,21 @@ async def look_closely(world: BoxWorld, box: Box) -> None:
         (pod,) = await world.cluster.pods(box.k8s_namespace)
         await world.cluster.events(box.k8s_namespace)
         await world.cluster.logs(box.k8s_namespace, pod.name)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(3), contextlib.aclosing(world.cluster.watch()) as events:
-                async for event in events:
-                    if isinstance(event, PodChanged):
-                        break
-                    await world.cluster.annotate_pod(box.k8s_namespace, pod.name, {"seen": "now"})
+        await follow(world, box, pod.name)
+
+
+async def follow(world: BoxWorld, box: Box, pod: str) -> None:
+    """Change both kinds until each watch has told of it: the two begin one after the other."""
+    waited_for = {PodChanged, NamespaceChanged}
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(3), contextlib.aclosing(world.cluster.watch()) as events:
+            async for event in events:
+                waited_for -= {type(event)}
+                if not waited_for:
+                    break
+                note = {"seen": str(len(waited_for))}
+                await world.cluster.annotate_pod(box.k8s_namespace, pod, note)
+                await world.cluster.annotate_namespace(box.k8s_namespace, note)
 
 
 async def note_an_orphan(world: BoxWorld, box: Box) -> None:
@@ -220,11 +229,11 @@ async def carry_memory(world: BoxWorld, box: Box) -> None:
     """Make a keeper and take it away again, as a backup does."""
     ticket = Ticket(backup_id=uuid4(), way=Way.SAVE, token="one", mark="")  # noqa: S106 - opens nothing
     place = {"namespace": box.k8s_namespace, "box_id": str(box.id)}
-    spec = KeeperSpec(image=IMAGE, url="http://127.0.0.1/", ticket=ticket, **place)
+    spec = KeeperSpec(image=IMAGE, url="http://127.0.0.1/", ticket=ticket, fence=1, **place)
     with contextlib.suppress(VendorError):
         await world.cluster.find_object("PersistentVolumeClaim", box.k8s_namespace, manifests.NAME)
         await world.cluster.apply(keeper_job.secret(spec))
-        await world.cluster.apply(keeper_job.job(spec, fence=1))
+        await world.cluster.apply(keeper_job.job(spec))
         for job in await world.cluster.jobs(box.k8s_namespace):
             await world.cluster.delete("Job", box.k8s_namespace, job.name)
         await world.cluster.delete("Secret", box.k8s_namespace, keeper_job.NAME)

@@ -1,6 +1,5 @@
 """The Job that carries a box's memory: a pod as closed as the box's own, for some minutes."""
 
-import hashlib
 from dataclasses import dataclass
 
 from openclaw_web.boxes import manifests
@@ -28,21 +27,21 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class KeeperSpec:
-    """One keeper; `url` is where it sends to or fetches from."""
+    """One keeper; `url` is where it sends to or fetches from, `fence` is whose attempt made it."""
 
     namespace: str
     box_id: str
     image: str
     url: str
     ticket: Ticket
+    fence: int
     runtime_class: str = ""
     claim: str = manifests.NAME
 
     @property
     def name(self) -> str:
-        """Return a name of this ticket's own: a backup may be carried back more than once."""
-        own = hashlib.sha256(self.ticket.token.encode()).hexdigest()[:8]
-        return f"{NAME}-{self.ticket.way.value}-{self.ticket.backup_id.hex[:12]}-{own}"
+        """Return a name that no other attempt has, so that each can take its own away."""
+        return f"{NAME}-{self.ticket.way.value}-{self.ticket.backup_id.hex[:12]}-{self.fence:x}"
 
 
 def secret(spec: KeeperSpec) -> Manifest:
@@ -56,9 +55,9 @@ def secret(spec: KeeperSpec) -> Manifest:
     }
 
 
-def job(spec: KeeperSpec, *, fence: int) -> Manifest:
+def job(spec: KeeperSpec) -> Manifest:
     """One pod, one try: a second one needs another address."""
-    meta = {**_meta(spec, spec.name), "annotations": {manifests.FENCE: str(fence)}}
+    meta = {**_meta(spec, spec.name), "annotations": {manifests.FENCE: str(spec.fence)}}
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",

@@ -24,7 +24,6 @@ from openclaw_web.core.errors import VendorError
 from openclaw_web.core.settings import settings
 from openclaw_web.jobs import leases
 from openclaw_web.jobs import service as jobs
-from openclaw_web.jobs.leases import LeaseLostError
 
 START_SECONDS = 180.0  # for the keeper's image to come, and for the volume to move
 NO_BACKUP = "no_backup"
@@ -82,30 +81,27 @@ async def carry(
         image=chosen.keeper_image,
         url=_address(chosen.box_proxy_url, ticket.backup_id),
         ticket=ticket,
+        fence=run.fence.number,
         runtime_class=chosen.box_runtime_class,
         claim=f"{keeper_job.NAME}-{ticket.backup_id.hex[:12]}" if source else manifests.NAME,
     )
     await run.check()
     await run.cluster.apply(keeper_job.secret(spec))
     await run.check()
-    job = await run.cluster.apply(keeper_job.job(spec, fence=run.fence.number))
     try:
+        job = await run.cluster.apply(keeper_job.job(spec))
         if source is not None:
             await run.check()
             uid = job["metadata"]["uid"]
             await run.cluster.create(keeper_job.copied_claim(spec, source, job_uid=uid))
         with run.aside():
             await _wait_for(run, spec, patience)
-    except LeaseLostError:
-        # Whoever holds the job now has cleared up, perhaps before this late write: nobody but us
-        # ever makes a Job of this name.
+        await _clear_up(run, spec)
+    except BaseException:
+        # One that came too late as well: whoever took over has another keeper, and may be done.
         with contextlib.suppress(VendorError):
             await run.cluster.delete("Job", spec.namespace, spec.name)
         raise
-    except BaseException:
-        await run.cluster.delete("Job", spec.namespace, spec.name)
-        raise
-    await _clear_up(run, spec)
 
 
 async def _clear_up(run: Run, spec: KeeperSpec) -> None:

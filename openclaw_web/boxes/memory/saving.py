@@ -127,6 +127,8 @@ async def save_or_tell(run: Run, box: Box, reason: Reason, alert: str) -> bool:
 
 async def save(run: Run, box: Box, reason: Reason, patience: keeper_run.Patience) -> None:
     volume = await run.cluster.find_claim(box.k8s_namespace, manifests.NAME)
+    if volume is None:  # one "not found" is no proof: what is asked for would silently not be saved
+        volume = await run.cluster.find_claim(box.k8s_namespace, manifests.NAME)
     if volume is None:
         return
     sizes = (quantities.whole(volume.requested), quantities.whole(volume.capacity))

@@ -20,9 +20,10 @@ SPEC = KeeperSpec(
     image="ghcr.io/example/openclaw-cloud:1",
     url="http://proxy.openclaw.svc:3001/memory/7",
     ticket=TICKET,
+    fence=7,
     runtime_class="gvisor",
 )
-JOB = keeper_job.job(SPEC, fence=7)
+JOB = keeper_job.job(SPEC)
 
 
 @pytest.mark.parametrize("version", ["1.33", "1.35"])
@@ -43,7 +44,7 @@ def test_the_keeper_has_no_rights_and_one_try():
 def test_a_save_cannot_write_and_a_restore_can():
     def mount(way):
         spec = replace(SPEC, ticket=replace(TICKET, way=way))
-        pod = keeper_job.job(spec, fence=7)["spec"]["template"]["spec"]
+        pod = keeper_job.job(spec)["spec"]["template"]["spec"]
         return pod["containers"][0]["volumeMounts"][0]
 
     assert mount(Way.SAVE)["readOnly"] is True
@@ -61,3 +62,10 @@ def test_it_fits_into_what_the_smallest_plan_has():
     plan = plan_of("starter")
     assert quantities.whole(keeper_job.LIMITS["memory"]) < quantities.whole(plan.memory_limit)
     assert quantities.whole(keeper_job.REQUESTS["memory"]) < quantities.whole(plan.memory_request)
+
+
+def test_each_attempt_has_a_keeper_of_its_own_name():
+    assert replace(SPEC, fence=8).name != SPEC.name
+    assert JOB["metadata"]["name"] == SPEC.name
+    longest = replace(SPEC, fence=2**53, ticket=replace(TICKET, way=Way.RESTORE)).name
+    assert len(longest) <= 63 - len("-abcde")
