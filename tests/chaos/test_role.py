@@ -213,9 +213,9 @@ async def follow(world: BoxWorld, box: Box, pod: str) -> None:
                 waited_for -= {type(event)}
                 if not waited_for:
                     break
-                note = {"seen": str(len(waited_for))}
-                await world.cluster.annotate_pod(box.k8s_namespace, pod, note)
-                await world.cluster.annotate_namespace(box.k8s_namespace, note)
+                seen = str(len(waited_for))
+                await world.cluster.annotate_pod(box.k8s_namespace, pod, {"seen": seen})
+                await world.cluster.annotate_namespace(box.k8s_namespace, {"seen": seen})
 
 
 async def note_an_orphan(world: BoxWorld, box: Box) -> None:
