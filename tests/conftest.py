@@ -29,6 +29,7 @@ from openclaw_web.local import children, ports, scratch, valkey
 from openclaw_web.local.places import PASSABLE
 from openclaw_web.local.postgres import Postgres
 from openclaw_web.local.valkey import Valkey
+from tests.chaos import summary
 
 PREFIX = "openclaw-cloud-tests-"
 SCRATCH = Path(tempfile.mkdtemp(prefix=PREFIX))
@@ -60,6 +61,7 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ.pop(name, None)
     os.environ.update(ENVIRONMENT)
     SCRATCH.chmod(PASSABLE)  # as root, PostgreSQL runs as somebody else
+    config.pluginmanager.register(summary)
     config.addinivalue_line("markers", "browser: drives a real browser against a full stack")
     config.addinivalue_line("markers", "slow: takes longer than ten seconds; only `make test-all`")
 

@@ -4,17 +4,19 @@ import asyncio
 import contextlib
 from collections import defaultdict
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import sqlalchemy as sa
 from sqlmodel import col, select
 
 from openclaw_web.boxes import failures, manifests, queries
 from openclaw_web.boxes.memory import backups, saving
-from openclaw_web.boxes.models import Box
+from openclaw_web.boxes.models import Box, BoxBackup
+from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import session_scope
 from openclaw_web.integrations.cluster import Cluster
 from openclaw_web.integrations.cluster_objects import (
@@ -32,6 +34,7 @@ from openclaw_web.workflows import provisioning
 ROUNDS = 8
 TOLD = "its failure was told"
 ENDED_PHASES = frozenset({"Failed", "Succeeded"})
+UNENDED = frozenset({JobStatus.QUEUED, JobStatus.RUNNING})
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,17 @@ class Hands:
     box: Box
     names: list[str]
     memory: dict[str, bytes] = field(default_factory=dict)  # on each volume, by namespace
+    # Where the story began: what was there before it, it has not done.
+    generation: int = 0
+    older: frozenset[UUID] = frozenset()
+
+    async def from_here(self) -> "Hands":
+        """Return hands for what begins now with this box."""
+        async with session_scope() as session:
+            box = await queries.get_any_box(session, self.box.id)
+            found = await session.exec(select(BoxBackup.id).where(BoxBackup.box_id == box.id))
+            older = frozenset(found.all())
+        return replace(self, box=box, generation=box.generation, older=older)
 
     async def work(self) -> bool:
         """Do one due job of the box, and say whether there was one."""
@@ -59,19 +73,23 @@ class Hands:
         while await self.work():
             continue
 
+    async def finish(self) -> None:
+        """Do all there is, whatever the machine is busy with."""
+        await self.work_all()
+        await self.settle()
+
     async def settle(self) -> None:
         """Let time pass: leases run out, pauses end, and somebody else does what is left."""
         for _ in range(ROUNDS):
+            busy = [job for job in await self.jobs() if job.status in UNENDED]
+            if not busy:
+                return
             await self._let_time_pass()
-            for job in await self.jobs():
+            for job in busy:
                 async with session_scope() as session:
                     for change in await failures.reap(session, job.id, job.box_id):
                         await provisioning.box_changed(session, change)
             await self.work_all()
-            if all(
-                job.status not in {JobStatus.QUEUED, JobStatus.RUNNING} for job in await self.jobs()
-            ):
-                return
 
     async def _let_time_pass(self) -> None:
         past = sa.func.clock_timestamp() - timedelta(minutes=5)
@@ -114,7 +132,9 @@ class Hands:
         marks = (manifests.TOKEN_ID, manifests.CONFIG_HASH)
         return {
             "status": (box.status.value, box.status_reason),
-            "generations": (box.generation, box.applied_generation),
+            "generations": tuple(
+                one - self.generation for one in (box.generation, box.applied_generation)
+            ),
             "namespace": namespace.value,
             "pods": [(pod.phase, pod.is_ready, pod.is_terminating) for pod in pods],
             "pods are as the deployment says": all(
@@ -136,16 +156,19 @@ class Hands:
         }
 
     async def _backup(self) -> str:
-        """Return the reason of the newest backup, or that its failure was told."""
+        """Return why there are new backups, or that a failure was told."""
         async with session_scope() as session:
-            newest = await backups.newest_usable(session, self.box.id)
+            now = await business_now(session)
+            rows = await session.exec(select(BoxBackup).where(BoxBackup.box_id == self.box.id))
+            made = [one for one in rows if backups.is_usable(one, now)]
             told = await session.exec(
                 select(Alert.code).where(
                     col(Alert.code).in_((saving.ALERT_BACKUP, backups.ALERT_FINAL)),
                     Alert.subject == str(self.box.id),
                 )
             )
-            return newest.reason if newest else TOLD if told.first() else ""
+            reasons = {one.reason for one in made if one.id not in self.older}
+            return " and ".join(sorted(reasons)) or (TOLD if told.first() else "")
 
     async def _keepers(self, namespace: NamespaceState) -> list[JobView]:
         is_there = namespace is NamespaceState.ACTIVE

@@ -2,22 +2,27 @@
 
 import asyncio
 import contextlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Collection, Iterable
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import sqlalchemy as sa
 from sqlmodel import col
 
 from openclaw_web.boxes.models import Box
 from openclaw_web.core.database import session_scope
+from openclaw_web.core.errors import VendorError
+from openclaw_web.integrations import cluster as adapter
 from tests.chaos.boundaries import Boundary, Passage
 from tests.chaos.disturbances import (
     DISTURBANCES,
     FAULTS,
+    LATE,
+    TIMEOUT_SECONDS,
     Disturbance,
     Scene,
     failing,
@@ -28,8 +33,9 @@ from tests.chaos.stories import STORIES
 from tests.contracts.simulator_process import Simulator
 from tests.flows.box_world import BoxWorld
 
-AT_ONCE = 6
-LONGEST_CELL_SECONDS = 120
+AT_ONCE = 4
+LONGEST_CELL_SECONDS = 300
+LOOKS = 4
 # What each story passes in peace and where it ends: learnt once in a process of tests.
 PEACE: dict[str, tuple[list[Boundary], dict[str, Any]]] = {}
 
@@ -59,6 +65,7 @@ class Matrix:
         self._world, self._simulator, self._home = world, simulator, home
         self._memory, self._twins = memory, twins
         self._turns = asyncio.Semaphore(AT_ONCE)
+        self._ready: dict[str, list[Hands]] = defaultdict(list)  # boxes at the story's beginning
         self.boundaries: dict[str, list[Boundary]] = {}
         self.expected: dict[str, dict[str, Any]] = {}
 
@@ -71,7 +78,7 @@ class Matrix:
     async def _learn(self, story: str) -> None:
         scene = await self.scene(story, Passage())
         await scene.begin()
-        PEACE[story] = (scene.passage.passed, await scene.hands.outcome())
+        PEACE[story] = (scene.passage.passed, await _looked_up(scene.hands))
 
     def cells(self) -> list[Cell]:
         return [
@@ -81,10 +88,18 @@ class Matrix:
             if self._fits(name)(boundary)
         ]
 
-    async def run(self, cells: Iterable[Cell]) -> list[str]:
+    async def run(self, cells: Collection[Cell]) -> list[str]:
         """Return what went wrong, cell by cell."""
-        found = await asyncio.gather(*(self._try(cell) for cell in cells))
-        return [one for one in found if one]
+        late = [cell for cell in cells if cell.disturbance == LATE]
+        found = await asyncio.gather(*(self._try(cell) for cell in cells if cell not in late))
+        with mock.patch.object(adapter, "TIMEOUT_SECONDS", TIMEOUT_SECONDS):
+            found += await asyncio.gather(*(self._try(cell) for cell in late))
+        return [*(one for one in found if one), *await self._never_met()]
+
+    async def _never_met(self) -> list[str]:
+        """Return the faults that no call ran into: a cell that met nothing proves nothing."""
+        left = await asyncio.to_thread(self._simulator.http.get, "/_control/faults")
+        return [f"A fault that no call met: {one}" for one in left.raise_for_status().json()]
 
     async def _try(self, cell: Cell) -> str:
         async with self._turns:
@@ -98,19 +113,22 @@ class Matrix:
         scene = await self.scene(cell.story, Passage(disturb_at=cell.boundary))
         try:
             await self._disturbance(cell.disturbance)(scene)
-            outcome = await scene.hands.outcome()
+            outcome = await _looked_up(scene.hands)
         finally:
             await scene.bury()
-        expected = self.expected[cell.story]
+        expected, story = self.expected[cell.story], STORIES[cell.story]
         wrong = {
             name: f"{value} instead of {expected[name]}"
             for name, value in outcome.items()
-            if value != expected[name] and value not in STORIES[cell.story].also.get(name, ())
+            if value != expected[name] and value not in story.also.get(name, ())
         }
         if not scene.passage.was_disturbed:
             wrong["boundary"] = "never reached"
         if scene.hands.box.k8s_namespace in self._twins.seen:
             wrong["pods"] = "two of one box at once"
+        if not wrong and outcome == expected and story.again is not None:
+            await story.again(scene.hands, scene.hands.box)
+            self._ready[cell.story].append(scene.hands)
         return f"{cell}: {wrong}" if wrong else ""
 
     def _disturbance(self, name: str) -> Disturbance:
@@ -122,7 +140,14 @@ class Matrix:
         return DISTURBANCES[name][1] if name in DISTURBANCES else is_before_a_call
 
     async def scene(self, story: str, passage: Passage) -> Scene:
-        """Make a box in a cluster's name of its own, bring it there, and ask for the job."""
+        """Take a box to where the story begins, and ask for the job."""
+        ready = self._ready[story]
+        hands = await (ready.pop() if ready else await self._prepared(story)).from_here()
+        await STORIES[story].ask(hands, hands.box)
+        return Scene(hands, passage)
+
+    async def _prepared(self, story: str) -> Hands:
+        """Make a box in a cluster's name of its own, and bring it there."""
         box = await self._world.new_box()
         box.cluster = f"cell-{box.id.hex[:8]}"
         async with session_scope() as session:
@@ -131,8 +156,15 @@ class Matrix:
             )
         hands = Hands(self._world.cluster, self._home, box, [], self._memory)
         await STORIES[story].prepare(hands, box)
-        await STORIES[story].ask(hands, box)
-        return Scene(hands, passage)
+        return hands
+
+
+async def _looked_up(hands: Hands) -> dict[str, Any]:
+    """Look at the end; our own look may come too late on a busy machine, and is no part of it."""
+    for _ in range(LOOKS):
+        with contextlib.suppress(VendorError):
+            return await hands.outcome()
+    return await hands.outcome()
 
 
 def table(cells: Iterable[Cell], boundaries: dict[str, list[Boundary]]) -> str:

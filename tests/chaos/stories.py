@@ -23,12 +23,14 @@ Act = Callable[[Hands, Box], Awaitable[None]]
 class Story:
     """`prepare` is done in peace; `ask` queues the job that is disturbed.
 
-    `also`: other ends, by name, that are as good as the one in peace.
+    `also`: other ends, by name, that are as good as the one in peace. `again` makes a box that
+    ended exactly as in peace ready for the next cell; without it each cell has a box of its own.
     """
 
     prepare: Act
     ask: Act
     also: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    again: Act | None = None
 
 
 async def nothing(_hands: Hands, _box: Box) -> None:
@@ -37,13 +39,13 @@ async def nothing(_hands: Hands, _box: Box) -> None:
 
 async def live(hands: Hands, box: Box) -> None:
     await request(JobType.PROVISION)(hands, box)
-    await hands.work_all()
+    await hands.finish()
 
 
 async def paused(hands: Hands, box: Box) -> None:
     await live(hands, box)
     await pause(hands, box)
-    await hands.work_all()
+    await hands.finish()
 
 
 def request(job_type: JobType) -> Act:
@@ -59,9 +61,15 @@ def change(**fields: Any) -> Act:
     async def ask(_hands: Hands, box: Box) -> None:
         async with session_scope() as session:
             settings = BoxSettings(telegram_user_ids=(111222333,), **fields)
-            await boxes.change_settings(session, box, settings, requested_by="customer")
+            await boxes.change_settings(session, box, settings, requested_by="test")
 
     return ask
+
+
+async def change_language(hands: Hands, box: Box) -> None:
+    async with session_scope() as session:
+        now = (await queries.get_any_box(session, box.id)).language
+    await change(language="en" if now == "de" else "de")(hands, box)
 
 
 async def restart(_hands: Hands, box: Box) -> None:
@@ -99,7 +107,11 @@ async def saved(hands: Hands, box: Box) -> None:
     """Bring it to where a backup is older than what it remembers."""
     await live(hands, box)
     await backup(hands, box)
-    await hands.work_all()
+    await hands.finish()
+    await learn(hands, box)
+
+
+async def learn(hands: Hands, box: Box) -> None:
     hands.memory[box.k8s_namespace] = b"what came since"
 
 
@@ -133,21 +145,21 @@ async def restore(_hands: Hands, box: Box) -> None:
 
 # In peace the pod takes these settings in, and the proof is its next model call. A worker from
 # which the cluster hid that pod makes another one, which proves them by itself.
-PROVED_BY_A_NEW_POD = {"generations": ((2, 2),)}
+PROVED_BY_A_NEW_POD = {"generations": ((1, 1),)}
 # A backup that does not work keeps nobody from being stopped or from answering: it is told.
 BACKUP_IS_TOLD = {"backup": (TOLD,)}
 
 STORIES = {
     "provision": Story(nothing, request(JobType.PROVISION)),
-    "update": Story(live, change(language="de")),
+    "update": Story(live, change_language, again=nothing),
     "update that needs no new pod": Story(live, change(thinking_level="high"), PROVED_BY_A_NEW_POD),
-    "restart": Story(live, restart),
+    "restart": Story(live, restart, again=nothing),
     "suspend": Story(live, pause, BACKUP_IS_TOLD),
     "reactivate": Story(paused, resume),
     "resize": Story(live, upgrade),
     "destroy": Story(live, request(JobType.DESTROY)),
-    "health_check": Story(live, request(JobType.HEALTH_CHECK)),
-    "backup": Story(live, backup, BACKUP_IS_TOLD),
-    "restore": Story(saved, restore),
+    "health_check": Story(live, request(JobType.HEALTH_CHECK), again=nothing),
+    "backup": Story(live, backup, BACKUP_IS_TOLD, again=nothing),
+    "restore": Story(saved, restore, again=learn),
     "restore of a snapshot": Story(snapshot_taken, restore),
 }
