@@ -26,6 +26,7 @@ from openclaw_web.jobs import leases
 from openclaw_web.jobs import service as jobs
 
 START_SECONDS = 180.0  # for the keeper's image to come, and for the volume to move
+LOOKS = 3
 NO_BACKUP = "no_backup"
 Wanted = Callable[[], Awaitable[bool]]
 
@@ -59,11 +60,13 @@ class Patience:
 
 async def clear(run: Run, namespace: str) -> None:
     """End every keeper, so that the volume is free for the pod."""
-    found = await run.cluster.jobs(namespace)
-    for job in found:
-        await run.check()
-        await run.cluster.delete("Job", namespace, job.name)
-    if found:
+    for _ in range(LOOKS):  # a deletion's "not found" is no proof that it is gone
+        found = await run.cluster.jobs(namespace)
+        if not found:
+            return
+        for job in found:
+            await run.check()
+            await run.cluster.delete("Job", namespace, job.name)
         await _wait_until_free(run, namespace)
 
 
