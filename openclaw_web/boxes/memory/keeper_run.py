@@ -22,11 +22,13 @@ from openclaw_web.boxes.sentences import failure
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.errors import VendorError
 from openclaw_web.core.settings import settings
+from openclaw_web.integrations.cluster_objects import NamespaceState
 from openclaw_web.jobs import leases
 from openclaw_web.jobs import service as jobs
 
 START_SECONDS = 180.0  # for the keeper's image to come, and for the volume to move
-LOOKS = 3
+LOOKS = 2
+TRIES = 3
 NO_BACKUP = "no_backup"
 Wanted = Callable[[], Awaitable[bool]]
 
@@ -58,9 +60,17 @@ class Patience:
     start_seconds: float = START_SECONDS
 
 
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """What there is of a box's place: its namespace, and the volume with its memory."""
+
+    is_there: bool
+    has_volume: bool
+
+
 async def clear(run: Run, namespace: str) -> None:
     """End every keeper, so that the volume is free for the pod."""
-    for _ in range(LOOKS):  # a deletion's "not found" is no proof that it is gone
+    for _ in range(TRIES):  # a deletion's "not found" is no proof that it is gone
         found = await run.cluster.jobs(namespace)
         if not found:
             return
@@ -162,7 +172,18 @@ def _is_keeper(labels: dict[str, str]) -> bool:
     return labels.get("app.kubernetes.io/name") == keeper_job.NAME
 
 
-async def has_volume(run: Run, namespace: str) -> bool:
+async def place_of(run: Run, namespace: str) -> Place:
+    """Return what there is; one "not found" is no proof, for memory is lost where it is believed."""
+    is_there = has_volume = False
+    for _ in range(LOOKS):
+        is_there = await run.cluster.namespace_state(namespace) is NamespaceState.ACTIVE
+        has_volume = is_there and await _has_volume(run, namespace)
+        if has_volume:
+            break
+    return Place(is_there=is_there, has_volume=has_volume)
+
+
+async def _has_volume(run: Run, namespace: str) -> bool:
     found = await run.cluster.find_object("PersistentVolumeClaim", namespace, manifests.NAME)
     return found is not None
 

@@ -16,7 +16,6 @@ from openclaw_web.boxes.runs import Run
 from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.errors import VendorError
-from openclaw_web.integrations.cluster_objects import NamespaceState
 from openclaw_web.jobs import leases
 from openclaw_web.jobs import service as jobs
 
@@ -65,11 +64,8 @@ async def before_start(run: Run, box: Box) -> None:
 async def _note_lost_place(run: Run, box: Box) -> None:
     if box.activated_at is None:
         return
-    is_there = await run.cluster.namespace_state(box.k8s_namespace) is NamespaceState.ACTIVE
-    if is_there and await keeper_run.has_volume(run, box.k8s_namespace):
-        return
-    # One "not found" is no proof: an older memory would take the place of what is there.
-    if is_there and await keeper_run.has_volume(run, box.k8s_namespace):
+    place = await keeper_run.place_of(run, box.k8s_namespace)
+    if place.has_volume:
         return
     async with session_scope() as session:
         fresh = await queries.get_any_box(session, box.id, lock=True)
@@ -81,7 +77,7 @@ async def _note_lost_place(run: Run, box: Box) -> None:
             fresh.health = {**fresh.health, backups.RESTORE: {**mark, "or_older": True}}
         elif newest is not None:
             backups.mark_restore(fresh, newest, or_older=True)
-        elif is_there and queries.MEMORY_LOST_AT not in fresh.health:
+        elif place.is_there and queries.MEMORY_LOST_AT not in fresh.health:
             await _tell_loss(run, session, fresh)
         session.add(fresh)
 

@@ -12,7 +12,6 @@ from openclaw_web.boxes.runs import Run, living
 from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.errors import OpenClawError, VendorError
-from openclaw_web.integrations.cluster_objects import NamespaceState
 from openclaw_web.jobs import leases
 
 SUSPEND_SECONDS = 900.0  # a suspended box does not hold up the queue for longer
@@ -57,9 +56,7 @@ async def before_destroy(run: Run, box: Box) -> None:
     if final is None and not backups.are_on():
         await run.say("Backups are not set up here: nothing of its memory is kept.")
         return
-    if await run.cluster.namespace_state(box.k8s_namespace) is not NamespaceState.ACTIVE:
-        return
-    if not await keeper_run.has_volume(run, box.k8s_namespace):
+    if not (await keeper_run.place_of(run, box.k8s_namespace)).has_volume:
         return
     try:
         if final is None:
