@@ -173,7 +173,7 @@ def _is_keeper(labels: dict[str, str]) -> bool:
 
 
 async def place_of(run: Run, namespace: str) -> Place:
-    """Return what there is; one "not found" is no proof, for memory is lost where it is believed."""
+    """Return what there is; one "not found" is no proof: memory is lost where it is believed."""
     is_there = has_volume = False
     for _ in range(LOOKS):
         is_there = await run.cluster.namespace_state(namespace) is NamespaceState.ACTIVE

@@ -70,7 +70,7 @@ async def _note_lost_place(run: Run, box: Box) -> None:
     async with session_scope() as session:
         fresh = await queries.get_any_box(session, box.id, lock=True)
         await leases.hold(session, run.fence)
-        if not is_there:  # snapshots end with their namespace
+        if not place.is_there:  # snapshots end with their namespace
             await retaining.forget_snapshots(session, box.id)
         newest = await backups.newest_usable(session, box.id)
         if mark := fresh.health.get(backups.RESTORE):
