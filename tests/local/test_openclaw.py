@@ -93,6 +93,7 @@ urllib.request.urlopen(urllib.request.Request(url, said, {"Content-Type": "appli
 """
 
 
+@pytest.mark.slow
 def test_what_was_compiled_until_the_answer_stays_and_boxes_cannot_change_it(installed, tmp_path):
     answering = program(tmp_path, ANSWER + "import time; time.sleep(600)")
     warm_openclaw.warm(installed, answering)
@@ -101,6 +102,7 @@ def test_what_was_compiled_until_the_answer_stays_and_boxes_cannot_change_it(ins
     assert not list(installed.glob("*.new"))
 
 
+@pytest.mark.slow
 def test_nothing_is_kept_of_one_that_ends_instead_of_answering(installed, tmp_path):
     with pytest.raises(ColdError, match="no memory"):
         warm_openclaw.warm(installed, program(tmp_path, "sys.exit('no memory')"))
