@@ -34,6 +34,8 @@ COPY --from=build /app/web/backend web/backend
 COPY alembic.ini rxconfig.py ./
 COPY alembic alembic
 COPY openclaw_web openclaw_web
+# The image of keepers may be another release's than the worker's: this path stays.
+COPY openclaw_web/boxes/memory/keeper.py keeper.py
 USER 10001
 # The proxy's spool: counted tokens that are not in the database yet. Keep it across restarts.
 VOLUME /var/lib/openclaw-cloud

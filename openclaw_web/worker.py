@@ -8,6 +8,7 @@ each time.
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import signal
 import socket
@@ -81,6 +82,7 @@ ORPHAN_SECONDS = 600.0
 REAP_SECONDS = 15.0
 TIMER_SECONDS = 30.0
 TIDY_SECONDS = 86_400.0
+KNOWN_SECONDS = 60.0  # somebody may have given the cluster's name to another one
 RETAIN_SECONDS = 600.0
 SNAPSHOT_SECONDS = 300.0
 MAIL_SECONDS = 5.0
@@ -127,7 +129,7 @@ class Worker:
     # Whose sync waits for a free hand, in order, and when the database was last asked for them.
     _due: dict[UUID, None] = field(default_factory=dict)
     _looked_at: float = 0.0
-    _is_known: bool = False  # that the cluster is the one it was
+    _known_at: float = -math.inf  # when the cluster was last seen to be the one it was
 
     async def run(self) -> None:
         """Run every loop until somebody asks to stop; then end or release what is at work."""
@@ -296,9 +298,14 @@ class Worker:
 
     async def _know_cluster(self) -> None:
         """Touch nothing before it is certain that this is the cluster our boxes live in."""
-        if not self._is_known:
+        if time.monotonic() - self._known_at < KNOWN_SECONDS:
+            return
+        try:
             await same_cluster.make_sure(self.cluster, self.cluster_name)
-            self._is_known = True
+        except VendorError:
+            if self._known_at < 0:
+                raise  # else whoever does not answer now is who it was
+        self._known_at = time.monotonic()
 
     async def _forever(self, name: str, turn: Callable[[], Awaitable[None]], pause: float) -> None:
         failed, asked_by = 0, None

@@ -5,7 +5,6 @@ import reflex as rx
 from openclaw_web.accounts.models import Role
 from openclaw_web.admin.acts import LONGEST_REASON, AdminActs
 from openclaw_web.admin.state import AdminState
-from openclaw_web.boxes.memory.backups import ALERT_FINAL
 from openclaw_web.ui.badges import empty, notice, skeleton, status_badge
 from openclaw_web.ui.shell import admin_shell, page_title
 from openclaw_web.ui.values import Row, is_any
@@ -65,7 +64,7 @@ def _alert(alert: Row) -> rx.Component:
         rx.el.p(rx.el.b(alert["code"]), " · ", alert["subject"], " · ", alert["since"]),
         rx.el.p(alert["detail"]),
         rx.cond(
-            (AdminState.role == Role.ADMIN.value) & (alert["code"] == ALERT_FINAL),
+            (AdminState.role == Role.ADMIN.value) & (alert["may"] == "give_up"),
             rx.el.button(
                 "Delete without a backup",
                 on_click=AdminActs.ask("give_up", alert["id"], alert["subject"]),

@@ -13,6 +13,7 @@ from openclaw_web.admin import queries
 from openclaw_web.admin.queries import CustomerRow, Totals
 from openclaw_web.billing.margins import Margin, margins
 from openclaw_web.billing.tiers import Plan
+from openclaw_web.boxes.memory.backups import ALERT_FINAL
 from openclaw_web.boxes.models import BoxStatus
 from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import session_scope
@@ -198,5 +199,6 @@ def _alert(alert: Alert, now: datetime) -> dict[str, str]:
         "subject": alert.subject,
         "detail": next(said, ""),
         "answer": alerting.answer_to(alert),
+        "may": "give_up" if alert.code == ALERT_FINAL else "",
         "since": fmt.ago(alert.first_seen_at, now) if alert.first_seen_at else "",
     }

@@ -408,6 +408,11 @@ async def any_customers_untold_outages(
     return found.all()
 
 
+async def is_cluster_used(session: AsyncSession, cluster: str) -> bool:
+    """Say whether any box, even one of the past, belongs to a cluster of this name."""
+    return bool(await session.scalar(select(sa.exists().where(col(Box.cluster) == cluster))))
+
+
 async def any_customers_namespaces(
     session: AsyncSession, cluster: str, *statuses: BoxStatus
 ) -> Sequence[str]:

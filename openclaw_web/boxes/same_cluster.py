@@ -11,8 +11,9 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.errors import OpenClawError, VendorError
-from openclaw_web.core.switches import PlatformSetting, read_switch
+from openclaw_web.core.switches import PlatformSetting, read_switch, write_switch
 from openclaw_web.integrations.cluster_objects import NamespaceView
+from openclaw_web.jobs import queries as jobs
 from openclaw_web.jobs import service as job_service
 
 ALERT = "another_cluster"
@@ -59,15 +60,17 @@ async def make_sure(cluster: Named, cluster_name: str) -> None:
     )
 
 
-async def accept_another(session: AsyncSession, cluster_name: str) -> bool:
-    """Forget which cluster bore this name: the next one a worker reaches does; `False`: none did.
+async def accept_another(session: AsyncSession, cluster_name: str, *, by: str) -> bool:
+    """Let the cluster that the alert found bear this name; `False`: no worker has found one.
 
-    Whatever does not live there is then found missing, as after any loss.
+    Whatever does not live there is then found missing, as after any loss. A worker that is still in
+    the former one stops within a minute.
     """
-    row = await session.get(PlatformSetting, _key(cluster_name), with_for_update=True)
-    if row is None:
+    alert = await jobs.find_open_alert(session, code=ALERT, subject=cluster_name)
+    if alert is None:
         return False
-    await session.delete(row)
+    now = await business_now(session)
+    await write_switch(session, _key(cluster_name), alert.detail["found"], by=by, at=now)
     await job_service.resolve_alert(session, code=ALERT, subject=cluster_name)
     return True
 

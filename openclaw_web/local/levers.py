@@ -90,7 +90,7 @@ async def memory(chosen: Settings, email: str, backup: str, *, reason: str) -> l
         if wanted is None:
             raise NotFoundError("There is no such backup of theirs; without one, all are listed.")
         await memory_acts.bring_back(session, customer_id, wanted, by=By(reason=reason))
-    return ["The worker brings it back now; what is there is saved first."]
+    return ["The worker brings it back, into a paused assistant at its next start."]
 
 
 def _line(one: BackupView) -> str:

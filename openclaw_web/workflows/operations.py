@@ -145,8 +145,10 @@ async def allow_drift_repairs(session: AsyncSession, cluster: str, *, by: By) ->
     """Let the loops mend drift of many boxes of a cluster, a hundred at a time, for half a day.
 
     Raises:
+        NotFoundError: no box lives in a cluster of this name.
         ValidationError: no reason was given.
     """
+    await _require_cluster(session, cluster)
     until = await drift_brake.allow(session, cluster, by=by.name)
     await _audit_cluster(session, "drift.allowed", by, cluster, {"until": until.isoformat()})
 
@@ -157,21 +159,23 @@ async def end_incident(session: AsyncSession, cluster: str, *, by: By) -> None:
     For an hour no new one begins in this cluster.
 
     Raises:
+        NotFoundError: no box lives in a cluster of this name.
         ValidationError: no reason was given.
     """
+    await _require_cluster(session, cluster)
     until = await incidents.end(session, cluster, by=by.name)
     await _audit_cluster(session, "incident.ended", by, cluster, {"until": until.isoformat()})
 
 
 async def accept_cluster(session: AsyncSession, cluster: str, *, by: By) -> None:
-    """Let another cluster bear this name: the one that the next worker reaches.
+    """Let the other cluster that a worker has found bear this name.
 
     Raises:
-        NotFoundError: no worker has been in a cluster of this name.
+        NotFoundError: no worker has found another one.
         ValidationError: no reason was given.
     """
-    if not await same_cluster.accept_another(session, cluster):
-        raise NotFoundError(f"No cluster is known as {cluster}.")
+    if not await same_cluster.accept_another(session, cluster, by=by.name):
+        raise NotFoundError(f"No worker has found another cluster as {cluster}.")
     await _audit_cluster(session, "cluster.accepted", by, cluster, {})
 
 
@@ -194,6 +198,11 @@ async def _request(
     job = await boxes.request_converge(session, box, job_type=job_type, requested_by=by.name)
     await _audit(session, action, by, customer_id=box.customer_id, job=job)
     return job
+
+
+async def _require_cluster(session: AsyncSession, cluster: str) -> None:
+    if not await box_queries.is_cluster_used(session, cluster):
+        raise NotFoundError(f"No assistant lives in a cluster called {cluster}.")
 
 
 async def _get_box(session: AsyncSession, box_id: UUID) -> Box:

@@ -8,6 +8,7 @@ from sqlmodel import select
 from openclaw_web.accounts.models import AuditLog, CustomerAuth, Role
 from openclaw_web.admin.acts import AdminActs
 from openclaw_web.admin.state import AdminState
+from openclaw_web.boxes.memory.backups import ALERT_FINAL
 from openclaw_web.core.database import session_scope
 from openclaw_web.jobs import leases, service
 from openclaw_web.jobs.models import Alert, JobStatus, JobType, OperatorJob
@@ -153,10 +154,17 @@ def test_an_alert_that_asks_for_nothing_has_no_answer(client, tab):
     assert "asks for nothing" in tab.sees("problem")
 
 
+def test_beside_a_last_backup_that_fails_stands_what_ends_the_wait(client, tab):
+    in_app(client, alert, ALERT_FINAL)
+    tab.does(AdminState.load)
+    assert [row["may"] for row in state_of(tab, "alerts")] == ["give_up"]
+
+
 def test_only_a_last_backup_that_fails_is_given_up(client, tab):
     in_app(client, alert)
     tab.does(AdminState.load)
     (shown,) = state_of(tab, "alerts")
+    assert shown["may"] == ""
     do(tab, "give_up", shown["id"])
     assert tab.sees("problem") == "Only a last backup that fails can be given up."
     assert in_app(client, rows, OperatorJob) == []

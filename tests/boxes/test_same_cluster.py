@@ -65,12 +65,14 @@ async def test_a_cluster_that_does_not_say_who_it_is_is_asked_again_later():
 
 
 async def test_an_admin_with_a_reason_lets_another_cluster_take_the_name():
+    await make_sure("here")
     with pytest.raises(NotFoundError):
         await accept("It burnt down.")
-    await make_sure("here")
+    with pytest.raises(OtherClusterError):
+        await make_sure("elsewhere")
     with pytest.raises(ValidationError):
         await accept("")
     await accept("It burnt down.")
-    await make_sure("elsewhere")
     with pytest.raises(OtherClusterError):
         await make_sure("here")
+    await make_sure("elsewhere")

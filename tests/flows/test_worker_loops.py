@@ -13,11 +13,14 @@ from openclaw_web.accounts.models import SignInCode
 from openclaw_web.billing import queries
 from openclaw_web.billing import service as billing
 from openclaw_web.billing.models import BillingSync
+from openclaw_web.boxes.same_cluster import OtherClusterError
 from openclaw_web.core.clock import real_now
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.leadership import NotLeaderError, only_one
+from openclaw_web.core.switches import write_switch
 from openclaw_web.integrations import payment_reversals, payments
 from openclaw_web.integrations import redis as bells
+from openclaw_web.integrations.cluster_objects import NamespaceState, NamespaceView
 from tests.factories import make_customer
 
 pytestmark = pytest.mark.usefixtures("database", "redis")
@@ -124,3 +127,21 @@ async def test_meters_are_checked_by_one_worker():
 async def test_the_meters_other_turns_run_in_any_worker(worker):
     for turn in (operator.tell_of_limits, operator.retry_rejects, worker.replay_spool):
         await asyncio.gather(turn(), turn())
+
+
+async def test_a_worker_stops_when_its_clusters_name_goes_to_another_one(tmp_path, monkeypatch):
+    class Here:
+        async def find_namespace(self, name):
+            return NamespaceView(name=name, uid="here", state=NamespaceState.ACTIVE)
+
+    here: Any = Here()
+    worker = operator.Worker(cluster=here, cluster_name="default", home=tmp_path)
+    monkeypatch.setattr(operator, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(operator, "KNOWN_SECONDS", 0.0)
+    await worker.claim()
+    async with session_scope() as session:
+        await write_switch(session, "cluster_uid_default", "there", by="test", at=real_now())
+    with pytest.raises(OtherClusterError):
+        await worker.claim()
+    with pytest.raises(OtherClusterError):
+        await worker.sweep()

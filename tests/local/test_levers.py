@@ -12,6 +12,7 @@ from openclaw_web.core.errors import NotFoundError, ValidationError
 from openclaw_web.core.settings import settings
 from openclaw_web.local import levers
 from openclaw_web.workflows.brakes import RULES, Switch
+from tests.factories import make_box
 
 
 @pytest.fixture
@@ -59,8 +60,14 @@ def test_the_command_knows_every_brake_and_every_switch():
 
 
 async def test_an_incident_is_called_over_from_a_shell_with_a_reason(chosen):
+    open_database(chosen.database_url)
+    async with session_scope() as session:
+        await make_box(session)
+    await close_database()
     with pytest.raises(ValidationError):
         await levers.act_on_cluster(chosen, "end-incident", "default", reason="")
+    with pytest.raises(NotFoundError):
+        await levers.act_on_cluster(chosen, "end-incident", "defalt", reason="The node is back.")
     await levers.act_on_cluster(chosen, "end-incident", "default", reason="The node is back.")
     await levers.act_on_cluster(chosen, "allow-drift", "default", reason="A new release.")
     assert await actions(chosen.database_url) == ["incident.ended", "drift.allowed"]

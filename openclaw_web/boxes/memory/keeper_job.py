@@ -8,7 +8,7 @@ from openclaw_web.boxes.memory.addresses import Ticket, Way
 
 NAME = "keeper"
 TOKEN_KEY = "KEEPER_TOKEN"  # noqa: S105 - a variable's name
-PROGRAM = "/app/openclaw_web/boxes/memory/keeper.py"  # where the Dockerfile puts it
+PROGRAM = "/app/keeper.py"  # where the Dockerfile of every release puts it
 LONGEST_SECONDS = 3_600
 FORGOTTEN_SECONDS = 600  # should nobody be left to delete it
 # Less than any plan's box has, so that quota and limits let it in.

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from uuid import UUID
 
 import kubernetes_validate
@@ -9,9 +10,10 @@ import pytest
 
 from openclaw_web.billing.tiers import plan_of
 from openclaw_web.boxes import manifests, quantities
-from openclaw_web.boxes.memory import keeper_job
+from openclaw_web.boxes.memory import keeper, keeper_job
 from openclaw_web.boxes.memory.addresses import Ticket, Way
 from openclaw_web.boxes.memory.keeper_job import KeeperSpec
+from openclaw_web.local.places import PROJECT
 
 TICKET = Ticket(backup_id=UUID(int=7), way=Way.SAVE, token="clear-token")  # noqa: S106
 SPEC = KeeperSpec(
@@ -69,3 +71,9 @@ def test_each_attempt_has_a_keeper_of_its_own_name():
     assert JOB["metadata"]["name"] == SPEC.name
     longest = replace(SPEC, fence=2**53, ticket=replace(TICKET, way=Way.RESTORE)).name
     assert len(longest) <= 63 - len("-abcde")
+
+
+def test_the_image_has_the_keeper_where_its_job_looks_for_it():
+    image = (PROJECT / "Dockerfile").read_text(encoding="utf-8")
+    source = Path(keeper.__file__).relative_to(PROJECT)
+    assert f"COPY {source} {Path(keeper_job.PROGRAM).relative_to('/app')}\n" in image
