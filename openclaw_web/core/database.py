@@ -76,7 +76,7 @@ def open_database(
     _Process.engine = made = make(pool_size=connections, max_overflow=POOL_SIZE)
     _Process.direct = make(
         pool_size=STATEMENTS_AT_ONCE,
-        max_overflow=0,
+        max_overflow=connections,  # while somebody holds the rows of many jobs
         pool_reset_on_return=None,
         isolation_level="AUTOCOMMIT",
         skip_autocommit_rollback=True,
@@ -179,7 +179,7 @@ async def session_scope() -> AsyncGenerator[AsyncSession]:
 async def at_once(statement: sa.Executable, values: Mapping[str, Any]) -> sa.Row[Any] | None:
     """Run one statement that returns rows and is a transaction of its own; return the first row.
 
-    It waits for none of the process's units of work.
+    It takes no connection from the process's units of work; a row that one has locked it waits for.
 
     Raises:
         DatabaseNotOpenError: nobody called `open_database`.

@@ -12,7 +12,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
@@ -141,9 +141,21 @@ async def connect(kubeconfig: str = "") -> "Cluster":
     except (kubernetes_config.ConfigException, OSError) as error:
         raise SettingsError(f"KUBECONFIG: the cluster cannot be opened: {error}") from error
     # Left to itself, the client has threads read .netrc and the proxies anew for each call.
-    configuration.proxy = configuration.proxy or _proxy_of_environment(configuration.host)
+    _use_proxy(configuration, configuration.proxy or _proxy_of_environment(configuration.host))
     configuration.client_session_kwargs = {"trust_env": False}
     return Cluster(kubernetes.ApiClient(configuration))
+
+
+def _use_proxy(configuration: kubernetes.Configuration, address: str | None) -> None:
+    """Go through a proxy; its password goes into a header, for errors tell its address."""
+    if not address:
+        return
+    url = urlsplit(address)
+    configuration.proxy = url._replace(netloc=url.netloc.rpartition("@")[2]).geturl()
+    if url.username is not None:
+        name, password = unquote(url.username), unquote(url.password or "")
+        credentials = aiohttp.encode_basic_auth(name, password)
+        configuration.proxy_headers = {"Proxy-Authorization": credentials}
 
 
 def _proxy_of_environment(url: str) -> str | None:

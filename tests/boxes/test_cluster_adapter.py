@@ -42,9 +42,9 @@ async def cluster_that(answer, tmp_path):
         await runner.cleanup()
 
 
-def kubeconfig(folder, port):
+def kubeconfig(folder, port, host="127.0.0.1", scheme="http"):
     path = folder / "kubeconfig"
-    cluster = {"name": "c", "cluster": {"server": f"http://127.0.0.1:{port}"}}
+    cluster = {"name": "c", "cluster": {"server": f"{scheme}://{host}:{port}"}}
     context = {"name": "c", "context": {"cluster": "c", "user": "c"}}
     user = {"name": "c", "user": {"token": "bearer-of-a-test"}}
     found = {"clusters": [cluster], "contexts": [context], "users": [user], "current-context": "c"}
@@ -253,3 +253,24 @@ async def test_a_pod_that_is_gone_takes_no_note(tmp_path):
     async with cluster_that(refusal(409, "modified"), tmp_path) as cluster:
         with pytest.raises(VendorError):
             await cluster.annotate_pod("n", "p", {"a": "b"})
+
+
+async def test_a_proxys_password_reaches_the_proxy_and_no_error(tmp_path, monkeypatch):
+    heard = []
+
+    async def refuse(reader, writer):
+        heard.extend((await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n"))
+        writer.write(b"HTTP/1.1 407 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    port = free_port()
+    async with await asyncio.start_server(refuse, "127.0.0.1", port):
+        monkeypatch.setenv("https_proxy", f"http://ada:s%40cret@127.0.0.1:{port}")
+        monkeypatch.delenv("no_proxy", raising=False)
+        opened = await adapter.connect(str(kubeconfig(tmp_path, 443, "cluster.invalid", "https")))
+        with pytest.raises(VendorError) as refused:
+            await opened.find_namespace("n")
+        await opened.close()
+    assert heard[0] == "CONNECT cluster.invalid:443 HTTP/1.1"
+    assert "Proxy-Authorization: Basic YWRhOnNAY3JldA==" in heard
+    assert "cret" not in str(refused.value)
