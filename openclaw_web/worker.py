@@ -39,7 +39,12 @@ from openclaw_web.boxes import (
 )
 from openclaw_web.boxes.memory import retaining, snapshots
 from openclaw_web.boxes.rendering import UnusableSettingsError
-from openclaw_web.boxes.runs import NotReadyError, StopRequestedError
+from openclaw_web.boxes.runs import (
+    INVALID,
+    NotReadyError,
+    StopRequestedError,
+    is_worth_another_try,
+)
 from openclaw_web.core import collecting, database
 from openclaw_web.core.clock import real_now
 from openclaw_web.core.database import session_scope
@@ -68,8 +73,6 @@ from openclaw_web.workflows import (
 
 logger = logging.getLogger(__name__)
 
-INVALID = "invalid"  # the cluster's 422
-TRIES_OF_INVALID = 2
 KEEPERS_AT_ONCE = 16  # jobs that wait for a keeper, beside those that hold a hand
 SYNCS_AT_ONCE = 4
 WINDOWS_AT_ONCE = 50
@@ -525,8 +528,8 @@ def _judge(error: Exception, attempt: int) -> tuple[str, bool, bool]:
         return "internal_error", True, False
     code = error.code or "vendor_error"
     if code == INVALID:
-        # Once may be a cluster in the middle of an upgrade; twice is what we ask for.
-        return code, attempt < TRIES_OF_INVALID, attempt >= TRIES_OF_INVALID
+        can_retry = is_worth_another_try(error, attempt)
+        return code, can_retry, not can_retry
     blamed_from = error.blamed_from if isinstance(error, NotReadyError) else None
     return code, error.can_retry, blamed_from is not None and attempt >= blamed_from
 

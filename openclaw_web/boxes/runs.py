@@ -23,6 +23,8 @@ POLL_SECONDS = 0.2
 CHECK_SECONDS = 2.0
 Aside = Callable[[], AbstractContextManager[None]]
 ENDED_PHASES = frozenset({"Failed", "Succeeded"})
+INVALID = "invalid"  # the cluster's 422
+TRIES_OF_INVALID = 2
 
 
 class StopRequestedError(OpenClawError):
@@ -40,6 +42,14 @@ class NotReadyError(VendorError):
             f"The assistant did not become ready: {trouble(code)}.", can_retry=True, code=code
         )
         self.blamed_from = blamed_from
+
+
+def is_worth_another_try(error: VendorError, attempt: int) -> bool:
+    """Say whether trying again can help after so many attempts.
+
+    What is invalid once may be a cluster in the middle of an upgrade; twice it is what we ask for.
+    """
+    return error.can_retry or (error.code == INVALID and attempt < TRIES_OF_INVALID)
 
 
 @dataclass(kw_only=True)

@@ -12,7 +12,7 @@ from openclaw_web.boxes.memory import backups, cloning, keeper_run, lifting, ret
 from openclaw_web.boxes.memory.backups import Reason
 from openclaw_web.boxes.memory.keeper_run import GoneError, KeeperError
 from openclaw_web.boxes.models import Box, BoxBackup, BoxStatus
-from openclaw_web.boxes.runs import Run
+from openclaw_web.boxes.runs import Run, is_worth_another_try
 from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.errors import VendorError
@@ -102,7 +102,8 @@ async def _save_before_restore(run: Run, box: Box) -> bool:
     try:
         await saving.save(run, box, Reason.BEFORE_RESTORE, keeper_run.patient())
     except VendorError as error:
-        if error.can_retry and run.job.attempt < run.job.max_attempts:
+        attempt = run.job.attempt
+        if attempt < run.job.max_attempts and is_worth_another_try(error, attempt):
             raise
         await keeper_run.tell_failure(run, box, ALERT_RESTORE, error)
         await run.say("What it remembers now could not be saved, so no backup replaces it.")
