@@ -71,7 +71,7 @@ def _warm(opened: Places, found: Installed, screen: Screen) -> None:
     try:
         warm_openclaw.warm(found.folder, box_images.real_program(opened, found))
     except ColdError as error:
-        screen.warning(f"It did not answer that message; it wrote last:\n{error}")
+        screen.warning(f"Nothing was kept, so boxes start more slowly. {error}")
 
 
 def _next_step(opened: Places) -> str:

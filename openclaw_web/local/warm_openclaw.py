@@ -8,15 +8,16 @@ import json
 import os
 import secrets
 import shutil
+import stat
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,15 @@ FOLDER = "compiled"
 PATIENCE_SECONDS = 420.0  # from its start to its answer, on a machine that does much else
 LOOK_SECONDS = 0.25
 END_SECONDS = 90.0  # it writes the folder as its last act
+SPARE_SECONDS = 5.0  # for its guardian, which ends it after those
+READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # neither a link nor a pipe that nobody fills
 PERSON = 111222333
 BOT = "warm_up_bot"
 MODEL = "kimi-for-coding"
 
 
 class ColdError(Exception):
-    """OpenClaw did not answer; the text says what it wrote last."""
+    """Nothing that was compiled could be kept; the text says why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,24 +64,57 @@ def warm(folder: Path, program: Program) -> None:
     """Compile what a box needs until its first answer, into a folder that only we may write.
 
     Raises:
-        ColdError: it did not answer; nothing is kept.
+        ColdError: it did not answer, or kept nothing; nothing changed.
     """
     fresh = folder / f"{FOLDER}.new"
     shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir()
-    _give(fresh, program.identity)
-    with _scratch() as scratch:
-        try:
-            _live_through_a_message(scratch, fresh, program)
-        except ColdError:
-            shutil.rmtree(fresh)
-            raise
-    _take_back(fresh)
-    shutil.rmtree(folder / FOLDER, ignore_errors=True)
-    fresh.replace(folder / FOLDER)
+    try:
+        with _scratch() as scratch:
+            made = scratch / FOLDER
+            _make_for(made, program.identity)
+            _live_through_a_message(scratch, made, program)
+            take_over(made, fresh)
+        shutil.rmtree(folder / FOLDER, ignore_errors=True)
+        fresh.replace(folder / FOLDER)
+    except (OSError, HTTPException) as error:
+        raise ColdError(str(error) or type(error).__name__) from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _live_through_a_message(scratch: Path, fresh: Path, program: Program) -> None:
+def take_over(made: Path, fresh: Path) -> None:
+    """Copy the files that the owner of `made` wrote there; Node believes what stands in the copy.
+
+    The boxes' user still owns what it made: it may have put links there, and may keep files open.
+    So nothing of it is followed, changed or moved, and each file of the copy is new and ours.
+
+    Raises:
+        ColdError: there is no file.
+    """
+    owner, count = made.lstat().st_uid, 0
+    for folder, _, names, descriptor in os.fwalk(made):
+        place = fresh / Path(folder).relative_to(made)
+        place.mkdir()
+        place.chmod(0o755)
+        count += sum(_copy(name, descriptor, owner, place) for name in names)
+    if not count:
+        raise ColdError("Node kept nothing of what it compiled.")
+
+
+def _copy(name: str, folder: int, owner: int, place: Path) -> bool:
+    found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != owner:
+        return False
+    with os.fdopen(os.open(name, READ, dir_fd=folder), "rb") as source:
+        if not os.path.samestat(found, os.fstat(source.fileno())):
+            return False
+        with (place / name).open("xb") as copy:
+            os.fchmod(copy.fileno(), 0o644)
+            shutil.copyfileobj(source, copy)
+    return True
+
+
+def _live_through_a_message(scratch: Path, made: Path, program: Program) -> None:
     token = secrets.token_hex(16)
     write_secret(scratch / "token", token)
     write_secret(scratch / "key", secrets.token_hex(16))
@@ -86,9 +122,9 @@ def _live_through_a_message(scratch: Path, fresh: Path, program: Program) -> Non
         _simulator(scratch, "telegram") as telegram,
         _simulator(scratch, "kimi", "--key-file", str(scratch / "key")) as kimi,
     ):
-        made = _ask(f"{telegram}/_control/bots", token, {"name": "Box", "username": BOT})
+        bot = _ask(f"{telegram}/_control/bots", token, {"name": "Box", "username": BOT})
         known = _environment(scratch, program, telegram=telegram, kimi=kimi)
-        known |= {"TELEGRAM_BOT_TOKEN": made["token"], "NODE_COMPILE_CACHE": str(fresh)}
+        known |= {"TELEGRAM_BOT_TOKEN": bot["token"], "NODE_COMPILE_CACHE": str(made)}
         log = scratch / "log"
         words = Command(
             words=program.words,
@@ -100,7 +136,7 @@ def _live_through_a_message(scratch: Path, fresh: Path, program: Program) -> Non
         try:
             _write_and_wait(child, telegram, token, log)
         finally:
-            child.end(END_SECONDS)
+            child.end(END_SECONDS + SPARE_SECONDS)
 
 
 def _write_and_wait(child: Child, telegram: str, token: str, log: Path) -> None:
@@ -111,7 +147,7 @@ def _write_and_wait(child: Child, telegram: str, token: str, log: Path) -> None:
 
     def is_answered() -> bool:
         if child.exit_code() is not None:
-            raise ColdError(_last(log))
+            raise ColdError(f"It did not answer a message; it wrote last:\n{_last(log)}")
         found = _ask(f"{telegram}/_control/messages?{chat}", token)
         return any(one["from"] == "bot" for one in found)
 
@@ -133,8 +169,7 @@ def _environment(scratch: Path, program: Program, *, telegram: str, kimi: str) -
     config.write_text(openclaw_config.render(assistant), encoding="utf-8")
     config.chmod(0o644)
     for one in (state, temporary):
-        one.mkdir()
-        _give(one, program.identity)
+        _make_for(one, program.identity)
     return {
         "PATH": program.path,
         "HOME": str(state),
@@ -171,7 +206,7 @@ def _wait(is_true: Callable[[], bool], seconds: float, log: Path) -> None:
     deadline = time.monotonic() + seconds
     while not is_true():
         if time.monotonic() > deadline:
-            raise ColdError(_last(log))
+            raise ColdError(f"It did not answer a message; it wrote last:\n{_last(log)}")
         time.sleep(LOOK_SECONDS)
 
 
@@ -191,18 +226,15 @@ def _last(log: Path) -> str:
 @contextmanager
 def _scratch() -> Generator[Path]:
     """Make a folder that the boxes' user may pass through."""
-    with tempfile.TemporaryDirectory(prefix="openclaw-warm-") as folder:
+    # What the boxes' user writes there to the last must not undo a success.
+    made = tempfile.TemporaryDirectory(prefix="openclaw-warm-", ignore_cleanup_errors=True)
+    with made as folder:
         Path(folder).chmod(PASSABLE)
         yield Path(folder)
 
 
-def _give(folder: Path, identity: Identity | None) -> None:
+def _make_for(folder: Path, identity: Identity | None) -> None:
+    """Make a folder, in one of ours, that the boxes' user may write."""
+    folder.mkdir()
     if identity is not None:
         os.chown(folder, identity.uid, identity.gid)
-
-
-def _take_back(folder: Path) -> None:
-    """Let boxes read what was compiled and nobody change it: Node believes what stands there."""
-    for one in (folder, *folder.rglob("*")):
-        os.chown(one, os.geteuid(), os.getegid(), follow_symlinks=False)
-        one.chmod(0o755 if one.is_dir() else 0o644)

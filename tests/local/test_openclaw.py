@@ -1,6 +1,9 @@
 import json
+import os
+import stat
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import pytest
 
@@ -11,6 +14,7 @@ from openclaw_web.local import (
     control,
     openclaw,
     places,
+    ports,
     real_openclaw,
     warm_openclaw,
 )
@@ -106,6 +110,68 @@ def test_what_was_compiled_until_the_answer_stays_and_boxes_cannot_change_it(ins
 def test_nothing_is_kept_of_one_that_ends_instead_of_answering(installed, tmp_path):
     with pytest.raises(ColdError, match="no memory"):
         warm_openclaw.warm(installed, program(tmp_path, "sys.exit('no memory')"))
+    assert warm_openclaw.environment(installed) == {}
+    assert not list(installed.glob("*.new"))
+
+
+def test_of_what_was_compiled_only_plain_files_are_taken_over(tmp_path):
+    made, secret = tmp_path / "made", tmp_path / "secret"
+    (made / "v24").mkdir(parents=True)
+    secret.write_text("of somebody else")
+    secret.chmod(0o600)
+    (made / "link").symlink_to(secret)
+    (made / "folder").symlink_to(tmp_path)
+    os.mkfifo(made / "pipe")
+    module = made / "v24" / "module"
+    with module.open("w") as held:
+        held.write("compiled")
+        held.flush()
+        warm_openclaw.take_over(made, tmp_path / "fresh")
+        held.write(" and changed afterwards")
+    taken = [one for one in (tmp_path / "fresh").rglob("*") if not one.is_dir()]
+    assert [one.relative_to(tmp_path / "fresh").as_posix() for one in taken] == ["v24/module"]
+    assert (taken[0].read_text(), taken[0].stat().st_mode & 0o777) == ("compiled", 0o644)
+    assert not taken[0].samefile(module)
+    assert secret.stat().st_mode & 0o777 == 0o600
+
+
+def test_files_of_somebody_else_are_not_taken_over(tmp_path, monkeypatch):
+    made = tmp_path / "made"
+    made.mkdir()
+    (made / "hard-link").write_text("secret")
+    real = os.stat
+    fields = list(real(made / "hard-link"))
+    fields[stat.ST_UID] += 1
+    monkeypatch.setattr(
+        os,
+        "stat",
+        lambda *given, **more: (
+            os.stat_result(fields) if given[0] == "hard-link" else real(*given, **more)
+        ),
+    )
+    with pytest.raises(ColdError, match="kept nothing"):
+        warm_openclaw.take_over(made, tmp_path / "fresh")
+
+
+def test_an_empty_folder_is_not_kept(tmp_path):
+    (tmp_path / "made" / "v24").mkdir(parents=True)
+    with pytest.raises(ColdError, match="kept nothing"):
+        warm_openclaw.take_over(tmp_path / "made", tmp_path / "fresh")
+
+
+def test_a_failed_warming_leaves_nothing_and_the_install_is_told(
+    opened, installed, monkeypatch, capsys
+):
+    @contextmanager
+    def unreachable(*_):
+        yield f"http://127.0.0.1:{ports.free_port()}"
+
+    monkeypatch.setattr(warm_openclaw, "_simulator", unreachable)
+    refuse_sandbox(monkeypatch, "")
+    openclaw.bring(Settings(home=opened.home), {})
+    printed = capsys.readouterr()
+    assert "Nothing was kept" in printed.out + printed.err
+    assert "`make run` starts with it." in printed.out
     assert warm_openclaw.environment(installed) == {}
     assert not list(installed.glob("*.new"))
 
