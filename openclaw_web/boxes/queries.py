@@ -34,6 +34,7 @@ USABLE = (RevisionOutcome.PENDING.value, RevisionOutcome.APPLIED.value)
 MEMORY_LOST_AT = "memory_lost_at"
 MEMORY_FROM = "memory_from"  # in `health`: when the memory that a restore brought was saved,
 RESTORED_AT = "restored_at"  # and when that was
+COPY = "copy"  # the reason of a backup that is not one yet
 RESTORE_TOLD_FOR = timedelta(days=3)
 OUTAGE_TOLD = "outage_told"  # in `health`: which outage its customer had a mail about
 # Keeps others from changing a box, but not from adding rows that point at it: those would wait for
@@ -290,6 +291,7 @@ async def has_usable_backup(session: AsyncSession, box_id: UUID) -> bool:
             col(BoxBackup.deleted_at).is_(None),
             col(BoxBackup.error).is_(None),
             col(BoxBackup.key_ct).is_not(None),
+            BoxBackup.reason != COPY,
             sa.or_(col(BoxBackup.expires_at).is_(None), col(BoxBackup.expires_at) > now),
         )
         .limit(1)

@@ -44,7 +44,7 @@ class Reason(StrEnum):
     BEFORE_RESTORE = "before_restore"
     SCHEDULED = "scheduled"
     CLONE = "clone"
-    COPY = "copy"  # on its way to be one of these: not to be used before it is whole
+    COPY = queries.COPY  # on its way to be one of these: not to be used before it is whole
 
 
 def are_on() -> bool:

@@ -77,13 +77,13 @@ async def _note_lost_place(run: Run, box: Box) -> None:
             fresh.health = {**fresh.health, backups.RESTORE: {**mark, "or_older": True}}
         elif newest is not None:
             backups.mark_restore(fresh, newest, or_older=True)
-        elif place.is_there and queries.MEMORY_LOST_AT not in fresh.health:
+        elif queries.MEMORY_LOST_AT not in fresh.health:
             await _tell_loss(run, session, fresh)
         session.add(fresh)
 
 
 async def _tell_loss(run: Run, session: AsyncSession, box: Box) -> None:
-    """Say that a volume is gone without a backup; a namespace that is gone was told already."""
+    """Say once that what it remembered is gone without a backup."""
     at = (await business_now(session)).isoformat()
     box.health = {**box.health, queries.MEMORY_LOST_AT: at}
     await leases.add_progress(session, run.fence, "Its volume is gone, and there is no backup.")

@@ -254,6 +254,13 @@ async def test_a_store_that_is_not_there_makes_no_backup_a_bad_one(session, stor
     assert (await fetch(keeper, ticket)).status_code == 200
 
 
+async def test_what_is_on_its_way_to_be_a_backup_does_not_count_as_one(session, keeper, box):
+    await saved(session, keeper, box, reason=Reason.COPY)
+    assert not await queries.has_usable_backup(session, box.id)
+    await saved(session, keeper, box)
+    assert await queries.has_usable_backup(session, box.id)
+
+
 async def test_a_backup_whose_key_is_lost_is_told(session, keeper, box, monkeypatch):
     backup = await saved(session, keeper, box)
 
