@@ -119,7 +119,7 @@ async def note_trouble(backup: BoxBackup, error: OpenClawError) -> None:
     """Write on its row that a backup is of no use, when that is certain.
 
     A store that does not answer may come back, and one that is not there (a folder that is not
-    mounted) has no objects at all: one that is missing is gone only where an older one lies.
+    mounted) has no objects at all: one that is missing is gone only where one lies that was stored before.
     """
     is_gone = isinstance(error, MissingError) and await _has_older(backup)
     if not isinstance(error, DamagedError) and not is_gone:
@@ -131,18 +131,20 @@ async def note_trouble(backup: BoxBackup, error: OpenClawError) -> None:
 
 
 async def _has_older(backup: BoxBackup) -> bool:
-    """Say whether an older backup, of whichever box, is in the store."""
+    """Say whether one that was stored before, of whichever box, is in the store.
+
+    What it remembers may be older than that: a copy takes over the date of what it was made of.
+    """
     async with session_scope() as session:
         found = await session.exec(
             select(BoxBackup.location)
             .where(
-                col(BoxBackup.created_at) < backup.created_at,
-                col(BoxBackup.finished_at).is_not(None),
+                col(BoxBackup.finished_at) < backup.finished_at,
                 col(BoxBackup.deleted_at).is_(None),
                 col(BoxBackup.error).is_(None),
                 col(BoxBackup.key_ct).is_not(None),
             )
-            .order_by(col(BoxBackup.created_at).desc())
+            .order_by(col(BoxBackup.finished_at).desc())
             .limit(PROOFS)
         )
         locations = found.all()

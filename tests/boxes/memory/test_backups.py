@@ -261,6 +261,14 @@ async def test_what_is_on_its_way_to_be_a_backup_does_not_count_as_one(session, 
     assert await queries.has_usable_backup(session, box.id)
 
 
+async def test_what_was_stored_later_proves_nothing_whatever_its_date(session, store, keeper, box):
+    backup, lifted = await saved(session, keeper, box), await saved(session, keeper, box)
+    await date_back(session, lifted)
+    (store / backup.location).unlink()
+    assert (await fetch(keeper, await restoring(session, box, backup))).status_code == 503
+    assert (await row(session, backup.id)).error is None
+
+
 async def test_a_backup_whose_key_is_lost_is_told(session, keeper, box, monkeypatch):
     backup = await saved(session, keeper, box)
 
