@@ -89,7 +89,7 @@ async def _refresh(run: Run, goal: Goal) -> list[BoxChange]:
 async def _make_room(run: Run, box: Box) -> list[BoxChange]:
     """Wait until a namespace that is being deleted is gone; note it when memory went with it."""
     view = await run.cluster.find_namespace(box.k8s_namespace)
-    if view is None and box.activated_at is not None:
+    if view is None and queries.has_memory(box):
         # One "not found" is no proof: its customer would be told that the memory is lost.
         view = await run.cluster.find_namespace(box.k8s_namespace)
     if view is not None:
@@ -105,8 +105,8 @@ async def _make_room(run: Run, box: Box) -> list[BoxChange]:
 
 
 async def _note_loss(run: Run, box: Box, uid: str) -> list[BoxChange]:
-    if box.activated_at is None:
-        return []  # it never answered: there is nothing to lose
+    if not queries.has_memory(box):
+        return []  # there is nothing to lose
     async with session_scope() as session:
         locked = await queries.get_any_box(session, box.id, lock=True)
         changes = await health.note_loss(session, locked, uid=uid)

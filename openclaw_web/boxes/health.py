@@ -117,7 +117,7 @@ async def note_loss(session: AsyncSession, box: Box, *, uid: str) -> list[BoxCha
     """
     lost = str(box.health.get(NAMESPACE_UID) or uid or UNKNOWN_UID)
     can_lose = box.status in RUNNING or box.status is BoxStatus.SUSPENDED
-    if not can_lose or box.activated_at is None or box.health.get(LOST_UID) == lost:
+    if not can_lose or not queries.has_memory(box) or box.health.get(LOST_UID) == lost:
         return []
     if uid and box.health.get(NAMESPACE_UID) not in {None, uid}:
         return []  # an older namespace's end, seen late

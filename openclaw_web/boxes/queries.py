@@ -199,6 +199,11 @@ def memory_lost_at(box: Box) -> datetime | None:
     return datetime.fromisoformat(found) if found else None
 
 
+def has_memory(box: Box) -> bool:
+    """Say whether a box remembers anything: it has answered, or a former box's memory is in it."""
+    return box.activated_at is not None or RESTORED_AT in box.health
+
+
 def memory_from(box: Box) -> datetime | None:
     """Return from when the memory is that a restore brought back; nothing without a restore."""
     found = box.health.get(MEMORY_FROM)
@@ -443,7 +448,7 @@ async def any_customers_watched(session: AsyncSession, namespaces: Sequence[str]
         Watched(
             namespace=namespace,
             status=status,
-            was_active=activated_at is not None,
+            was_active=activated_at is not None or RESTORED_AT in health,
             health_failures=failures,
             reason=reason or "",
             health=health,

@@ -57,6 +57,15 @@ async def count(session, table):
     return len((await session.exec(select(table))).all())
 
 
+async def test_memory_that_was_taken_over_can_be_lost_before_the_first_answer(session):
+    facts = {"namespace_uid": "u1", queries.RESTORED_AT: now().isoformat()}
+    box = await a_box(session, activated_at=None, status=BoxStatus.SUSPENDED, health=facts)
+    assert await observe(session, box, GONE) == [ChangeKind.MEMORY_LOST]
+    empty = {"namespace_uid": "u1"}
+    box = await a_box(session, activated_at=None, status=BoxStatus.SUSPENDED, health=empty)
+    assert await observe(session, box, GONE) == []
+
+
 async def test_lost_memory_is_told_once_and_repaired_once(session):
     box = await a_box(session)
     assert await observe(session, box, GONE) == [ChangeKind.MEMORY_LOST]

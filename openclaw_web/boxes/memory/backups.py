@@ -61,7 +61,7 @@ async def request_backup(
         ValidationError: there is nothing to save, or nowhere to save it.
     """
     box = await _alive(session, box)
-    if box.activated_at is None:
+    if not queries.has_memory(box):
         raise ValidationError("This assistant has not run yet; there is nothing to save.")
     return await service.request_converge(
         session,

@@ -62,7 +62,7 @@ async def before_start(run: Run, box: Box) -> None:
 
 
 async def _note_lost_place(run: Run, box: Box) -> None:
-    if box.activated_at is None:
+    if not queries.has_memory(box):
         return
     place = await keeper_run.place_of(run, box.k8s_namespace)
     if place.has_volume:
@@ -113,7 +113,7 @@ async def _save_before_restore(run: Run, box: Box) -> bool:
 
 def _replaces_nothing(box: Box, mark: dict[str, Any]) -> bool:
     """Say whether there is no memory that would have to be saved first."""
-    return box.activated_at is None or _must_happen(mark)
+    return not queries.has_memory(box) or _must_happen(mark)
 
 
 def _must_happen(mark: dict[str, Any]) -> bool:

@@ -29,7 +29,7 @@ async def after_suspend(run: Run, box: Box) -> None:
         since = left_since(fresh, await business_now(session))
         is_saved = await backups.find_since(session, box.id, since) is not None
     is_asked = _asks_for(run, backups.BACKUP)
-    if not backups.are_on() or fresh.activated_at is None or (is_saved and not is_asked):
+    if not backups.are_on() or not queries.has_memory(fresh) or (is_saved and not is_asked):
         return
     reason = reason_of(run) if is_asked else Reason.SUSPEND
     await save_or_tell(run, fresh, reason, ALERT_BACKUP)
@@ -38,14 +38,14 @@ async def after_suspend(run: Run, box: Box) -> None:
 async def before_destroy(run: Run, box: Box) -> None:
     """Make sure that a last backup exists before anything is deleted.
 
-    A customer who asked to be forgotten gets none. A box that never answered, or whose volume is
+    A customer who asked to be forgotten gets none. A box that remembers nothing, or whose volume is
     gone, has nothing to save.
 
     Raises:
         keeper_run.KeeperError: there is none yet; the box stays as it is, and this is tried again.
     """
     async with session_scope() as session:
-        has_no_memory = box.activated_at is None or await backups.is_forgotten(session, box)
+        has_no_memory = not queries.has_memory(box) or await backups.is_forgotten(session, box)
         final = await backups.find_final(session, box.id)
     if has_no_memory:
         return
@@ -157,7 +157,7 @@ async def give_up(backup_id: UUID, sentence: str) -> None:
 
 
 def wants_backup(run: Run, box: Box) -> bool:
-    is_asked = _asks_for(run, backups.BACKUP) and box.activated_at is not None
+    is_asked = _asks_for(run, backups.BACKUP) and queries.has_memory(box)
     return is_asked and backups.are_on()
 
 
