@@ -33,6 +33,8 @@ async def list_backups(session: AsyncSession, customer_id: UUID) -> list[BackupV
 async def bring_back(session: AsyncSession, customer_id: UUID, backup_id: UUID, *, by: By) -> None:
     """Put a backup of any of a customer's boxes into the one they have now.
 
+    Also where another one is to come back into a new volume and cannot, as long as no job tries it.
+
     Raises:
         NotFoundError: there is no box, or no such backup of this customer.
         ValidationError: it cannot be used, or no reason was given.
@@ -41,7 +43,7 @@ async def bring_back(session: AsyncSession, customer_id: UUID, backup_id: UUID, 
     box = await queries.find_box_of_customer(session, customer_id, lock=True)
     if box is None:
         raise NotFoundError("This customer has no assistant.")
-    await backups.request_restore(session, box, backup_id, requested_by=by.name)
+    await backups.request_restore(session, box, backup_id, requested_by=by.name, may_replace=True)
     diff = {"backup": str(backup_id)}
     await _audit(session, "box.memory_brought_back", box, by=by, diff=diff)
 

@@ -8,12 +8,13 @@ from sqlmodel import col, select
 
 from openclaw_web.boxes import manifests, queries
 from openclaw_web.boxes.memory import backups, lifting, restoring, retaining, snapshots
+from openclaw_web.boxes.memory.keeper_run import KeeperError
 from openclaw_web.boxes.models import Box, BoxBackup, BoxStatus
 from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.errors import VendorError
 from openclaw_web.core.settings import settings
-from openclaw_web.jobs.models import Alert, JobType
+from openclaw_web.jobs.models import Alert, JobType, OperatorJob
 from tests.flows.box_world import eventually
 from tests.flows.memory_world import memory_cluster, memory_world
 
@@ -129,6 +130,48 @@ async def test_a_lost_volume_takes_the_newest_snapshot_and_a_lost_place_does_not
     await world.boxes.do(box, JobType.PROVISION)
     assert world.memory(box) == "xxx"  # the older snapshot had become a backup; the newer is gone
     assert await open_alerts() == []
+
+
+@pytest.mark.slow
+async def test_a_snapshot_that_nobody_can_read_leaves_the_older_backups_their_turn(
+    world, monkeypatch
+):
+    box = await world.boxes.live_box()
+    await act(world, backups.request_backup, box)
+    (view,) = await world.backups(box)
+    taken = await snapshot_of(world, box)
+    cluster = world.boxes.cluster
+    await lose_volume(world, box)
+
+    async def hang(*_):
+        raise KeeperError("The keeper does not start.")
+
+    monkeypatch.setattr(lifting, "lift", hang)
+    await world.boxes.do(box, JobType.PROVISION)
+    mark = (await world.boxes.read(box.id)).health[backups.RESTORE]
+    assert (mark["backup"], mark["or_older"]) == (str(taken.id), True)
+    asked = await world.boxes.request(box, JobType.PROVISION)
+    async with session_scope() as session:
+        job = await session.get_one(OperatorJob, asked)
+        job.max_attempts = job.attempt + 1
+    await world.boxes.work()
+    assert world.memory(box) == "xx"
+    assert (await world.boxes.read(box.id)).status is BoxStatus.ACTIVE
+    older = await world.row(view.id)
+    assert queries.memory_from(await world.boxes.read(box.id)) == older.created_at
+    assert (await world.row(taken.id)).error is None
+    assert await cluster.find_snapshot(box.k8s_namespace, snapshots.name_of(taken)) is not None
+
+
+async def lose_volume(world, box):
+    cluster = world.boxes.cluster
+    for kind in ("Deployment", "PersistentVolumeClaim"):
+        await cluster.delete(kind, box.k8s_namespace, manifests.NAME)
+
+    async def gone():
+        return await cluster.find_claim(box.k8s_namespace, manifests.NAME) is None
+
+    await eventually(gone)
 
 
 @pytest.mark.slow

@@ -73,20 +73,28 @@ async def request_backup(
 
 
 async def request_restore(
-    session: AsyncSession, box: Box, backup_id: UUID, *, requested_by: str
+    session: AsyncSession,
+    box: Box,
+    backup_id: UUID,
+    *,
+    requested_by: str,
+    may_replace: bool = False,
 ) -> OperatorJob:
     """Ask for a backup to come back; what the assistant remembers now goes.
 
     It may be one of another box of the same customer: then a copy of it becomes this box's own.
 
     A box that is suspended takes it in when it starts again; until then another one can be chosen.
+    `may_replace`: also in place of what a lost volume waits for, as long as no job is at work.
 
     Raises:
         NotFoundError: the box has no such backup.
         ValidationError: the box is deleted, backups are not set up, or one is on its way back.
     """
     box = await _alive(session, box)
-    if box.health.get(RESTORE, {}).get("or_older") or await _is_under_way(session, box):
+    was_lost = bool(box.health.get(RESTORE, {}).get("or_older"))
+    is_at_work = await _is_at_work(session, box) if was_lost else await _is_under_way(session, box)
+    if is_at_work or (was_lost and not may_replace):
         raise ValidationError("A backup is being brought back already; wait until that is done.")
     backup = await session.get(BoxBackup, backup_id)
     now = await business_now(session)
@@ -98,7 +106,7 @@ async def request_restore(
         raise NotFoundError("There is no such backup any more.")
     if backup.box_id != box.id and is_snapshot(backup):
         raise ValidationError("A snapshot can only go back into the assistant it was made of.")
-    mark = mark_restore(box, backup)
+    mark = mark_restore(box, backup, or_older=was_lost)
     session.add(box)
     await session.flush()
     return await service.request_converge(
@@ -163,11 +171,22 @@ def memory_from(box: Box) -> datetime | None:
     return queries.memory_from(box)
 
 
-async def newest_usable(session: AsyncSession, box_id: UUID) -> BoxBackup | None:
-    """Return the newest backup that can be restored; what a restore replaced comes last."""
+async def newest_usable(
+    session: AsyncSession, box_id: UUID, *, after: BoxBackup | None = None
+) -> BoxBackup | None:
+    """Return the newest backup that can be restored; what a restore replaced comes last.
+
+    `after`: whose turn is after this one's, which need not be usable any more.
+    """
     now = await business_now(session)
     usable = [one for one in await _of_box(session, box_id) if is_usable(one, now)]
-    return min(usable, key=lambda one: one.reason == Reason.BEFORE_RESTORE, default=None)
+    left = [one for one in usable if after is None or _turn(one) > _turn(after)]
+    return min(left, key=_turn, default=None)
+
+
+def _turn(backup: BoxBackup) -> tuple[bool, float, int]:
+    at = backup.created_at.timestamp() if backup.created_at else 0.0
+    return backup.reason == Reason.BEFORE_RESTORE, -at, -backup.id.int
 
 
 async def find_since(session: AsyncSession, box_id: UUID, since: datetime) -> BoxBackup | None:
@@ -257,6 +276,15 @@ async def begin_restore(session: AsyncSession, box: Box) -> Ticket | None:
 async def _is_under_way(session: AsyncSession, box: Box) -> bool:
     jobs = await _jobs_of(session, box, box.health.get(RESTORE, {}).get("mark", ""))
     return any(one.status in {JobStatus.QUEUED, JobStatus.RUNNING} for one in jobs)
+
+
+async def _is_at_work(session: AsyncSession, box: Box) -> bool:
+    found = await session.exec(
+        select(OperatorJob.id).where(
+            OperatorJob.box_id == box.id, OperatorJob.status == JobStatus.RUNNING
+        )
+    )
+    return found.first() is not None
 
 
 async def _jobs_of(session: AsyncSession, box: Box, mark: str) -> Sequence[OperatorJob]:

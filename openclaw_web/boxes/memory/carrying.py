@@ -119,7 +119,8 @@ async def note_trouble(backup: BoxBackup, error: OpenClawError) -> None:
     """Write on its row that a backup is of no use, when that is certain.
 
     A store that does not answer may come back, and one that is not there (a folder that is not
-    mounted) has no objects at all: one that is missing is gone only where one lies that was stored before.
+    mounted) has no objects at all: one that is missing is gone only where one lies that was stored
+    before.
     """
     is_gone = isinstance(error, MissingError) and await _has_older(backup)
     if not isinstance(error, DamagedError) and not is_gone:

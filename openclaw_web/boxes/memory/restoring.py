@@ -132,11 +132,13 @@ async def _restore(run: Run, box: Box) -> None:
         memory_from = await _bring_back(run, fresh, chosen)
     except KeeperError as error:
         is_last = run.job.attempt >= run.job.max_attempts
-        is_certain = isinstance(error, GoneError)
-        if not is_certain and not (is_last and await _is_untouched(box)):
+        if not isinstance(error, GoneError) and not (is_last and await _may_do_without(box)):
             raise
         await keeper_run.tell_failure(run, box, ALERT_RESTORE, error)
-        await _try_older(run, box, mark)
+        if await _mark_older(box, error):
+            await _restore(run, box)
+        else:
+            await _end_restore(run, box, mark, None)
         return
     await _end_restore(run, box, mark, memory_from)
 
@@ -170,35 +172,45 @@ async def _bring_back(run: Run, box: Box, chosen: BoxBackup | None) -> datetime 
     return saved.created_at
 
 
-async def _try_older(run: Run, box: Box, mark: str) -> None:
-    if await _mark_older(box):
-        await _restore(run, box)
-    else:
-        await _end_restore(run, box, mark, None)
+async def _may_do_without(box: Box) -> bool:
+    """Say whether the box may start without this backup, or with an older one.
 
-
-async def _is_untouched(box: Box) -> bool:
-    """Say whether the memory is whole as it was, so that the box may start without the backup.
-
-    It is not where the volume is new, nor where a keeper had the archive and may have been ended
-    while it moved files.
+    It may while the memory is whole as it was: not where the volume is new, nor where a keeper had
+    the archive and may have been ended while it moved files. Into a new volume that nothing was
+    moved to an older backup may come, where a snapshot cannot be read: storage that lost it may say
+    for ever that it is ready.
     """
     async with session_scope() as session:
-        mark = (await queries.get_any_box(session, box.id)).health.get(backups.RESTORE) or {}
-    return not _must_happen(mark)
+        fresh = await queries.get_any_box(session, box.id)
+        chosen = await backups.find_marked(session, fresh)
+    mark = fresh.health.get(backups.RESTORE) or {}
+    if any(mark.get(one) for one in ("is_taken", "was_taken")):
+        return False
+    return not mark.get("or_older") or (chosen is not None and backups.is_snapshot(chosen))
 
 
-async def _mark_older(box: Box) -> bool:
-    """Where any backup will do, choose the next one; say whether there is one."""
+async def _mark_older(box: Box, error: KeeperError) -> bool:
+    """Where any backup will do, choose the next one; say whether there is one.
+
+    A snapshot that was passed over is not known to be bad: it is chosen again where all older ones
+    are, and waits for the next attempt.
+
+    Raises:
+        KeeperError: nothing is left to try now, but not all is lost.
+    """
     async with session_scope() as session:
         fresh = await queries.get_any_box(session, box.id, lock=True)
-        older = await backups.newest_usable(session, box.id)
-        will_do = bool(fresh.health.get(backups.RESTORE, {}).get("or_older"))
-        if older is None or not will_do:
+        if not fresh.health.get(backups.RESTORE, {}).get("or_older"):
             return False
-        backups.mark_restore(fresh, older, or_older=True)
-        session.add(fresh)
-    return True
+        chosen = await backups.find_marked(session, fresh)
+        older = await backups.newest_usable(session, box.id, after=chosen)
+        left = older or await backups.newest_usable(session, box.id)
+        if left is not None:
+            backups.mark_restore(fresh, left, or_older=True)
+            session.add(fresh)
+    if older is None and left is not None:
+        raise error
+    return older is not None
 
 
 async def _end_restore(run: Run, box: Box, mark: str, memory_from: datetime | None) -> None:

@@ -22,7 +22,9 @@ from openclaw_web.gateway import memory, origin
 from openclaw_web.gateway.origin import settings as read_settings
 from openclaw_web.integrations.storage import MissingError, Store
 from openclaw_web.jobs import service as jobs
-from openclaw_web.jobs.models import Alert
+from openclaw_web.jobs.models import Alert, JobStatus, OperatorJob
+from openclaw_web.workflows import memory_acts
+from openclaw_web.workflows.operations import By
 from tests.factories import make_box
 
 pytestmark = pytest.mark.usefixtures("database", "redis", "store")
@@ -321,6 +323,38 @@ async def test_a_cancelled_restore_that_has_begun_is_finished(session, keeper, b
     await session.refresh(locked)
     await backups.drop_cancelled_restore(session, locked)
     assert backups.RESTORE in locked.health
+
+
+async def test_only_an_admin_chooses_another_one_for_a_lost_volume(session, keeper, box):
+    wanted, waiting = await saved(session, keeper, box), await saved(session, keeper, box)
+    locked = await queries.get_any_box(session, box.id, lock=True)
+    backups.mark_restore(locked, waiting, or_older=True)
+    await session.commit()
+    with pytest.raises(ValidationError, match="already"):
+        await asked(session, box, wanted)
+    by = By(reason="its snapshot cannot be read")
+    await memory_acts.bring_back(session, box.customer_id, wanted.id, by=by)
+    mark = (await queries.get_any_box(session, box.id)).health[backups.RESTORE]
+    assert (mark["backup"], mark["or_older"]) == (str(wanted.id), True)
+    job = (await session.exec(select(OperatorJob))).one()
+    job.status = JobStatus.RUNNING
+    session.add(job)
+    await session.flush()
+    with pytest.raises(ValidationError, match="already"):
+        await memory_acts.bring_back(session, box.customer_id, waiting.id, by=by)
+
+
+async def test_the_next_older_one_has_its_turn_and_what_was_replaced_comes_last(
+    session, keeper, box
+):
+    replaced = await saved(session, keeper, box, reason=Reason.BEFORE_RESTORE)
+    older, newer = await saved(session, keeper, box), await saved(session, keeper, box)
+    await date_back(session, older)
+    order, found = [], await backups.newest_usable(session, box.id)
+    while found is not None:
+        order.append(found.id)
+        found = await backups.newest_usable(session, box.id, after=found)
+    assert order == [newer.id, older.id, replaced.id]
 
 
 async def test_another_backups_object_does_not_open(session, store, keeper, box):
