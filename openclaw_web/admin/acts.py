@@ -67,7 +67,7 @@ ACTS: dict[str, tuple[Callable[..., Awaitable[Any]], str, str, str]] = {
     "give_up": (
         memory_acts.give_up_last_backup,
         "Delete it without a last backup?",
-        "What it remembers since its newest backup is lost for ever. Try to mend the cause first.",
+        "What is newer than its last backup is lost; snapshots go with it. Mend the cause first.",
         "It is deleted without a last backup.",
     ),
     "resolve": (

@@ -4,7 +4,7 @@ from openclaw_web.boxes import fencing, health, queries, service
 from openclaw_web.boxes.changes import BoxChange, ChangeKind, change_of
 from openclaw_web.boxes.desired import Desired, Why
 from openclaw_web.boxes.lifecycle import move
-from openclaw_web.boxes.memory import keeper_run, retaining, saving
+from openclaw_web.boxes.memory import keeper_run, rescuing, retaining, saving
 from openclaw_web.boxes.models import Box, BoxStatus
 from openclaw_web.boxes.runs import Run, StopRequestedError, wait_until_empty, wait_until_gone
 from openclaw_web.core.clock import business_now
@@ -63,6 +63,7 @@ async def destroy(run: Run, box: Box, why: Why) -> list[BoxChange]:
         session.add(box)
         await metering.revoke_tokens_of_box(session, box.id)
     await saving.adopt_final(run, was)
+    await rescuing.before_destroy(run, box)
     await saving.before_destroy(run, box)
     await _require_no_hold(run, box)
     await run.check("Deleting its namespace, with pod, volume and secrets.")

@@ -143,9 +143,6 @@ async def test_a_snapshot_that_nobody_can_read_leaves_the_older_backups_their_tu
     cluster = world.boxes.cluster
     await lose_volume(world, box)
 
-    async def hang(*_):
-        raise KeeperError("The keeper does not start.")
-
     monkeypatch.setattr(lifting, "lift", hang)
     await world.boxes.do(box, JobType.PROVISION)
     mark = (await world.boxes.read(box.id)).health[backups.RESTORE]
@@ -310,3 +307,33 @@ async def test_a_kept_snapshot_is_no_reason_to_skip_the_backup_of_a_suspension(w
         assert newest.id == taken.id
         assert await backups.find_final(session, box.id) is None
         assert not await queries.has_usable_backup(session, box.id)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_made_anew", [False, True])
+async def test_a_deletion_first_brings_out_what_lies_in_a_snapshot_alone(
+    world, monkeypatch, is_made_anew
+):
+    box = await world.boxes.live_box()
+    taken = await snapshot_of(world, box)
+    await lose_volume(world, box)
+    if is_made_anew:
+        with monkeypatch.context() as broken:
+            broken.setattr(lifting, "lift", hang)
+            await world.boxes.do(box, JobType.PROVISION)
+        assert await world.boxes.cluster.find_claim(box.k8s_namespace, manifests.NAME) is not None
+    with monkeypatch.context() as broken:
+        broken.setattr(lifting, "lift", hang)
+        await world.boxes.do(box, JobType.DESTROY)
+    assert (await world.boxes.read(box.id)).status is BoxStatus.DESTROYING
+    assert backups.ALERT_FINAL in await open_alerts()
+    await world.boxes.do(box, JobType.DESTROY)
+    assert (await world.boxes.read(box.id)).status is BoxStatus.DESTROYED
+    (view,) = await world.backups(box)
+    assert (view.reason, view.is_usable, view.made_at) == ("final", True, taken.created_at)
+    assert len(world.objects()) == 1
+    assert backups.ALERT_FINAL not in await open_alerts()
+
+
+async def hang(*_):
+    raise KeeperError("The keeper does not start.")

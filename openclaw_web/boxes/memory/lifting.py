@@ -18,6 +18,7 @@ from openclaw_web.boxes.runs import Run
 from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.errors import VendorError
+from openclaw_web.core.settings import settings
 from openclaw_web.jobs import leases
 
 START_SECONDS = 1_200.0  # a provider may fetch a whole volume from its store first
@@ -65,8 +66,10 @@ async def _source(run: Run, box: Box, backup: BoxBackup) -> Source:
     if seen is None:
         await keeper_run.note_broken(backup.id, "The cluster does not have this snapshot any more.")
         raise GoneError("That snapshot is gone.")
-    if not seen.is_ready or volume is None:
+    if not seen.is_ready:
         raise KeeperError(seen.error or "The snapshot is not ready.")
+    if volume is None:  # before a deletion: what is gone is not made anew
+        return Source(snapshot=name, size=seen.size, storage_class=settings().box_storage_class)
     larger = max(volume.requested, volume.capacity, seen.size, key=quantities.whole)
     return Source(snapshot=name, size=larger, storage_class=volume.storage_class)
 
