@@ -31,12 +31,22 @@ logger = logging.getLogger(__name__)
 
 OFF = "off"
 AT_ONCE = 20
+LOOKED_AT = 10 * AT_ONCE  # boxes that no class fits must not hide the others
 BAD_IN_A_ROW = 2
 LATE = timedelta(hours=1)  # until then a snapshot may be on its way into the provider's store
 ALERT_CLASS = "snapshot_class_unusable"
+ALERT_MISSING = "snapshot_class_missing"
 ALERT_FAILED = "snapshot_failed"
 CONFLICT = "conflict"
 StillLeading = Callable[[], Awaitable[None]]
+
+
+class NoClassError(VendorError):
+    """None of the classes makes snapshots of this box's volume."""
+
+    def __init__(self, driver: str) -> None:
+        super().__init__(f"No class fits {driver}.", can_retry=False, code="no_class")
+        self.driver = driver
 
 
 async def look_after(cluster: Cluster, cluster_name: str, still_leading: StillLeading) -> int:
@@ -51,17 +61,44 @@ async def look_after(cluster: Cluster, cluster_name: str, still_leading: StillLe
     for box, backup in await _of_cluster(cluster_name, col(BoxBackup.deleted_at).is_not(None)):
         await still_leading()
         await _alone(_delete(cluster, box, backup))
-    begun = 0
+    return await _begin_due(cluster, cluster_name, classes, still_leading)
+
+
+async def _begin_due(
+    cluster: Cluster,
+    cluster_name: str,
+    classes: Sequence[SnapshotClassView],
+    still_leading: StillLeading,
+) -> int:
+    begun, without = 0, set[str]()
     for box_id in await _due(cluster_name) if classes else ():
         await still_leading()
-        begun += await _alone(_begin(cluster, box_id, classes))
+        try:
+            begun += await _alone(_begin(cluster, box_id, classes))
+        except NoClassError as error:
+            without.add(error.driver)
+        if begun == AT_ONCE:
+            break
+    await _tell_of_missing(cluster_name, without, saw_all=begun < AT_ONCE)
     return begun
+
+
+async def _tell_of_missing(cluster_name: str, drivers: set[str], *, saw_all: bool) -> None:
+    if drivers:
+        named = ", ".join(sorted(drivers))
+        sentence = f"No class that may be used makes snapshots of volumes of {named}."
+        await _tell(ALERT_MISSING, cluster_name, sentence)
+    elif saw_all:
+        async with session_scope() as session:
+            await jobs.resolve_alert(session, code=ALERT_MISSING, subject=cluster_name)
 
 
 async def _alone(doing: Awaitable[int]) -> int:
     """Let what the cluster refuses for one box hold up no other one."""
     try:
         return await doing
+    except NoClassError:
+        raise
     except VendorError as error:
         logger.warning("A snapshot waits: %s", error)
         return 0
@@ -127,8 +164,8 @@ async def _due(cluster_name: str) -> Sequence[UUID]:
                 ~sa.exists(_newer(since)),
                 ~sa.exists(_under_work()),
             )
-            .order_by(col(Box.id))
-            .limit(AT_ONCE)
+            .order_by(sa.func.random())
+            .limit(LOOKED_AT)
         )
         return found.all()
 
@@ -150,9 +187,12 @@ def _under_work() -> sa.Select[Any]:
 async def _begin(cluster: Cluster, box_id: UUID, classes: Sequence[SnapshotClassView]) -> int:
     """Write the row, then ask the cluster; what is lost in between is asked for again."""
     box = await _read(box_id)
-    chosen = _class_for(await cluster.find_claim(box.k8s_namespace, manifests.NAME), classes)
-    if chosen is None:
+    volume = await cluster.find_claim(box.k8s_namespace, manifests.NAME)
+    if volume is None:  # the sweep's matter
         return 0
+    chosen = _class_for(volume, classes)
+    if chosen is None:
+        raise NoClassError(volume.driver or "an unknown driver")
     async with session_scope() as session:
         now = await business_now(session)
         since = now - timedelta(hours=settings().box_snapshot_hours)
@@ -207,7 +247,7 @@ async def _ask_again(
     cluster: Cluster, box: Box, backup: BoxBackup, classes: Sequence[SnapshotClassView]
 ) -> None:
     volume = await cluster.find_claim(box.k8s_namespace, manifests.NAME)
-    chosen = _class_for(volume, classes)
+    chosen = _class_for(volume, classes) if volume else None
     if chosen is not None and box.status is BoxStatus.ACTIVE:
         await _ask(cluster, box, backup, chosen)
 
@@ -240,10 +280,8 @@ async def _delete(cluster: Cluster, box: Box, backup: BoxBackup) -> int:
     return 1
 
 
-def _class_for(volume: ClaimView | None, classes: Sequence[SnapshotClassView]) -> str | None:
-    """Return the class for a volume's driver; a volume that is not there is the sweep's matter."""
-    fitting = (one.name for one in classes if volume is not None and one.driver == volume.driver)
-    return next(fitting, None)
+def _class_for(volume: ClaimView, classes: Sequence[SnapshotClassView]) -> str | None:
+    return next((one.name for one in classes if one.driver == volume.driver), None)
 
 
 def _is_begun() -> sa.ColumnElement[bool]:
