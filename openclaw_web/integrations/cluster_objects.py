@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -60,6 +61,7 @@ class SnapshotView:
     is_ready: bool
     error: str
     size: str
+    made_at: datetime | None = None  # real time, by the storage's clock
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,7 +203,12 @@ def snapshot_view(document: Document) -> SnapshotView:
         is_ready=bool(status.get("readyToUse")),
         error=(status.get("error") or {}).get("message") or "",
         size=str(status.get("restoreSize") or "0"),
+        made_at=_time(status.get("creationTime")),
     )
+
+
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
 
 
 def job_view(document: Document) -> JobView:

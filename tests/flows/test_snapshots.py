@@ -279,10 +279,11 @@ async def test_two_failures_in_a_row_are_told_and_the_next_success_closes_it(wor
             await age(box, hours=25)
             await look(world)
             assert await open_alerts() == expected
-    async with session_scope() as session:
-        assert await retaining.forget_expired(session) == 1  # older than a day, and never made
     await snapshot_of_last(world, box)
     assert await open_alerts() == []
+    first, second = await scheduled(box)
+    assert (first.finished_at, second.deleted_at) == (None, None)
+    assert first.deleted_at is not None  # older than a day, and never made
 
 
 async def snapshot_of_last(world, box):

@@ -81,6 +81,8 @@ async def forget_expired(session: AsyncSession) -> int:
                 col(BoxBackup.finished_at).is_(None), col(BoxBackup.reason) == Reason.COPY.value
             ),
             col(BoxBackup.created_at) < now - UNFINISHED_FOR,
+            # Whoever follows these looks once more before one is forgotten, and with that deleted.
+            ~col(BoxBackup.location).startswith(backups.SNAPSHOT),
         ),
     )
     return await _forget(session, now, over)

@@ -6,19 +6,21 @@ so it is a row without a key, and it ends with its namespace: no substitute for 
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from datetime import timedelta
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import sqlalchemy as sa
 from sqlmodel import col, select
+from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openclaw_web.boxes import manifests, queries
 from openclaw_web.boxes.memory import backups
 from openclaw_web.boxes.memory.backups import SNAPSHOT, Reason
+from openclaw_web.boxes.memory.retaining import UNFINISHED_FOR
 from openclaw_web.boxes.models import Box, BoxBackup, BoxStatus
-from openclaw_web.core.clock import business_now
+from openclaw_web.core.clock import business_now, real_now
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.errors import VendorError
 from openclaw_web.core.settings import settings
@@ -31,6 +33,7 @@ logger = logging.getLogger(__name__)
 
 OFF = "off"
 AT_ONCE = 20
+PAGE = 100
 LOOKED_AT = 10 * AT_ONCE  # boxes that no class fits must not hide the others
 BAD_IN_A_ROW = 2
 LATE = timedelta(hours=1)  # until then a snapshot may be on its way into the provider's store
@@ -55,10 +58,10 @@ async def look_after(cluster: Cluster, cluster_name: str, still_leading: StillLe
     Returns how many were begun. Twice does no harm: each has a row, and a name, of its own.
     """
     classes = await _usable_classes(cluster, cluster_name)
-    for box, backup in await _of_cluster(cluster_name, _is_begun()):
+    async for box, backup in _of_cluster(cluster_name, _is_begun()):
         await still_leading()
         await _alone(_follow(cluster, box, backup, classes))
-    for box, backup in await _of_cluster(cluster_name, col(BoxBackup.deleted_at).is_not(None)):
+    async for box, backup in _of_cluster(cluster_name, col(BoxBackup.deleted_at).is_not(None)):
         await still_leading()
         await _alone(_delete(cluster, box, backup))
     return await _begin_due(cluster, cluster_name, classes, still_leading)
@@ -184,6 +187,16 @@ def _under_work() -> sa.Select[Any]:
     )
 
 
+async def _runs_undisturbed(session: AsyncSession, box_id: UUID) -> bool:
+    """Say whether a snapshot of its volume now is one of an assistant at work."""
+    found = await session.scalar(
+        select(Box.id).where(
+            Box.id == box_id, Box.status == BoxStatus.ACTIVE, ~sa.exists(_under_work())
+        )
+    )
+    return found is not None
+
+
 async def _begin(cluster: Cluster, box_id: UUID, classes: Sequence[SnapshotClassView]) -> int:
     """Write the row, then ask the cluster; what is lost in between is asked for again."""
     box = await _read(box_id)
@@ -198,7 +211,7 @@ async def _begin(cluster: Cluster, box_id: UUID, classes: Sequence[SnapshotClass
         since = now - timedelta(hours=settings().box_snapshot_hours)
         box = await queries.get_any_box(session, box_id, lock=True)
         is_taken = await session.scalar(_newer(since).where(col(Box.id) == box_id))
-        if is_taken is not None or box.status is not BoxStatus.ACTIVE:
+        if is_taken is not None or not await _runs_undisturbed(session, box_id):
             return 0
         made = uuid4()
         backup = BoxBackup(
@@ -224,31 +237,55 @@ async def _ask(cluster: Cluster, box: Box, backup: BoxBackup, chosen: str) -> No
 async def _follow(
     cluster: Cluster, box: Box, backup: BoxBackup, classes: Sequence[SnapshotClassView]
 ) -> int:
-    """Read what became of a snapshot; one that never came to be is asked for again."""
+    """Read what became of a snapshot; one that never came to be is asked for again, for a day."""
     seen = await cluster.find_snapshot(box.k8s_namespace, name_of(backup))
-    if seen is not None and seen.is_ready:
-        async with session_scope() as session:
-            row = await session.get_one(BoxBackup, backup.id, with_for_update=True)
-            row.finished_at = await business_now(session)
-            row.error = None
-            session.add(row)
-            await jobs.resolve_alert(session, code=ALERT_FAILED, subject=str(box.id))
-        return 1
     async with session_scope() as session:
         now = await business_now(session)
-    if seen is None:
+    asked_at = backup.created_at or now
+    is_over = asked_at < now - UNFINISHED_FOR
+    if seen is None and is_over:  # one "not found" is no proof, and what is forgotten is deleted
+        seen = await cluster.find_snapshot(box.k8s_namespace, name_of(backup))
+    if seen is not None and seen.is_ready:
+        await _note_ready(box, backup, seen.made_at)
+        return 1
+    if is_over:
+        await _forget(backup)
+    elif seen is None:
         await _ask_again(cluster, box, backup, classes)
-    elif seen.error or (backup.created_at or now) < now - LATE:
+    elif seen.error or asked_at < now - LATE:
         await _note_trouble(box, backup, seen.error or "It is not ready after an hour.")
     return 0
+
+
+async def _note_ready(box: Box, backup: BoxBackup, made_at: datetime | None) -> None:
+    """Note that it is there, and from when its memory is: it may have been asked for in vain."""
+    async with session_scope() as session:
+        row = await session.get_one(BoxBackup, backup.id, with_for_update=True)
+        now = await business_now(session)
+        row.finished_at, row.error = now, None
+        if made_at is not None and row.created_at is not None:
+            row.created_at = max(row.created_at, now - (real_now() - made_at))
+        session.add(row)
+        await jobs.resolve_alert(session, code=ALERT_FAILED, subject=str(box.id))
+
+
+async def _forget(backup: BoxBackup) -> None:
+    """Give up one that never came to be; it is deleted, should it still come."""
+    async with session_scope() as session:
+        row = await session.get_one(BoxBackup, backup.id, with_for_update=True)
+        row.deleted_at = await business_now(session)
+        session.add(row)
 
 
 async def _ask_again(
     cluster: Cluster, box: Box, backup: BoxBackup, classes: Sequence[SnapshotClassView]
 ) -> None:
+    async with session_scope() as session:
+        if not await _runs_undisturbed(session, box.id):
+            return
     volume = await cluster.find_claim(box.k8s_namespace, manifests.NAME)
     chosen = _class_for(volume, classes) if volume else None
-    if chosen is not None and box.status is BoxStatus.ACTIVE:
+    if chosen is not None:
         await _ask(cluster, box, backup, chosen)
 
 
@@ -290,17 +327,24 @@ def _is_begun() -> sa.ColumnElement[bool]:
 
 async def _of_cluster(
     cluster_name: str, which: sa.ColumnElement[bool]
-) -> Sequence[tuple[Box, BoxBackup]]:
-    """Return snapshots of a cluster's boxes, the oldest first."""
-    async with session_scope() as session:
-        found = await session.exec(
-            select(Box, BoxBackup)
-            .join(BoxBackup, col(BoxBackup.box_id) == col(Box.id))
-            .where(Box.cluster == cluster_name, col(BoxBackup.location).startswith(SNAPSHOT), which)
-            .order_by(col(BoxBackup.created_at))
-            .limit(AT_ONCE * 5)
-        )
-        return found.all()
+) -> AsyncGenerator[tuple[Box, BoxBackup]]:
+    """Yield all of these snapshots of a cluster's boxes, page by page, in no order that matters."""
+    last = UUID(int=0)
+    statement = (
+        select(Box, BoxBackup)
+        .join(BoxBackup, col(BoxBackup.box_id) == col(Box.id))
+        .where(Box.cluster == cluster_name, col(BoxBackup.location).startswith(SNAPSHOT), which)
+        .order_by(col(BoxBackup.id))
+        .limit(PAGE)
+    )
+    while True:
+        async with session_scope() as session:
+            found = (await session.exec(statement.where(col(BoxBackup.id) > last))).all()
+        for one in found:
+            yield one
+        if len(found) < PAGE:
+            return
+        last = found[-1][1].id
 
 
 async def _read(box_id: UUID) -> Box:
