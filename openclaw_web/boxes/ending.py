@@ -4,7 +4,15 @@ from openclaw_web.boxes import fencing, health, queries, service
 from openclaw_web.boxes.changes import BoxChange, ChangeKind, change_of
 from openclaw_web.boxes.desired import Desired, Why
 from openclaw_web.boxes.lifecycle import move
-from openclaw_web.boxes.memory import keeper_run, rescuing, retaining, saving
+from openclaw_web.boxes.memory import (
+    backups,
+    keeper_run,
+    rescuing,
+    restoring,
+    retaining,
+    saving,
+    snapshots,
+)
 from openclaw_web.boxes.models import Box, BoxStatus
 from openclaw_web.boxes.runs import Run, StopRequestedError, wait_until_empty, wait_until_gone
 from openclaw_web.core.clock import business_now
@@ -16,6 +24,12 @@ from openclaw_web.metering import service as metering
 from openclaw_web.metering.models import TokenKind
 
 HELD = "held"
+MEMORY_ALERTS = (
+    backups.ALERT_FINAL,
+    restoring.ALERT_RESTORE,
+    saving.ALERT_BACKUP,
+    snapshots.ALERT_FAILED,
+)
 
 
 async def suspend(run: Run, box: Box, why: Why) -> list[BoxChange]:
@@ -75,7 +89,7 @@ async def destroy(run: Run, box: Box, why: Why) -> list[BoxChange]:
         move(box, BoxStatus.DESTROYED, now=await business_now(session), reason=box.status_reason)
         session.add(box)
         await retaining.keep_after_end(session, box)
-        await health.wipe(session, box)
+        await health.wipe(session, box, alerts=MEMORY_ALERTS)
         changes = [change_of(box, ChangeKind.DESTROYED)]
         await run.tell(session, changes)
     return changes

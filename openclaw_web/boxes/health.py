@@ -266,15 +266,15 @@ async def settle_alerts(session: AsyncSession, box: Box) -> None:
     )
 
 
-async def wipe(session: AsyncSession, box: Box) -> None:
-    """Forget the secrets of a destroyed box, and close its alerts."""
+async def wipe(session: AsyncSession, box: Box, *, alerts: Iterable[str] = ()) -> None:
+    """Forget the secrets of a destroyed box, and close its alerts, these among them."""
     await session.exec(sa.delete(BoxSecret).where(col(BoxSecret.box_id) == box.id))
     await metering.revoke_tokens_of_box(session, box.id)
     box.health = {}
     session.add(box)
     await job_service.resolve_alerts(
         session,
-        codes=(ALERT_LOST, ALERT_UNHEALTHY, ALERT_FAILED, ALERT_STUCK),
+        codes=(ALERT_LOST, ALERT_UNHEALTHY, ALERT_FAILED, ALERT_STUCK, *alerts),
         subject=str(box.id),
     )
 

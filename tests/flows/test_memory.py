@@ -14,6 +14,7 @@ from openclaw_web.boxes.models import BoxStatus
 from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import session_scope
 from openclaw_web.integrations.cluster_objects import NamespaceState
+from openclaw_web.jobs import service as jobs
 from openclaw_web.jobs.models import Alert, JobType
 from tests.flows.box_world import eventually
 from tests.flows.memory_world import memory_cluster, memory_world
@@ -143,6 +144,9 @@ async def test_a_deletion_waits_for_the_last_backup(world, monkeypatch):
     assert state is NamespaceState.ACTIVE
     assert world.memory(box) == "x"
     assert [one.code for one in await open_alerts()] == [backups.ALERT_FINAL]
+    async with session_scope() as session:
+        for code in ("snapshot_failed", "backup_failed", "restore_failed"):
+            await jobs.raise_alert(session, code=code, subject=str(box.id))
     await world.boxes.do(box, JobType.DESTROY)
     assert (await world.boxes.read(box.id)).status is BoxStatus.DESTROYED
     (view,) = await world.backups(box)
