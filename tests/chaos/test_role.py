@@ -228,8 +228,14 @@ async def note_an_orphan(world: BoxWorld, box: Box) -> None:
 async def carry_memory(world: BoxWorld, box: Box) -> None:
     """Make a keeper and take it away again, as a backup does."""
     ticket = Ticket(backup_id=uuid4(), way=Way.SAVE, token="one", mark="")  # noqa: S106 - opens nothing
-    place = {"namespace": box.k8s_namespace, "box_id": str(box.id)}
-    spec = KeeperSpec(image=IMAGE, url="http://127.0.0.1/", ticket=ticket, fence=1, **place)
+    spec = KeeperSpec(
+        namespace=box.k8s_namespace,
+        box_id=str(box.id),
+        image=IMAGE,
+        url="http://127.0.0.1/",
+        ticket=ticket,
+        fence=1,
+    )
     with contextlib.suppress(VendorError):
         await world.cluster.find_object("PersistentVolumeClaim", box.k8s_namespace, manifests.NAME)
         await world.cluster.apply(keeper_job.secret(spec))

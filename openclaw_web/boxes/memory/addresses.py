@@ -13,7 +13,8 @@ from openclaw_web.core.errors import OpenClawError
 
 PATH = "/memory/"  # where a keeper calls, at the token proxy's address
 ADDRESS_PURPOSE = "keeper-address"
-ADDRESS_LIFE = timedelta(minutes=70)  # a job may take an hour
+SLACK = timedelta(minutes=10)
+ADDRESS_LIFE = timedelta(hours=1) + SLACK  # a job may take an hour
 
 
 class Way(StrEnum):
@@ -43,9 +44,11 @@ class Allowed:
     most_bytes: int
 
 
-def make_token(backup_id: UUID, way: Way, ticket: str, most_bytes: int) -> str:
+def make_token(
+    backup_id: UUID, way: Way, ticket: str, most_bytes: int, life: timedelta = ADDRESS_LIFE
+) -> str:
     """Return a token for one backup and one way; who shows it needs nothing else."""
-    until = int((real_now() + ADDRESS_LIFE).timestamp())
+    until = int((real_now() + life).timestamp())
     said = f"{until}.{most_bytes}.{ticket}"
     return f"{said}.{_signature(backup_id, way, said)}"
 

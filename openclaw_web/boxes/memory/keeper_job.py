@@ -27,7 +27,10 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class KeeperSpec:
-    """One keeper; `url` is where it sends to or fetches from, `fence` is whose attempt made it."""
+    """One keeper; `url` is where it sends to or fetches from, `fence` is whose attempt made it.
+
+    Its `seconds` count from its Job's start, before its volume is there.
+    """
 
     namespace: str
     box_id: str
@@ -37,6 +40,7 @@ class KeeperSpec:
     fence: int
     runtime_class: str = ""
     claim: str = manifests.NAME
+    seconds: int = LONGEST_SECONDS
 
     @property
     def name(self) -> str:
@@ -66,7 +70,7 @@ def job(spec: KeeperSpec) -> Manifest:
             "backoffLimit": 0,
             "completions": 1,
             "parallelism": 1,
-            "activeDeadlineSeconds": LONGEST_SECONDS,
+            "activeDeadlineSeconds": spec.seconds,
             "ttlSecondsAfterFinished": FORGOTTEN_SECONDS,
             "template": {"metadata": {"labels": _labels(spec)}, "spec": _pod(spec)},
         },

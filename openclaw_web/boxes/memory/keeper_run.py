@@ -27,9 +27,11 @@ from openclaw_web.jobs import leases
 from openclaw_web.jobs import service as jobs
 
 START_SECONDS = 180.0  # for the keeper's image to come, and for the volume to move
+QUOTA_SECONDS = 30.0  # for the cluster's own controller to take a quota's new number in
 LOOKS = 2
 TRIES = 3
 NO_BACKUP = "no_backup"
+QUOTA = "quota"
 Wanted = Callable[[], Awaitable[bool]]
 
 
@@ -96,6 +98,7 @@ async def carry(
         ticket=ticket,
         fence=run.fence.number,
         runtime_class=chosen.box_runtime_class,
+        seconds=max(keeper_job.LONGEST_SECONDS, int(patience.seconds)),
         claim=f"{keeper_job.NAME}-{ticket.backup_id.hex[:12]}" if source else manifests.NAME,
     )
     await run.check()
@@ -104,9 +107,8 @@ async def carry(
     try:
         job = await run.cluster.apply(keeper_job.job(spec))
         if source is not None:
-            await run.check()
             uid = job["metadata"]["uid"]
-            await run.cluster.create(keeper_job.copied_claim(spec, source, job_uid=uid))
+            await _create_in_time(run, keeper_job.copied_claim(spec, source, job_uid=uid))
         with run.aside():
             await _wait_for(run, spec, patience)
         await _clear_up(run, spec)
@@ -115,6 +117,21 @@ async def carry(
         with contextlib.suppress(VendorError):
             await run.cluster.delete("Job", spec.namespace, spec.name)
         raise
+
+
+async def _create_in_time(run: Run, manifest: manifests.Manifest) -> None:
+    """Make an object that a quota was widened for: what it admits is written a moment later."""
+    deadline = time.monotonic() + QUOTA_SECONDS
+    while True:
+        await run.check()
+        try:
+            await run.cluster.create(manifest)
+        except VendorError as error:
+            if error.code != QUOTA or time.monotonic() > deadline:
+                raise
+        else:
+            return
+        await asyncio.sleep(POLL_SECONDS)
 
 
 async def _clear_up(run: Run, spec: KeeperSpec) -> None:

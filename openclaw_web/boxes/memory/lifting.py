@@ -7,9 +7,12 @@ volume belongs to the keeper's Job and goes with it, so that we need no right to
 
 import contextlib
 from collections.abc import AsyncGenerator
+from dataclasses import replace
+from datetime import timedelta
 
 from openclaw_web.boxes import manifests, quantities, queries
-from openclaw_web.boxes.memory import backups, keeper_run, saving, snapshots
+from openclaw_web.boxes.memory import addresses, backups, keeper_run, saving, snapshots
+from openclaw_web.boxes.memory.addresses import Ticket
 from openclaw_web.boxes.memory.backups import Reason
 from openclaw_web.boxes.memory.keeper_job import LONGEST_SECONDS, Source
 from openclaw_web.boxes.memory.keeper_run import GoneError, KeeperError, Patience
@@ -21,7 +24,8 @@ from openclaw_web.core.errors import VendorError
 from openclaw_web.core.settings import settings
 from openclaw_web.jobs import leases
 
-START_SECONDS = 1_200.0  # a provider may fetch a whole volume from its store first
+START_SECONDS = 1_200  # a provider may fetch a whole volume from its store first
+SECONDS = START_SECONDS + LONGEST_SECONDS
 QUOTA_NAME = "persistentvolumeclaims"
 
 
@@ -39,11 +43,8 @@ async def lift(run: Run, box: Box, backup: BoxBackup) -> None:
         await leases.hold(session, run.fence)
         most = quantities.whole(source.size) + saving.SLACK_BYTES
         ticket = await backups.begin_save(session, box, Reason.COPY, most=most)
-    patience = Patience(
-        seconds=START_SECONDS + LONGEST_SECONDS,
-        is_wanted=keeper_run.always,
-        start_seconds=START_SECONDS,
-    )
+    ticket = _lasting(ticket, most)
+    patience = Patience(seconds=SECONDS, is_wanted=keeper_run.always, start_seconds=START_SECONDS)
     try:
         async with _room_for_two(run, box):
             await keeper_run.carry(run, box, ticket, patience, source)
@@ -52,10 +53,17 @@ async def lift(run: Run, box: Box, backup: BoxBackup) -> None:
             raise KeeperError(copy.error or "The keeper ended before the snapshot was read.")
     except VendorError as error:
         await saving.give_up(ticket.backup_id, str(error))
-        if error.can_retry:
+        if error.can_retry and error.code != keeper_run.QUOTA:
             raise
         raise KeeperError(str(error)) from error
     await _take_its_place(run, box, backup, copy)
+
+
+def _lasting(ticket: Ticket, most: int) -> Ticket:
+    """Return the ticket with an address that is good for as long as its keeper may take."""
+    life = timedelta(seconds=SECONDS) + addresses.SLACK
+    token = addresses.make_token(ticket.backup_id, ticket.way, "", most, life)
+    return replace(ticket, token=token)
 
 
 async def _source(run: Run, box: Box, backup: BoxBackup) -> Source:

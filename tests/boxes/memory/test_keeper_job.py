@@ -10,7 +10,7 @@ import pytest
 
 from openclaw_web.billing.tiers import plan_of
 from openclaw_web.boxes import manifests, quantities
-from openclaw_web.boxes.memory import keeper, keeper_job
+from openclaw_web.boxes.memory import keeper, keeper_job, lifting
 from openclaw_web.boxes.memory.addresses import Ticket, Way
 from openclaw_web.boxes.memory.keeper_job import KeeperSpec
 from openclaw_web.local.places import PROJECT
@@ -77,3 +77,9 @@ def test_the_image_has_the_keeper_where_its_job_looks_for_it():
     image = (PROJECT / "Dockerfile").read_text(encoding="utf-8")
     source = Path(keeper.__file__).relative_to(PROJECT)
     assert f"COPY {source} {Path(keeper_job.PROGRAM).relative_to('/app')}\n" in image
+
+
+def test_a_keeper_that_may_wait_for_its_volume_has_that_much_longer():
+    assert JOB["spec"]["activeDeadlineSeconds"] == keeper_job.LONGEST_SECONDS
+    longer = keeper_job.job(replace(SPEC, seconds=lifting.SECONDS))
+    assert longer["spec"]["activeDeadlineSeconds"] == 80 * 60
