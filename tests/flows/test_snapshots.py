@@ -106,7 +106,11 @@ async def test_a_running_box_is_saved_once_a_day_and_comes_back_as_it_was_then(w
     assert len(world.objects()) == 2  # what was replaced, and what the snapshot has become
     await look(world)
     name = snapshots.name_of(taken)
-    assert await world.boxes.cluster.find_snapshot(box.k8s_namespace, name) is None
+
+    async def gone():
+        return await world.boxes.cluster.find_snapshot(box.k8s_namespace, name) is None
+
+    await eventually(gone)
     assert await open_alerts() == []
 
 
