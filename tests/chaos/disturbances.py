@@ -138,7 +138,9 @@ def _call_of(passage: Passage, namespace: str) -> dict[str, str]:
     parts = path.strip("/").split("/")
     parts = parts[2:] if parts[0] == "api" else parts[3:]
     if len(parts) <= 2:  # the namespace itself: its kind and its name
-        return {"verb": VERBS[method], "resource": "namespaces", "name": namespace}
+        found = {"verb": VERBS[method], "resource": "namespaces"}
+        # What is made has its name in its body only, and nobody else makes one meanwhile.
+        return found if method == "POST" else {**found, "name": namespace}
     kind, named, part = (*parts[2:], "", "")[:3]
     verb = "list" if method == READ and not named else VERBS[method]
     resource = f"{kind}/{part}" if part else kind
