@@ -108,7 +108,9 @@ def enforce(
     for each in sorted(quotas, key=name_of):
         if not asked or not scopes.takes(each, resource, one):
             continue
-        hard = {name: quantities.parse(most) for name, most in each["spec"].get("hard", {}).items()}
+        # A change of the spec is in force once the controller has written it down, as ever.
+        said = (each.get("status") or {}).get("hard") or each["spec"].get("hard") or {}
+        hard = {name: quantities.parse(most) for name, most in said.items()}
         if resource is resources.PODS:
             _refuse_unstated(one, each, hard)
         used = used_in(store, namespace_of(one), each)
