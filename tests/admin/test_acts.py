@@ -135,6 +135,7 @@ def test_a_box_is_looked_at_restarted_and_given_a_new_token(client, tab):
 
 
 def test_what_an_alert_asks_for_is_decided(client, tab):
+    in_app(client, running_box)
     in_app(client, alert, "many_boxes_unhealthy", "default")
     tab.does(AdminState.load)
     (shown,) = state_of(tab, "alerts")
