@@ -139,7 +139,7 @@ def _call_of(passage: Passage, namespace: str) -> dict[str, str]:
     parts = parts[2:] if parts[0] == "api" else parts[3:]
     if len(parts) <= 2:  # the namespace itself: its kind and its name
         found = {"verb": VERBS[method], "resource": "namespaces"}
-        # What is made has its name in its body only, and nobody else makes one meanwhile.
+        # What is made has its name in its body only; nobody else makes one meanwhile (`_try_all`).
         return found if method == "POST" else {**found, "name": namespace}
     kind, named, part = (*parts[2:], "", "")[:3]
     verb = "list" if method == READ and not named else VERBS[method]
