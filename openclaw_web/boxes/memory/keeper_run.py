@@ -137,9 +137,13 @@ async def _create_in_time(run: Run, manifest: manifests.Manifest) -> None:
 async def _clear_up(run: Run, spec: KeeperSpec) -> None:
     """Leave nothing of a keeper; one slip of the cluster must not call what it saved a failure."""
     try:
-        await clear(run, spec.namespace)
+        await _take_away(run, spec)
     except VendorError:
-        await clear(run, spec.namespace)
+        await _take_away(run, spec)
+
+
+async def _take_away(run: Run, spec: KeeperSpec) -> None:
+    await clear(run, spec.namespace)
     await run.cluster.delete("Secret", spec.namespace, keeper_job.NAME)
 
 
