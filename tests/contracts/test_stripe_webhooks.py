@@ -85,9 +85,8 @@ def test_a_paid_checkout_tells_its_whole_story(client, simulator, receiver, secr
 def test_an_update_says_what_it_was_before(client, receiver, secret):
     customer = client.v1.customers.create({"email": "old@example.com"})
     client.v1.customers.update(customer.id, {"email": "new@example.com"})
-    receiver.next(secret)
-    event = receiver.next(secret)
-    assert event.type == "customer.updated"
+    arrived = {event.type: event for event in (receiver.next(secret), receiver.next(secret))}
+    event = arrived["customer.updated"]  # events may overtake each other, as Stripe's do
     assert event.data.previous_attributes.to_dict() == {"email": "old@example.com"}
 
 
