@@ -4,22 +4,21 @@ import asyncio
 import itertools
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, cast
 
 from openclaw_web.gateway import errors
 from openclaw_web.gateway.errors import BadRequestError, Form, RefusalError, TooLargeError
+from openclaw_web.gateway.heads import Head, Headers, Scope
 from openclaw_web.gateway.patience import Patience
 
 MOUNT = "/proxy"
 MAX_BODY_BYTES = 32 * 1024 * 1024
 JSON = b"application/json"
 
-Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-Headers = Sequence[tuple[bytes, bytes]]
 
 _LENGTH = b"content-length"
 _RANDOM = os.urandom(10).hex()
@@ -28,16 +27,14 @@ _NUMBERS = itertools.count()
 
 
 class Call(ABC):
-    """A request. Of a header that comes twice the last counts, except for who is asking."""
+    """A request."""
 
-    __slots__ = ("extra", "has_begun", "headers", "path", "request_id", "scope", "task")
+    __slots__ = ("extra", "has_begun", "head", "request_id", "task")
 
     task: asyncio.Task[Any]  # in which it is answered
 
-    def __init__(self, scope: Scope, path: str, headers: dict[bytes, bytes]) -> None:
-        self.scope = scope
-        self.path = path
-        self.headers = headers
+    def __init__(self, head: Head) -> None:
+        self.head = head
         self.request_id = new_request_id()
         self.has_begun = False
         self.extra: Headers = ()  # what the answer's head says beside the answer
@@ -73,7 +70,7 @@ class Call(ABC):
         Raises:
             TooLargeError: it is larger than any request of these APIs.
         """
-        length = self.headers.get(_LENGTH, b"0")
+        length = self.head.headers.get(_LENGTH, b"0")
         if not length.isdigit() or int(length) > MAX_BODY_BYTES:
             raise too_large_body()
         return int(length)
@@ -104,7 +101,7 @@ class AsgiCall(Call):
     __slots__ = ("_receive", "_send")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        super().__init__(scope, scope["path"].removeprefix(MOUNT), dict(scope["headers"]))
+        super().__init__(Head(scope, scope["path"].removeprefix(MOUNT)))
         self._receive = receive
         self._send = send
         # A server has a task for each request.

@@ -5,7 +5,7 @@ import logging
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import islice
@@ -17,6 +17,7 @@ from openclaw_web.core.clock import real_now
 from openclaw_web.gateway import looking, origin
 from openclaw_web.gateway.callers import Account, Caller, Ending, Holder
 from openclaw_web.gateway.errors import UnavailableError, UnknownTokenError
+from openclaw_web.gateway.heads import Head
 from openclaw_web.gateway.looking import Look, Seen
 from openclaw_web.metering import tokens
 
@@ -90,8 +91,8 @@ class Directory:
         """Return business time, by an offset that is as old as the newest look at the database."""
         return real_now() + self._clock_offset
 
-    async def identify(self, scope: origin.Scope, headers: Mapping[bytes, bytes]) -> Holder:
-        """Return who sends a request with these headers, and may send it from there.
+    async def identify(self, head: Head) -> Holder:
+        """Return who sends a request with this head, and may send it from there.
 
         Raises:
             UnknownTokenError: nobody that we know, or not any more.
@@ -99,30 +100,29 @@ class Directory:
             NotFromHereError: the token may not be used from there.
             UnavailableError: the database does not answer, and we never saw the token.
         """
-        if (holder := self.recognise(scope, headers)) is not None:
+        if (holder := self.recognise(head)) is not None:
             return holder
-        token, is_forwarded = read_headers(headers)
-        address = origin.address_of(scope)
+        token = head.shown_token()
+        address = origin.address_of(head.scope)
         self._failures.check(address)
         try:
             holder = await self.find(token)
         except UnknownTokenError:
             self._failures.note(address)
             raise
-        origin.check_origin(holder[0], scope, is_forwarded=is_forwarded)
+        origin.check_origin(holder[0], is_inside=head.is_inside)
         return holder
 
-    def recognise(self, scope: origin.Scope, headers: Mapping[bytes, bytes]) -> Holder | None:
+    def recognise(self, head: Head) -> Holder | None:
         """Do what `identify` does for who is known, without a task's turn; `None` is not known.
 
         Raises:
             UnknownTokenError: there is no token at all.
             NotFromHereError: the token may not be used from there.
         """
-        token, is_forwarded = read_headers(headers)
-        holder = self.known(token)
+        holder = self.known(head.shown_token())
         if holder is not None:
-            origin.check_origin(holder[0], scope, is_forwarded=is_forwarded)
+            origin.check_origin(holder[0], is_inside=head.is_inside)
         return holder
 
     def known(self, token: bytes) -> Holder | None:
@@ -366,22 +366,6 @@ class Directory:
         known = {entry.holder[0].customer_id for entry in self._entries.values()}
         for customer_id in self._standings.keys() - known:
             del self._standings[customer_id]
-
-
-def read_headers(headers: Mapping[bytes, bytes]) -> tuple[bytes, bool]:
-    """Return the token of a request, and whether something says that it was forwarded to us.
-
-    Raises:
-        UnknownTokenError: there is no token.
-    """
-    is_forwarded = not origin.FORWARDING_HEADERS.isdisjoint(headers)
-    bearer = headers.get(b"authorization")
-    if bearer is not None and bearer[:7].lower() == b"bearer ":
-        return bearer[7:].strip(), is_forwarded
-    token = headers.get(b"x-api-key")
-    if token is None:
-        raise UnknownTokenError
-    return token, is_forwarded
 
 
 def _clock_at(now: float, moment: datetime | None, present: datetime) -> float:

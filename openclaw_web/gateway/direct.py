@@ -19,6 +19,7 @@ from uvicorn.protocols.http.httptools_impl import (
 
 from openclaw_web.gateway.calls import MOUNT, Call, late_body
 from openclaw_web.gateway.errors import RefusalError
+from openclaw_web.gateway.heads import Head, KnownHead, Scope, known_head
 from openclaw_web.gateway.patience import Patience
 
 MAX_BODY_BYTES = 262_144  # taken before anybody asked who sends it; more goes the usual way
@@ -75,25 +76,8 @@ class DirectCall(Call):
 
     message_event: ClassVar[asyncio.Event] = _NOBODY_WAITS
 
-    def __init__(
-        self,
-        protocol: "DirectProtocol",
-        path: str,
-        headers: dict[bytes, bytes],
-        *,
-        keep_alive: bool,
-    ) -> None:
-        super().__init__(
-            {
-                "headers": protocol.headers,
-                "client": protocol.client,
-                "server": protocol.server,
-                "method": "POST",
-                "path": path,
-            },
-            path,
-            headers,
-        )
+    def __init__(self, protocol: "DirectProtocol", head: Head, *, keep_alive: bool) -> None:
+        super().__init__(head)
         self._protocol = protocol
         self._parts: list[bytes] = []
         self._head = b""
@@ -119,8 +103,8 @@ class DirectCall(Call):
 
     def write_whole(self, kind: bytes, encoding: bytes | None, body: bytes) -> None:
         """Send an answer with one write."""
-        head = b"%bcontent-length: %d\r\n%b" % (_start(kind, encoding), len(body), self._own())
-        self._finish(head + body)
+        start, own = _start(kind, encoding), self._own()
+        self._finish(b"%bcontent-length: %d\r\n%b%b" % (start, len(body), own, body))
 
     def begin_stream(self, kind: bytes, encoding: bytes | None) -> None:
         """Send the head of a stream along with what is written next."""
@@ -192,8 +176,9 @@ class DirectCall(Call):
             self._finish(head + part)
 
     def add(self, part: bytes) -> None:
-        """Take over a part of the body."""
-        self._parts.append(part)
+        """Take over a part of the body, unless it comes too late."""
+        if not self.is_read:
+            self._parts.append(part)
 
     def complete(self) -> None:
         """Take over that the body is whole."""
@@ -261,6 +246,10 @@ class DirectProtocol(HttpToolsProtocol):
         self._rest: asyncio.TimerHandle | None = None
         self._rested_at = 0.0
         self._unsent = 0  # bytes that the client had not taken at the last look
+        self._known: KnownHead | None = None  # of the request before
+        self._fresh: bytes | None = None  # what is being parsed, if a request begins with it
+        self._is_between = True  # what comes next begins a request
+        self._missing = 0  # bytes of a body that the parser does not read
 
     def common_headers(self) -> bytes:
         """Return what uvicorn says in every head: a new list every second, for the date."""
@@ -272,31 +261,29 @@ class DirectProtocol(HttpToolsProtocol):
         return lines
 
     def data_received(self, data: bytes) -> None:
+        """Take over what has come. A head that has come before need not be parsed again."""
         self._rested_at = self.loop.time()
-        super().data_received(data)
-        call = self._call
-        if call is not None and not call.is_read and not call.disconnected:
-            self.front.expect(call)
+        if self._missing:
+            self._read_body(data)
+        elif self._known is None or not self._begin_again(self._known, data):
+            self._parse(data)
 
     def on_message_begin(self) -> None:
         """Leave the scope to whoever needs one."""
+        self._is_between = False
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
 
     def on_headers_complete(self) -> None:
-        path, parser = _PATHS.get(self.url), self.parser
-        headers = dict(self.headers) if path is not None else {}
-        if (
-            path is not None
-            and parser is not None
-            and self._is_plain(
-                headers, method=parser.get_method(), version=parser.get_http_version()
-            )
-        ):
-            keep_alive = parser.should_keep_alive()
-            self._call = DirectCall(self, path, headers, keep_alive=keep_alive)
-            self.cycle = cast("RequestResponseCycle", self._call)
+        path = _PATHS.get(self.url)
+        fresh, self._fresh, self._known = self._fresh, None, None
+        if path is not None and self._is_plain():
+            keep_alive = cast("Any", self.parser).should_keep_alive()
+            head = self._head(path)
+            self._begin(head, keep_alive=keep_alive)
+            if fresh is not None and keep_alive:
+                self._known = known_head(fresh, head)
             return
         url, given, expects = self.url, self.headers, self.expect_100_continue
         super().on_message_begin()
@@ -308,11 +295,11 @@ class DirectProtocol(HttpToolsProtocol):
         call = self._call
         if call is None or call is not self.cycle:
             super().on_body(body)
-        elif not call.is_read:
+        else:
             call.add(body)
 
     def on_message_complete(self) -> None:
-        call = self._call
+        self._is_between, call = True, self._call
         if call is None or call is not self.cycle:
             super().on_message_complete()
         else:  # or an upgrade ends, of which there is no cycle: then the call is answered already
@@ -345,17 +332,70 @@ class DirectProtocol(HttpToolsProtocol):
         if self._call is not None and self._call.on_drained is not None:
             self._call.on_drained()
 
-    def _is_plain(self, headers: dict[bytes, bytes], *, method: bytes, version: str) -> bool:
-        length = headers.get(b"content-length", b"")
+    def _is_plain(self) -> bool:
+        headers, parser = dict(self.headers), cast("Any", self.parser)
         return (
-            method == b"POST"
-            and version == "1.1"
-            and (self.cycle is None or self.cycle.response_complete)
-            and not self.flow.write_paused  # the usual way waits until the client takes more
-            and length.isdigit()
-            and 0 < int(length) <= MAX_BODY_BYTES
+            parser.get_method() == b"POST"
+            and parser.get_http_version() == "1.1"
+            and self._can_begin()
+            and _is_small(headers.get(b"content-length", b""))
             and _UNUSUAL.isdisjoint(headers)
         )
+
+    def _can_begin(self) -> bool:
+        """Say whether nothing is under way that the next answer would have to wait for."""
+        return (self.cycle is None or self.cycle.response_complete) and not self.flow.write_paused
+
+    def _head(self, path: str) -> Head:
+        scope: Scope = {
+            "headers": self.headers,
+            "client": self.client,
+            "server": self.server,
+            "method": "POST",
+            "path": path,
+        }
+        return Head(scope, path)
+
+    def _begin(self, head: Head, *, keep_alive: bool) -> None:
+        self._call = DirectCall(self, head, keep_alive=keep_alive)
+        self.cycle = cast("RequestResponseCycle", self._call)
+
+    def _begin_again(self, known: KnownHead, data: bytes) -> bool:
+        """Begin a request that differs from the one before in its body alone, if this is one."""
+        found = known.find(data) if self._is_between and self._can_begin() else None
+        if found is None or not _is_small(found[0]):
+            return False
+        length, end = found
+        self._unset_keepalive_if_required()
+        self._begin(known.head, keep_alive=True)
+        self._missing = int(length)
+        self._read_body(data[end:])
+        return True
+
+    def _read_body(self, data: bytes) -> None:
+        """Take over a part of the body; what is behind it begins another request."""
+        call, missing = self._call, self._missing
+        self._missing = max(0, missing - len(data))
+        if call is None:
+            return
+        call.add(data if len(data) <= missing else data[:missing])
+        if self._missing:
+            self._expect(call)
+            return
+        call.complete()
+        if len(data) > missing:
+            self._parse(data[missing:])
+
+    def _parse(self, data: bytes) -> None:
+        self._fresh = data if self._is_between else None
+        super().data_received(data)
+        self._fresh = None
+        if self._call is not None:
+            self._expect(self._call)
+
+    def _expect(self, call: DirectCall) -> None:
+        if not call.is_read and not call.disconnected:
+            self.front.expect(call)
 
     def _end_rest(self) -> None:
         """Close a connection that has rested for long enough; one that is at work rests later."""
@@ -382,6 +422,10 @@ def _start(kind: bytes, encoding: bytes | None) -> bytes:
     if encoding is not None:
         headers.append((b"content-encoding", encoding))
     return STATUS_LINE[200] + b"".join([_line(header) for header in headers])
+
+
+def _is_small(length: bytes) -> bool:
+    return length.isdigit() and 0 < int(length) <= MAX_BODY_BYTES
 
 
 def _line(header: tuple[bytes, bytes]) -> bytes:

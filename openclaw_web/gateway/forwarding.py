@@ -9,7 +9,7 @@ from functools import partial
 
 from openclaw_web.core.errors import VendorError
 from openclaw_web.gateway import errors
-from openclaw_web.gateway.calls import JSON, Call
+from openclaw_web.gateway.calls import JSON
 from openclaw_web.gateway.errors import (
     BadRequestError,
     RefusalError,
@@ -23,7 +23,6 @@ from openclaw_web.gateway.providers import ABOUT_THE_REQUEST, NoRouteError, Prov
 from openclaw_web.gateway.wire import StreamReader, Usage
 from openclaw_web.integrations.upstream import (
     Answer,
-    Headers,
     UnsafeHeaderError,
     UpstreamError,
 )
@@ -33,9 +32,6 @@ logger = logging.getLogger(__name__)
 OK = 200
 SLOW_DOWN = 429
 DEFAULT_RETRY_SECONDS = 2
-
-# What of a client's request the provider may need; all else stays with us.
-_PASSED_ON = frozenset({b"user-agent", b"anthropic-version", b"anthropic-beta"})
 
 
 class Forwarder:
@@ -63,7 +59,7 @@ class Forwarder:
             raise
 
     async def _ask(self, exchange: Exchange, sent: Sent | None) -> Answer:
-        passed = passed_on(exchange.call)
+        passed = exchange.call.head.passed_on
         customer = exchange.admitted.caller.customer_id
         try:
             answer = await self._providers.ask(exchange.request, passed, customer, exchange, sent)
@@ -167,11 +163,6 @@ def cut(answer: Answer) -> None:
     """The caller's token has ended: so does the answer, as if the provider had failed."""
     answer.abort()
     answer.fail(UpstreamError("The token was revoked or has expired.", code="token_ended"))
-
-
-def passed_on(call: Call) -> Headers:
-    """Return what of a client's headers the provider gets."""
-    return tuple([header for header in call.scope["headers"] if header[0] in _PASSED_ON])
 
 
 def unavailable(error: VendorError) -> RefusalError:

@@ -26,14 +26,14 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-def check_origin(caller: Caller, scope: Scope, *, is_forwarded: bool) -> None:
+def check_origin(caller: Caller, *, is_inside: bool) -> None:
     """Let boxes' tokens in from inside only, and programs' keys when their box allows it.
 
     Raises:
         NotFromHereError: the caller may not call, or not from where it does.
     """
     if caller.kind is TokenKind.BOX:
-        if not is_inside(scope, is_forwarded=is_forwarded):
+        if not is_inside:
             raise NotFromHereError("This token works only from inside the box.")
     elif caller.is_asleep:
         raise NotFromHereError("The assistant of this key is paused, and its keys with it.")

@@ -11,7 +11,7 @@ from openclaw_web.gateway.calls import JSON
 from openclaw_web.gateway.direct import DirectCall
 from openclaw_web.gateway.errors import UnknownTokenError
 from openclaw_web.gateway.exchange import ABANDONED, CUT, Exchange, Tally, WholeReader
-from openclaw_web.gateway.forwarding import OK, Forwarder, cut, passed_on, unavailable
+from openclaw_web.gateway.forwarding import OK, Forwarder, cut, unavailable
 from openclaw_web.gateway.patience import Patience
 from openclaw_web.gateway.providers import Providers, Sent
 from openclaw_web.gateway.wire import StreamReader, Usage
@@ -39,7 +39,7 @@ class Passing:
             UnsafeHeaderError: a header holds a line break.
         """
         customer = exchange.admitted.caller.customer_id
-        sent = self.providers.ask_now(exchange.request, passed_on(call), customer, exchange)
+        sent = self.providers.ask_now(exchange.request, call.head.passed_on, customer, exchange)
         if sent is None:
             return False
         self.running.add(Passage(self, call, exchange, sent))

@@ -10,7 +10,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+import msgspec
 
 from openclaw_web.core.errors import OpenClawError
 from openclaw_web.core.settings import Settings
@@ -120,7 +122,7 @@ class Route:
         return self.key.breaker.is_closed and self.provider.breaker.is_closed
 
 
-class Sent(NamedTuple):
+class Sent(msgspec.Struct, eq=False):
     """A request that is on its way already, and the answer to come."""
 
     route: Route

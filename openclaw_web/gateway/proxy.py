@@ -17,7 +17,7 @@ from openclaw_web.gateway import errors, listing, polite, wire
 from openclaw_web.gateway.admission import Admission, Admitted
 from openclaw_web.gateway.alerts import Alerts
 from openclaw_web.gateway.alone import end_with_parent
-from openclaw_web.gateway.calls import AsgiCall, Call, Receive, Scope, Send
+from openclaw_web.gateway.calls import AsgiCall, Call, Receive, Send
 from openclaw_web.gateway.credentials import Account, Directory, Holder
 from openclaw_web.gateway.direct import DirectCall, DirectProtocol
 from openclaw_web.gateway.errors import (
@@ -30,6 +30,7 @@ from openclaw_web.gateway.errors import (
 )
 from openclaw_web.gateway.exchange import Exchange, Tally
 from openclaw_web.gateway.forwarding import Forwarder
+from openclaw_web.gateway.heads import Scope
 from openclaw_web.gateway.keeping import Keeper
 from openclaw_web.gateway.memory import PATH, memory
 from openclaw_web.gateway.passing import Passing
@@ -156,10 +157,10 @@ class Proxy:
         if running is None:
             return self._answer(call)
         running.patience.end(call)
-        holder = running.directory.recognise(call.scope, call.headers)
+        holder = running.directory.recognise(call.head)
         if holder is None:
             return self._answer(call)
-        return _begin(running, call, _FORMS[call.path], holder, call.taken())
+        return _begin(running, call, _FORMS[call.head.path], holder, call.taken())
 
     async def watch_over(self, call: Call, answering: Coroutine[Any, Any, None]) -> None:
         try:
@@ -176,22 +177,22 @@ class Proxy:
         running = self._running
         if running is None:
             raise UnavailableError("The proxy is starting or stopping.")
-        method, path = call.scope["method"], call.path
+        method, path = call.head.scope["method"], call.head.path
         form = _FORMS.get(path)
         if form is not None and method == "POST":
             await _complete(running, call, form)
         elif method != "GET":
-            raise NotFoundError(f"There is no {method} {call.scope['path']}.")
+            raise NotFoundError(f"There is no {method} {call.head.scope['path']}.")
         elif path == "/healthz":
             await _reply(call, {"status": "ok"})
         elif path == MODELS or _model_name(path):
-            _, account = await running.directory.identify(call.scope, call.headers)
+            _, account = await running.directory.identify(call.head)
             await _reply(call, _models(account, call))
         elif path == "/v1/key":
-            _, account = await running.directory.identify(call.scope, call.headers)
+            _, account = await running.directory.identify(call.head)
             await _reply(call, await _key(running, account))
         else:
-            raise NotFoundError(f"There is no {method} {call.scope['path']}.")
+            raise NotFoundError(f"There is no {method} {call.head.scope['path']}.")
 
 
 proxy = Proxy()
@@ -225,7 +226,7 @@ async def lifespan() -> AsyncGenerator[None]:
 
 async def _complete(running: _Running, call: Call, form: Form) -> None:
     """Read, admit and forward one completion."""
-    holder = await running.directory.identify(call.scope, call.headers)
+    holder = await running.directory.identify(call.head)
     rest = _begin(running, call, form, holder, await call.body(running.patience))
     if rest is not None:
         await rest
@@ -295,18 +296,18 @@ def _our_fault() -> RefusalError:
 
 def _form(call: Call) -> Form:
     """Return which API is spoken; both have a list of models, and only one of them a version."""
-    if call.path.startswith(MODELS) and _ANTHROPIC_VERSION in call.headers:
+    if call.head.path.startswith(MODELS) and _ANTHROPIC_VERSION in call.head.headers:
         return Form.ANTHROPIC
-    return _FORMS.get(call.path, Form.OPENAI)
+    return _FORMS.get(call.head.path, Form.OPENAI)
 
 
 def _models(account: Account, call: Call) -> dict[str, Any]:
     """List the tier's models, or describe one."""
     names = plan_of(account.plan.tier).models if account.plan is not None else ()
     form = _form(call)
-    if name := _model_name(call.path):
+    if name := _model_name(call.head.path):
         return listing.model(names, name, form)
-    return listing.models(names, form, call.scope["query_string"])
+    return listing.models(names, form, call.head.scope["query_string"])
 
 
 def _model_name(path: str) -> str:
@@ -330,7 +331,7 @@ def _generation(call: Call, kind: TokenKind) -> int | None:
     """Return which settings its box says that it has; a customer's program cannot say."""
     if kind is not TokenKind.BOX:
         return None
-    value = call.headers.get(_GENERATION, b"")
+    value = call.head.headers.get(_GENERATION, b"")
     return int(value) if value.isdigit() and len(value) < len(str(2**63)) else None
 
 

@@ -8,8 +8,8 @@ import pytest
 from openclaw_web.core.settings import PRODUCTION, settings
 from openclaw_web.gateway import origin
 from openclaw_web.gateway.callers import Caller, Ending
-from openclaw_web.gateway.credentials import read_headers
 from openclaw_web.gateway.errors import NotFromHereError, SlowDownError, UnknownTokenError
+from openclaw_web.gateway.heads import Head
 from openclaw_web.gateway.origin import Failures, address_of, check_origin, is_inside
 from openclaw_web.metering.models import TokenKind
 
@@ -34,6 +34,10 @@ def scope(peer="10.1.2.3", *, port=PUBLIC_PORT, headers=()):
     return {"client": client, "server": ("10.0.0.1", port), "headers": list(headers)}
 
 
+def head(of):
+    return Head(of, "/v1/messages")
+
+
 def caller(kind=TokenKind.BOX, **fields):
     known = Caller(
         token_id=uuid4(),
@@ -50,10 +54,10 @@ def caller(kind=TokenKind.BOX, **fields):
 @pytest.mark.parametrize("peer", ["10.1.2.3", "172.17.0.1", "9.9.9.9", "127.0.0.1", None, "x"])
 def test_only_the_internal_port_lets_a_boxs_token_in(deployed, peer):
     assert deployed
-    check_origin(caller(), scope(peer, port=INTERNAL_PORT), is_forwarded=False)
+    check_origin(caller(), is_inside=head(scope(peer, port=INTERNAL_PORT)).is_inside)
     for outside in (scope(peer), scope(peer, port=0), scope(peer) | {"server": None}):
         with pytest.raises(NotFromHereError):
-            check_origin(caller(), outside, is_forwarded=False)
+            check_origin(caller(), is_inside=head(outside).is_inside)
 
 
 def test_an_ingress_before_the_internal_port_opens_nothing(deployed):
@@ -87,12 +91,13 @@ def test_on_a_laptop_loopback_is_inside_unless_it_forwards(deployed, peer, expec
 def test_a_programs_key_works_from_anywhere_when_the_box_allows_it(deployed, fields, sentence):
     assert deployed
     key = caller(TokenKind.API, **fields)
-    for where in (scope("9.9.9.9"), scope(port=INTERNAL_PORT)):
+    for where in (scope("9.9.9.9", headers=[INGRESS]), scope(port=INTERNAL_PORT)):
+        is_inside = head(where).is_inside
         if sentence:
             with pytest.raises(NotFromHereError, match=sentence):
-                check_origin(key, where, is_forwarded=True)
+                check_origin(key, is_inside=is_inside)
         else:
-            check_origin(key, where, is_forwarded=True)
+            check_origin(key, is_inside=is_inside)
 
 
 @pytest.mark.parametrize(
@@ -106,13 +111,14 @@ def test_a_programs_key_works_from_anywhere_when_the_box_allows_it(deployed, fie
     ],
 )
 def test_a_token_comes_in_either_header(headers, token, is_forwarded):
-    assert read_headers(dict(headers)) == (token, is_forwarded)
+    shown = head(scope(headers=headers))
+    assert (shown.shown_token(), shown.is_forwarded) == (token, is_forwarded)
 
 
 @pytest.mark.parametrize("headers", [[], [(b"authorization", b"Basic eA==")], [INGRESS]])
 def test_without_a_token_nobody_is_known(headers):
     with pytest.raises(UnknownTokenError):
-        read_headers(dict(headers))
+        head(scope(headers=headers)).shown_token()
 
 
 @pytest.mark.parametrize(
