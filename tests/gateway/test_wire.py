@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from openclaw_web.gateway.errors import BadRequestError, Form
-from openclaw_web.gateway.wire import StreamReader, Usage, read_request, read_usage, with_model
+from openclaw_web.gateway.wire import (
+    MOST_LOOKED_THROUGH,
+    StreamReader,
+    Usage,
+    read_request,
+    read_usage,
+    with_model,
+)
 from tests.gateway.upstream_server import ANTHROPIC_STREAM, DONE, USAGE_CHUNK, chunk, model_for
 
 QUIET = b'{"model":"k2p5","stream":true}'
@@ -49,6 +56,22 @@ def test_cumulative_counts_are_set_and_not_added(size):
         reader.feed(data[start : start + size])
     reader.close()
     assert (reader.usage.prompt, reader.usage.completion, reader.usage.cached) == (100, 20, 60)
+
+
+def test_each_kind_of_anthropics_input_is_set_by_itself():
+    usage = Usage()
+    started = (
+        '{"message":{"usage":{"input_tokens":10,"cache_read_input_tokens":1000,'
+        '"cache_creation_input_tokens":50,"output_tokens":1}}}'
+    )
+    read_usage(started.encode(), usage)
+    assert (usage.prompt, usage.cached) == (1060, 1000)
+    read_usage(b'{"usage":{"input_tokens":12,"output_tokens":7}}', usage)
+    assert (usage.prompt, usage.cached, usage.completion) == (1062, 1000, 7)
+    read_usage(b'{"usage":{"output_tokens":9}}', usage)
+    assert (usage.prompt, usage.cached, usage.completion) == (1062, 1000, 9)
+    read_usage(b'{"usage":{"cache_read_input_tokens":0,"output_tokens":9}}', usage)
+    assert (usage.prompt, usage.cached) == (62, 0)
 
 
 def test_zero_is_not_missing():
@@ -143,6 +166,42 @@ def test_other_stream_options_stay():
     body = b'{"model":"k2p5","stream":true,"stream_options":{"a":1,"include_usage":false}}'
     sent = json.loads(request(body).body)
     assert sent["stream_options"] == {"a": 1, "include_usage": True}
+
+
+def test_stream_options_of_null_ask_for_the_usage_all_the_same():
+    body = b'{"model":"k2p5","stream":true,"stream_options":null}'
+    sent = json.loads(request(body).body, object_pairs_hook=list)
+    assert [value for name, value in sent if name == "stream_options"] == [
+        [("include_usage", True)]
+    ]
+
+
+LARGE = b'"messages":["' + b"x" * MOST_LOOKED_THROUGH + b'"]'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model":"k2p5","stream":true,"stream_options":{"include_usage":false}, %b}',
+        b'{"tools":[{"model":"k3"}], %b ,"stream":true,"model":"k2p5"}',
+        b'{"model":"k3", %b ,"stream":true,"mod\\u0065l":"k2p5"}',
+    ],
+)
+def test_a_large_body_that_cannot_be_spliced_keeps_its_meaning(body):
+    whole = body % LARGE
+    expected = json.loads(whole) | {
+        "model": "kimi-for-coding",
+        "stream_options": {"include_usage": True},
+    }
+    assert json.loads(request(whole).body) == expected
+
+
+def test_half_a_surrogate_pair_is_refused_only_where_a_large_body_has_to_be_written_anew():
+    half = b'"user":"\\ud83d"'
+    fields = b'{"model":"k2p5","stream":true,%b,%b}'
+    assert half in request(fields % (half, LARGE)).body
+    with pytest.raises(BadRequestError, match="half of a surrogate pair"):
+        request(fields % (b'"stream_options":{},' + half, LARGE))
 
 
 @pytest.mark.parametrize(
