@@ -1,11 +1,16 @@
 """May they: entitlement, model, rates and the monthly limit; the period is fixed here."""
 
+import contextlib
 import math
+from collections import Counter
+from collections.abc import Generator
+from dataclasses import replace
 from datetime import datetime
+from uuid import UUID
 
 import msgspec
 
-from openclaw_web.billing.tiers import Plan, context_tokens
+from openclaw_web.billing.tiers import Plan, context_tokens, plan_of
 from openclaw_web.core.settings import settings
 from openclaw_web.gateway.credentials import Account, Caller, Directory
 from openclaw_web.gateway.errors import (
@@ -26,6 +31,13 @@ from openclaw_web.metering.meters import Meters
 SOON_SECONDS = 2
 LARGEST_CONTEXT = 262_144  # of a model that the catalogue does not name
 
+_UNTHROTTLED = replace(
+    plan_of("team"),
+    requests_per_second=10**6,
+    parallel_requests=10**6,
+    tokens_per_minute=10**12,
+)
+
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -38,17 +50,43 @@ class Admitted(msgspec.Struct):
     reservation: Reservation
 
 
+class Place(msgspec.Struct, eq=False):
+    """One of the parallel requests, whose tokens nobody has promised yet: await `admit_near`."""
+
+    meter: Meter
+
+
 class Admission:
     def __init__(self, directory: Directory, settler: Settler, meters: Meters) -> None:
         self._directory = directory
         self._settler = settler
         self._meters = meters
         self._contexts = context_tokens()
+        self._reading: Counter[UUID] = Counter()
 
-    def admit(self, caller: Caller, account: Account, request: Request) -> Admitted | None:
+    @contextlib.contextmanager
+    def reading(self, caller: Caller, account: Account) -> Generator[None]:
+        """Let a customer send as many large bodies at once as it may have requests.
+
+        Raises:
+            SlowDownError: it sends more.
+        """
+        customer = caller.customer_id
+        most = account.plan.parallel_requests if account.plan is not None else 1
+        if self._reading[customer] >= most and not caller.is_unthrottled:
+            raise _too_many(most)
+        self._reading[customer] += 1
+        try:
+            yield
+        finally:
+            self._reading[customer] -= 1
+            if not self._reading[customer]:
+                del self._reading[customer]
+
+    def admit(self, caller: Caller, account: Account, request: Request) -> Admitted | Place:
         """Let a request through at once and hold what it may use; whoever got it gives it back.
 
-        `None` near the limit, where the other processes must be asked: await `admit_near`.
+        Near the limit the other processes must be asked: then it has its place only.
 
         Raises:
             RefusalError: not entitled, not in the plan, over the limit, or too fast.
@@ -56,8 +94,7 @@ class Admission:
         now = self._meters.clock()
         try:
             plan, meter = self._check(caller, account, request)
-            if not caller.is_unthrottled:
-                self._check_pace(meter, plan, now)
+            self._check_pace(meter, _UNTHROTTLED if caller.is_unthrottled else plan, now)
         except RefusalError as refusal:
             refusal.headers = self.rate_headers(account)
             raise
@@ -69,20 +106,21 @@ class Admission:
             is_cut_off=self._directory.is_cut_off,
         )
         if reservation is None:
-            return None
+            self._meters.take_place(meter)
+            return Place(meter)
         return Admitted(caller, meter.period_start, self._directory.now(), reservation)
 
-    async def admit_near(self, caller: Caller, account: Account, request: Request) -> Admitted:
-        """Let a request through near the limit; `admit` has just returned `None` for it.
+    async def admit_near(
+        self, place: Place, caller: Caller, account: Account, request: Request
+    ) -> Admitted:
+        """Let a request through near the limit, or give its place back.
 
         Raises:
             RefusalError: the limit is reached, or may be reached by what is under way; or the
                 shared counters cannot be asked.
         """
-        if account.period_start is None or account.period_end is None:
-            raise UnavailableError("The usage period is being opened.")
-        timestamp, period_end = self._directory.now(), account.period_end
-        meter = self._meters.meter(account.customer_id, account.period_start)
+        meter, timestamp = place.meter, self._directory.now()
+        period_end = account.period_end or timestamp
         tokens = self._expected(request, is_exact=True)
         answer = await self._meters.start_near(meter, tokens, limit=account.limit)
         if isinstance(answer, Reservation):
@@ -148,10 +186,7 @@ class Admission:
 
     def _check_pace(self, meter: Meter, plan: Plan, now: float) -> None:
         if not meter.has_place(plan.parallel_requests, now):
-            raise SlowDownError(
-                f"Only {plan.parallel_requests} requests at once are part of this plan.",
-                retry_after=1,
-            )
+            raise _too_many(plan.parallel_requests)
         if wait := meter.bucket.take(plan.requests_per_second, now):
             raise SlowDownError(
                 f"Only {plan.requests_per_second} requests a second are part of this plan.",
@@ -168,6 +203,10 @@ class Admission:
     def _expected(self, request: Request, *, is_exact: bool = False) -> int:
         context = self._contexts.get(request.asked_model, LARGEST_CONTEXT)
         return limits.expected_tokens(request.body, request.max_tokens, context, is_exact=is_exact)
+
+
+def _too_many(most: int) -> SlowDownError:
+    return SlowDownError(f"Only {most} requests at once are part of this plan.", retry_after=1)
 
 
 def home_url() -> str:

@@ -14,12 +14,13 @@ from openclaw_web.core import collecting, database
 from openclaw_web.core.logs import configure_logs
 from openclaw_web.core.settings import settings
 from openclaw_web.gateway import errors, listing, polite, wire
-from openclaw_web.gateway.admission import Admission, Admitted
+from openclaw_web.gateway.admission import Admission, Admitted, Place
 from openclaw_web.gateway.alerts import Alerts
 from openclaw_web.gateway.alone import end_with_parent
 from openclaw_web.gateway.calls import AsgiCall, Call, Receive, Send
+from openclaw_web.gateway.connection import DirectProtocol
 from openclaw_web.gateway.credentials import Account, Directory, Holder
-from openclaw_web.gateway.direct import DirectCall, DirectProtocol
+from openclaw_web.gateway.direct import DirectCall
 from openclaw_web.gateway.errors import (
     BadRequestError,
     Form,
@@ -34,7 +35,7 @@ from openclaw_web.gateway.heads import Scope
 from openclaw_web.gateway.keeping import Keeper
 from openclaw_web.gateway.memory import PATH, memory
 from openclaw_web.gateway.passing import Passing
-from openclaw_web.gateway.patience import Patience
+from openclaw_web.gateway.patience import Patience, Waiter
 from openclaw_web.gateway.providers import NoRouteError, Providers
 from openclaw_web.gateway.settling import Settler
 from openclaw_web.gateway.wire import Request
@@ -47,8 +48,9 @@ logger = logging.getLogger(__name__)
 
 SPOOL = "spool"
 MODELS = "/v1/models"
+MESSAGES = "/v1/messages"
 
-_FORMS = {"/v1/chat/completions": Form.OPENAI, "/v1/messages": Form.ANTHROPIC}
+_FORMS = {"/v1/chat/completions": Form.OPENAI, MESSAGES: Form.ANTHROPIC}
 _ANTHROPIC_VERSION = b"anthropic-version"
 _GENERATION = GENERATION_HEADER.lower().encode()
 
@@ -128,13 +130,13 @@ class Proxy:
         call = AsgiCall(scope, receive, send)
         await self.watch_over(call, self._answer(call))
 
-    def expect(self, call: DirectCall) -> None:
+    def expect(self, waiter: Waiter) -> None:
         if self._running is not None:
-            self._running.patience.begin(call)
+            self._running.patience.begin(waiter)
 
-    def drop(self, call: DirectCall) -> None:
+    def drop(self, waiter: Waiter) -> None:
         if self._running is not None:
-            self._running.patience.end(call)
+            self._running.patience.end(waiter)
 
     def refuse(self, call: DirectCall, refusal: RefusalError) -> None:
         call.run(call.refuse(refusal, _form(call)))
@@ -227,7 +229,9 @@ async def lifespan() -> AsyncGenerator[None]:
 async def _complete(running: _Running, call: Call, form: Form) -> None:
     """Read, admit and forward one completion."""
     holder = await running.directory.identify(call.head)
-    rest = _begin(running, call, form, holder, await call.body(running.patience))
+    with running.admission.reading(*holder):
+        body = await call.body(running.patience)
+    rest = _begin(running, call, form, holder, body)
     if rest is not None:
         await rest
 
@@ -246,8 +250,8 @@ def _begin(
         admitted = running.admission.admit(caller, account, request)
     except PoliteError as refusal:
         return _say(call, holder, request, refusal)
-    if admitted is None:
-        return _complete_near(running, call, holder, request)
+    if isinstance(admitted, Place):
+        return _complete_near(running, call, holder, request, admitted)
     return _forward(running, call, account, request, admitted)
 
 
@@ -268,11 +272,13 @@ def _forward(
     return running.forwarder.forward(exchange)
 
 
-async def _complete_near(running: _Running, call: Call, holder: Holder, request: Request) -> None:
+async def _complete_near(
+    running: _Running, call: Call, holder: Holder, request: Request, place: Place
+) -> None:
     """Ask the other processes too, then forward."""
     caller, account = holder
     try:
-        admitted = await running.admission.admit_near(caller, account, request)
+        admitted = await running.admission.admit_near(place, caller, account, request)
     except PoliteError as refusal:
         await _say(call, holder, request, refusal)
         return
@@ -298,7 +304,7 @@ def _form(call: Call) -> Form:
     """Return which API is spoken; both have a list of models, and only one of them a version."""
     if call.head.path.startswith(MODELS) and _ANTHROPIC_VERSION in call.head.headers:
         return Form.ANTHROPIC
-    return _FORMS.get(call.head.path, Form.OPENAI)
+    return Form.ANTHROPIC if call.head.path.startswith(MESSAGES) else Form.OPENAI
 
 
 def _models(account: Account, call: Call) -> dict[str, Any]:

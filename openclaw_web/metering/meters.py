@@ -107,14 +107,17 @@ class Meters:
         meter.requests += 1
         return self._start(meter, tokens, now)
 
+    def take_place(self, meter: Meter) -> None:
+        """Count one more among the parallel requests, at once: whoever comes next shall see it."""
+        meter.requests += 1
+
     async def start_near(self, meter: Meter, tokens: int, *, limit: int) -> Reservation | Verdict:
         """Start a request near the limit by taking a lease, or say why not.
 
-        `REACHED` is final. After `FULL` and `HELD`, which were tried for a while, the same request
-        may succeed soon. `UNREADY`, `UNSURE` and `AWAY` are our trouble. While it waits it has its
-        place among the parallel requests already.
+        It has its place already, by `take_place`, and loses it when there is no lease. `REACHED` is
+        final. After `FULL` and `HELD`, which were tried for a while, the same request may succeed
+        soon. `UNREADY`, `UNSURE` and `AWAY` are our trouble.
         """
-        meter.requests += 1
         answer: Reservation | Verdict = Verdict.AWAY
         try:
             answer = await self._near(meter, tokens, limit)

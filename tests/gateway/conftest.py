@@ -13,7 +13,7 @@ from sqlmodel import col, select
 
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.settings import settings
-from openclaw_web.gateway.direct import DirectProtocol
+from openclaw_web.gateway.connection import DirectProtocol
 from openclaw_web.gateway.proxy import Proxy
 from openclaw_web.metering import line, queries, sharing
 from openclaw_web.metering import service as metering

@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 
 from openclaw_web.billing.tiers import plan_of
-from openclaw_web.gateway.admission import Admission
+from openclaw_web.gateway.admission import Admission, Place
 from openclaw_web.gateway.callers import Account, Caller
 from openclaw_web.gateway.errors import (
     Form,
@@ -52,6 +52,12 @@ def make_account(**fields) -> Account:
 def make_caller(account: Account, **fields) -> Caller:
     given: dict[str, Any] = {"is_unthrottled": False, "is_polite": True, "has_api_access": False}
     return Caller(uuid4(), account.customer_id, uuid4(), TokenKind.BOX, **(given | fields))
+
+
+async def near(admission, caller, account):
+    place = admission.admit(caller, account, REQUEST)
+    assert isinstance(place, Place)
+    return await admission.admit_near(place, caller, account, REQUEST)
 
 
 @pytest.fixture
@@ -115,19 +121,47 @@ def test_far_from_the_limit_a_request_starts_at_once(admission):
 async def test_near_the_limit_a_process_without_redis_takes_one_request(admission):
     account = make_account(used=LIMIT - 100)
     caller = make_caller(account)
-    assert admission.admit(caller, account, REQUEST) is None
-    admitted = await admission.admit_near(caller, account, REQUEST)
+    admitted = await near(admission, caller, account)
     with pytest.raises(UnavailableError) as caught:
-        await admission.admit_near(caller, account, REQUEST)
+        await near(admission, caller, account)
     assert (caught.value.status, caught.value.retry_after) == (503, 2)
     admission.end(admitted.reservation)
-    assert await admission.admit_near(caller, account, REQUEST)
+    assert await near(admission, caller, account)
+
+
+async def test_near_the_limit_too_a_place_is_taken_at_once_and_given_back(admission):
+    account = make_account(used=LIMIT - 100)
+    caller = make_caller(account)
+    places = [admission.admit(caller, account, REQUEST) for _ in range(2)]
+    with pytest.raises(SlowDownError, match="2 requests at once"):
+        admission.admit(caller, account, REQUEST)
+    admitted = await admission.admit_near(places[0], caller, account, REQUEST)
+    with pytest.raises(UnavailableError):
+        await admission.admit_near(places[1], caller, account, REQUEST)
+    admission.end(admitted.reservation)
+    assert places[0].meter.requests == 0
+
+
+def test_a_customer_sends_as_many_bodies_at_once_as_it_may_have_requests(admission):
+    account = make_account()
+    caller = make_caller(account)
+    with admission.reading(caller, account), admission.reading(caller, account):
+        with (
+            pytest.raises(SlowDownError, match="2 requests at once"),
+            admission.reading(caller, account),
+        ):
+            pass
+        other = make_account()
+        with admission.reading(make_caller(other), other):
+            pass
+    with admission.reading(caller, account):
+        pass
 
 
 async def test_used_up_is_final_also_when_the_news_is_only_in_memory(admission):
     account = make_account(used=LIMIT - 100)
     caller = make_caller(account)
-    admitted = await admission.admit_near(caller, account, REQUEST)
+    admitted = await near(admission, caller, account)
     admitted.reservation.meter.learn(LIMIT)
     with pytest.raises(LimitReachedError) as caught:
         admission.admit(caller, account, REQUEST)

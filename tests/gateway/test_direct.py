@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from openclaw_web.gateway.direct import MAX_BODY_BYTES, DirectProtocol
+from openclaw_web.gateway.connection import MAX_BODY_BYTES, DirectProtocol
 from openclaw_web.gateway.patience import Patience
+from openclaw_web.metering import service as metering
 from tests.gateway.test_settling import settled
 from tests.gateway.upstream_server import DONE, USAGE_CHUNK, chunk, completion, stream, whole
 
@@ -296,3 +297,123 @@ async def test_an_answer_may_be_larger_than_what_is_held_in_one_piece(holder, up
     upstream.will(whole(completion("x" * 2_000_000)))
     answer = await holder.chat()
     assert len(answer.json()["choices"][0]["message"]["content"]) == 2_000_000
+
+
+@pytest.fixture
+def parsed(monkeypatch):
+    """Return the beginnings of what is given to a parser from now on."""
+    made = []
+    parse = DirectProtocol._parse
+
+    def remember(self, data):
+        made.append(data[:40])
+        parse(self, data)
+
+    monkeypatch.setattr(DirectProtocol, "_parse", remember)
+    return made
+
+
+def chat_with(text):
+    return json.dumps({"model": "kimi-for-coding", "messages": [text]}).encode()
+
+
+async def test_a_head_that_comes_again_is_not_parsed_again_and_each_body_is_its_own(
+    call, upstream, parsed
+):
+    line = await call()
+    for size in (1, 30, 2_000, 5):
+        body = chat_with("x" * size)
+        line.say(line.head(length=len(body)) + body)
+        assert (await line.answer())[0] == 200
+        assert upstream.seen[-1].body == body
+    assert len(parsed) == 1
+
+
+async def test_behind_a_known_head_a_body_may_come_in_pieces_too(call, upstream, parsed):
+    line, body = await call(), chat_with("y" * 500)
+    line.say(line.head() + CHAT)
+    await line.answer()
+    line.say(line.head(length=len(body)))
+    for at in range(0, len(body), 100):
+        line.say(body[at : at + 100])
+        await asyncio.sleep(0.005)
+    assert (await line.answer())[0] == 200
+    assert upstream.seen[-1].body == body
+    assert len(parsed) == 1
+
+
+async def test_what_is_sent_ahead_behind_a_known_head_is_answered_in_turn(call, upstream):
+    line = await call()
+    bodies = [chat_with(str(number)) for number in range(4)]
+    line.say(line.head(length=len(bodies[0])) + bodies[0])
+    await line.answer()
+    line.say(b"".join(line.head(length=len(body)) + body for body in bodies[1:]))
+    for _ in bodies[1:]:
+        assert (await line.answer())[0] == 200
+    assert [seen.body for seen in upstream.seen] == bodies
+
+
+async def test_a_head_with_another_word_in_it_is_another_head(call, upstream, parsed):
+    line = await call()
+    for more in ((), (), ("User-Agent: one",), ("User-Agent: two",), ("User-Agent: two",)):
+        line.say(line.head(*more) + CHAT)
+        assert (await line.answer())[0] == 200
+        agent = upstream.seen[-1].headers.get("user-agent")
+        assert [f"User-Agent: {agent}"] == list(more) or (agent, more) == (None, ())
+    assert len(parsed) == 3
+
+
+@pytest.mark.parametrize("length", ["0", "-1", "+1", "x", "", "12 3", "99999999999"])
+async def test_a_length_that_is_none_is_refused_behind_a_known_head_as_before_it(length, call):
+    statuses = []
+    for is_known in (False, True):
+        line = await call()
+        if is_known:
+            line.say(line.head() + CHAT)
+            await line.answer()
+        line.say(line.head(length=length))
+        statuses.append((await line.answer())[0])
+    assert statuses[0] == statuses[1] >= 400
+
+
+async def test_a_known_head_ends_with_the_token_it_shows(call, session, holder, proxy):
+    line = await call()
+    line.say(line.head() + CHAT)
+    assert (await line.answer())[0] == 200
+    await metering.revoke_token(session, holder.token_id)
+    await session.commit()
+    while proxy._running.directory.known(holder.clear.encode()):  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    line.say(line.head() + CHAT)
+    assert (await line.answer())[0] == 401
+
+
+async def test_a_head_without_an_end_is_refused(call):
+    line = await call()
+    line.say(line.head()[:-2])
+    for _ in range(20):
+        line.say(b"X-More: " + b"x" * 5_000 + b"\r\n")
+    assert (await line.answer())[0] == 431
+    assert await line.is_closed()
+
+
+async def test_a_head_that_never_ends_is_refused_after_a_while(impatient, call):
+    line = await call()
+    line.say(line.head()[:-2])
+    while not impatient[-1]._waiting:  # noqa: ASYNC110
+        await asyncio.sleep(0.005)
+    impatient[-1].look()
+    assert (await line.answer())[0] == 408
+    assert await line.is_closed()
+
+
+async def test_who_asks_nothing_is_let_go_after_a_minute(connections, call):
+    line = await call()
+    while not connections:  # noqa: ASYNC110
+        await asyncio.sleep(0.005)
+    (protocol,) = connections
+    protocol._end_rest()
+    assert not protocol.transport.is_closing()
+    protocol._rested_at -= 61
+    protocol._end_rest()
+    assert await line.is_closed()

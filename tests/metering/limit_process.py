@@ -69,7 +69,10 @@ class Customer:
             now=asyncio.get_running_loop().time(),
             is_cut_off=False,
         )
-        return far or await self.meters.start_near(meter, tokens, limit=limit)
+        if far is not None:
+            return far
+        self.meters.take_place(meter)
+        return await self.meters.start_near(meter, tokens, limit=limit)
 
     def event(self, tokens: int) -> Event:
         return Event(

@@ -60,6 +60,7 @@ class Process:
         return self.meters.meter(self.world.customer, START)
 
     async def ask(self, tokens: int = 1_000) -> Reservation | Verdict:
+        self.meters.take_place(self.meter)
         return await self.meters.start_near(self.meter, tokens, limit=LIMIT)
 
     async def until_admitted(self, tokens: int = 1_000) -> Reservation:
