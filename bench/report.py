@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from bench.asking import Result
 from bench.scenarios import Scenario
-from bench.targets import DIRECT, NGINX
+from bench.targets import DIRECT, NGINX, OURS
 
 Results = Mapping[str, Mapping[str, Sequence[Result]]]
 
@@ -13,6 +13,7 @@ WHOLE_COLUMNS = (
     "target",
     "proxy µs/req",
     "times nginx",
+    "times ours-alone",
     "PostgreSQL µs",
     "Valkey µs",
     "provider µs",
@@ -29,6 +30,7 @@ STREAM_COLUMNS = (
     "target",
     "proxy µs/stream",
     "times nginx",
+    "times ours-alone",
     "PostgreSQL µs",
     "Valkey µs",
     "provider µs",
@@ -80,6 +82,7 @@ def _cells(name: str, scenario: Scenario, by_target: Mapping[str, Sequence[Resul
     return [
         _text(median(rounds, "proxy_us") if is_proxy else None, 1),
         _text(ratio("proxy_us", nginx) if is_proxy else None, 2),
+        _text(ratio("proxy_us", by_target.get(OURS)) if is_proxy else None, 2),
         *(_text(median(rounds, f"{one}_us"), 1) for one in ("postgres", "valkey", "upstream")),
         _text(p50, 3),
         _text(added, 3),

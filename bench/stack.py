@@ -125,9 +125,9 @@ class Stack:
         wait_until_answers(f"{made.url}/__stats", made)
         return made
 
-    def start_proxy(self, name: str = "alone") -> Server:
+    def start_proxy(self, name: str = "alone", module: str = "openclaw_web") -> Server:
         """Start `python -m openclaw_web proxy`, the token proxy alone."""
-        return self._start_ours(name, "proxy", ports.free_port())
+        return self._start_ours(name, "proxy", ports.free_port(), module=module)
 
     def start_web(self, **more: str) -> Server:
         """Start `python -m openclaw_web web`, the pages with the proxy before them."""
@@ -168,8 +168,10 @@ class Stack:
             server.signal(signal.SIGCONT)
             server.stop()
 
-    def _start_ours(self, name: str, command: str, port: int, **more: str) -> Server:
-        words = [sys.executable, "-m", "openclaw_web", command]
+    def _start_ours(
+        self, name: str, command: str, port: int, *, module: str = "openclaw_web", **more: str
+    ) -> Server:
+        words = [sys.executable, "-m", module, command]
         url = f"http://{ports.LOOPBACK}:{port}"
         environment = self.environment(PORT=str(port), **more)
         made = self.run(name, f"{url}/proxy", Command(words=words, environment=environment))

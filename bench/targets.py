@@ -1,4 +1,4 @@
-"""What is measured: the provider directly, nginx before it, our two forms, and peers."""
+"""What is measured: the provider directly, nginx before it, our forms, and peers."""
 
 import shutil
 import sys
@@ -16,6 +16,8 @@ from openclaw_web.local.children import Command
 
 DIRECT = "direct"
 NGINX = "nginx"
+OURS = "ours-alone"
+UNFLUSHED = "ours-unflushed"
 
 _NGINX_CONFIGURATION = """
 worker_processes 1; daemon off; pid {folder}/nginx.pid; error_log {folder}/nginx-errors.log;
@@ -58,8 +60,13 @@ def make_targets(stack: Stack, holder: Holder, wanted: Sequence[str]) -> list[Ta
     if shutil.which(NGINX):
         server = start_nginx(stack, stack.upstream_port)
         made.append(Target(NGINX, server.url, holder.token, server))
-    for server, name in ((stack.start_web(), "ours-mounted"), (stack.start_proxy(), "ours-alone")):
-        made.append(Target(name, server.url, holder.token, server, is_ours=True))
+    for server, name in (
+        (stack.start_web(), "ours-mounted"),
+        (stack.start_proxy(), OURS),
+        (stack.start_proxy("unflushed", "bench.unflushed"), UNFLUSHED),
+    ):
+        is_ours = name != UNFLUSHED  # which writes its events when it ends
+        made.append(Target(name, server.url, holder.token, server, is_ours=is_ours))
     for spelling in wanted:
         peer = peers.known(stack, spelling)
         if peer is None:
