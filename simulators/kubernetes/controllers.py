@@ -26,7 +26,7 @@ from simulators.kubernetes.objects import (
 )
 from simulators.kubernetes.quotas import Quotas
 from simulators.kubernetes.recorder import Recorder
-from simulators.kubernetes.records import Records
+from simulators.kubernetes.records import Records, is_held_back
 from simulators.kubernetes.replicasets import ReplicaSets
 from simulators.kubernetes.snapshots import Snapshots
 from simulators.kubernetes.store import DELETED, Change
@@ -218,6 +218,12 @@ def _of_claim(cluster: Cluster, one: Object) -> Iterator[Item]:
             yield "record", namespace_of(one), name_of(pod)
 
 
+def _of_contents(cluster: Cluster, one: Object) -> Iterator[Item]:
+    for pod in cluster.store.objects(resources.PODS, namespace_of(one)):
+        if is_held_back(pod):
+            yield "record", namespace_of(one), name_of(pod)
+
+
 def _of_snapshot(cluster: Cluster, one: Object) -> Iterator[Item]:
     yield "snapshot", namespace_of(one), name_of(one)
     for claim in cluster.store.objects(resources.CLAIMS, namespace_of(one)):
@@ -244,6 +250,8 @@ _CONCERNED: dict[resources.Resource, Callable[[Cluster, Object], Iterator[Item]]
     resources.REPLICA_SETS: _of_replica_set,
     resources.PODS: _of_pod,
     resources.CLAIMS: _of_claim,
+    resources.SECRETS: _of_contents,
+    resources.CONFIG_MAPS: _of_contents,
     resources.VOLUMES: _of_volume,
     resources.NAMESPACES: _of_namespace,
     resources.JOBS: _of_job,

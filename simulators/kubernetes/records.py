@@ -1,16 +1,17 @@
 """Pods without processes: records that become Ready by themselves, for tests with thousands.
 
 A pod is a record when it says so (`simulator/record: "true"` on itself or on its namespace), or
-when the setting `records` was on as it was made. It belongs to a node of its own, and its state
-changes on request.
+when the setting `records` was on as it was made. It belongs to a node of its own, waits for what
+its environment refers to as any container does, and its state changes on request.
 """
 
 import time
 from collections.abc import Callable
 from typing import Any
 
-from simulators.kubernetes import resources
+from simulators.kubernetes import environment, resources
 from simulators.kubernetes.cluster import RECORD, Cluster, Deletion
+from simulators.kubernetes.images import Image
 from simulators.kubernetes.knobs import Knobs
 from simulators.kubernetes.objects import (
     Object,
@@ -24,6 +25,7 @@ from simulators.kubernetes.objects import (
     status_of,
     uid_of,
 )
+from simulators.kubernetes.probes import Place
 from simulators.kubernetes.recorder import Recorder
 from simulators.kubernetes.scheduler import RECORDS_NODE, Scheduler, unschedulable
 
@@ -40,7 +42,10 @@ STATES = (
     "Failed",
 )
 _NETWORK, _FIRST_HALF, _ADDRESSES = 198, 18, 1 << 17
-_WAITING = ("CrashLoopBackOff", "ImagePullBackOff")
+_HELD_BACK = "CreateContainerConfigError"
+_WAITING = ("CrashLoopBackOff", "ImagePullBackOff", _HELD_BACK)
+_PENDING = ("ImagePullBackOff", _HELD_BACK)
+_NO_IMAGE, _NO_PLACE = Image((), {}), Place("", {}, {})
 _ENDED = {"Succeeded": (0, "Completed"), "Failed": (1, "Error"), "OOMKilled": (137, "OOMKilled")}
 
 
@@ -68,14 +73,20 @@ class Records:
             self._cluster.delete(resources.PODS, namespace, name, how)
             self._placed_at.pop(uid_of(pod), None)
             return None
-        if is_finished(pod) or status_of(pod).get("containerStatuses"):
+        if is_finished(pod) or (status_of(pod).get("containerStatuses") and not is_held_back(pod)):
             return None
         if "nodeName" not in pod["spec"]:
             return self._place(pod)
+        return self._start(pod)
+
+    def _start(self, pod: Object) -> float | None:
         began = self._placed_at.setdefault(uid_of(pod), time.monotonic())
         left = began + self._knobs.now.record_ready_seconds - time.monotonic()
         if left > 0:
             return left
+        if problem := self._lacks(pod):
+            self._hold_back(pod, problem)
+            return None  # a Secret or a ConfigMap brings it here again
         self._placed_at.pop(uid_of(pod), None)
         wanted = annotations_of(pod).get(RECORD, "")
         self.put(pod, wanted if wanted in STATES else "Running")
@@ -132,6 +143,20 @@ class Records:
                 return "pod has unbound immediate PersistentVolumeClaims"
         return None
 
+    def _lacks(self, pod: Object) -> str:
+        """Say what of its environment is not there; nothing when all is."""
+        spec = pod["spec"]
+        try:
+            for container in (*spec.get("initContainers", ()), *spec["containers"]):
+                environment.build(self._cluster, pod, container, _NO_IMAGE, _NO_PLACE)
+        except environment.Unresolved as problem:
+            return str(problem)
+        return ""
+
+    def _hold_back(self, pod: Object, problem: str) -> None:
+        self._recorder.warning(pod, "Failed", f"Error: {problem}")
+        self._cluster.write_status(resources.PODS, pod, self._status(pod, _HELD_BACK, problem))
+
     def _address(self, pod: Object) -> str:
         """Return an address from 198.18.0.0/15, which is reserved for tests of benches."""
         known = status_of(pod).get("podIP")
@@ -142,20 +167,21 @@ class Records:
         half = _FIRST_HALF + (number >> 16)
         return f"{_NETWORK}.{half}.{(number >> 8) & 255}.{number & 255}"
 
-    def _status(self, pod: Object, state: str) -> dict[str, Any]:
+    def _status(self, pod: Object, state: str, why: str = "") -> dict[str, Any]:
         before = status_of(pod)
         phase = {"Succeeded": "Succeeded", "Failed": "Failed", "Evicted": "Failed"}.get(
-            state, "Pending" if state == "ImagePullBackOff" else "Running"
+            state, "Pending" if state in _PENDING else "Running"
         )
-        containers = [_container(pod, spec, state) for spec in pod["spec"]["containers"]]
+        said = why or f"{state} was asked for"
+        containers = [_container(pod, spec, state, said) for spec in pod["spec"]["containers"]]
         address = self._address(pod)
         ready = "True" if state == "Running" else "False"
-        why = {} if state == "Running" else {"reason": "ContainersNotReady"}
+        unready = {} if state == "Running" else {"reason": "ContainersNotReady"}
         found = [
             {"type": "PodScheduled", "status": "True"},
             {"type": "Initialized", "status": "True"},
-            {"type": "ContainersReady", "status": ready, **why},
-            {"type": "Ready", "status": ready, **why},
+            {"type": "ContainersReady", "status": ready, **unready},
+            {"type": "Ready", "status": ready, **unready},
         ]
         kept = {key: before[key] for key in ("qosClass", "startTime") if key in before}
         more = (
@@ -183,7 +209,13 @@ def _number_of(pod: Object) -> int:
     return ((parts[1] - _FIRST_HALF) << 16) + (parts[2] << 8) + parts[3]
 
 
-def _container(pod: Object, spec: dict[str, Any], state: str) -> dict[str, Any]:
+def is_held_back(pod: Object) -> bool:
+    """Say whether a pod waits for a Secret or a ConfigMap of its environment."""
+    found = status_of(pod).get("containerStatuses") or ()
+    return any(one["state"].get("waiting", {}).get("reason") == _HELD_BACK for one in found)
+
+
+def _container(pod: Object, spec: dict[str, Any], state: str, said: str) -> dict[str, Any]:
     known = {one["name"]: one for one in status_of(pod).get("containerStatuses") or ()}
     before = known.get(spec["name"], {})
     count = before.get("restartCount", 0)
@@ -191,7 +223,7 @@ def _container(pod: Object, spec: dict[str, Any], state: str) -> dict[str, Any]:
     shown: dict[str, Any] = {"running": {"startedAt": began}}
     last: dict[str, Any] = before.get("lastState") or {}
     if state in _WAITING:
-        shown = {"waiting": {"reason": state, "message": f"{state} was asked for"}}
+        shown = {"waiting": {"reason": state, "message": said}}
         count += state == "CrashLoopBackOff"
     elif state in _ENDED:
         code, reason = _ENDED[state]

@@ -47,6 +47,22 @@ def test_a_setting_makes_every_new_pod_a_record(simulator, namespace, control):
     assert simulator.ready_pod(namespace).spec.node_name == "records"
 
 
+def test_a_record_waits_for_the_secret_of_its_environment_as_any_pod_does(simulator, recorded):
+    source = {"secretKeyRef": {"name": "settings", "key": "FIRST"}}
+    body = pod("one")
+    body["spec"]["containers"][0]["env"] = [{"name": "FIRST", "valueFrom": source}]
+    simulator.core.create_namespaced_pod(recorded, body)
+    eventually(lambda: simulator.waiting_reason(recorded, "one") == "CreateContainerConfigError")
+    assert read(simulator, recorded).status.phase == "Pending"
+    assert ("Failed", 'Error: secret "settings" not found') in simulator.events(recorded)
+    secret = {"metadata": {"name": "settings"}, "stringData": {"OTHER": "value"}}
+    simulator.core.create_namespaced_secret(recorded, secret)
+    why = "couldn't find key FIRST in Secret"
+    eventually(lambda: any(why in message for _, message in simulator.events(recorded)))
+    simulator.core.patch_namespaced_secret("settings", recorded, {"stringData": {"FIRST": "late"}})
+    assert simulator.ready_pod(recorded).spec.node_name == "records"
+
+
 STATES = {
     "CrashLoopBackOff": ("Running", "CrashLoopBackOff"),
     "OOMKilled": ("Running", "CrashLoopBackOff"),
