@@ -315,14 +315,19 @@ class Cluster:
         found = await self._call("GET", KINDS["Job"].path(namespace))
         return [job_view(one) for one in found["items"]]
 
-    async def delete(self, kind: str, namespace: str, name: str) -> None:
-        """Delete an object and what it owns; one that is gone already is fine."""
+    async def delete(
+        self, kind: str, namespace: str, name: str, *, resource_version: str = ""
+    ) -> None:
+        """Delete an object and what it owns; one that is gone already is fine.
+
+        Raises:
+            VendorError: `conflict` when it is another version than the one named.
+        """
+        body: Document = {"propagationPolicy": "Background"}
+        if resource_version:
+            body["preconditions"] = {"resourceVersion": resource_version}
         try:
-            await self._call(
-                "DELETE",
-                KINDS[kind].path(namespace, name),
-                query={"propagationPolicy": "Background"},
-            )
+            await self._call("DELETE", KINDS[kind].path(namespace, name), body=body)
         except VendorError as error:
             if error.code != "not_found":
                 raise

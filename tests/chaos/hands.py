@@ -14,11 +14,11 @@ import sqlalchemy as sa
 from sqlmodel import col, select
 
 from openclaw_web.boxes import failures, manifests, queries
-from openclaw_web.boxes.memory import backups, saving
+from openclaw_web.boxes.memory import backups, keeper_job, saving
 from openclaw_web.boxes.models import Box, BoxBackup
 from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import session_scope
-from openclaw_web.integrations.cluster import Cluster
+from openclaw_web.integrations.cluster import KINDS, Cluster
 from openclaw_web.integrations.cluster_objects import (
     JobView,
     NamespaceState,
@@ -33,6 +33,7 @@ from openclaw_web.workflows import provisioning
 
 ROUNDS = 8
 TOLD = "its failure was told"
+LOOKS_AT_GARBAGE = 50
 ENDED_PHASES = frozenset({"Failed", "Succeeded"})
 UNENDED = frozenset({JobStatus.QUEUED, JobStatus.RUNNING})
 
@@ -153,6 +154,7 @@ class Hands:
             "memory": self.memory.get(box.k8s_namespace),
             "backup": await self._backup(),
             "keepers": [job.name for job in await self._keepers(namespace)],
+            "their tokens": await self._keepers_secrets(),
         }
 
     async def _backup(self) -> str:
@@ -173,6 +175,19 @@ class Hands:
     async def _keepers(self, namespace: NamespaceState) -> list[JobView]:
         is_there = namespace is NamespaceState.ACTIVE
         return await self.cluster.jobs(self.box.k8s_namespace) if is_there else []
+
+    async def _keepers_secrets(self) -> list[str]:
+        """Return the Secrets that no Job took along; the cluster needs a moment to collect them."""
+        names: list[str] = []
+        for _ in range(LOOKS_AT_GARBAGE):
+            path = KINDS["Secret"].path(self.box.k8s_namespace)
+            found = await self.cluster._call("GET", path)  # noqa: SLF001 - the product lists none
+            names = [one["metadata"]["name"] for one in found["items"]]
+            names = [name for name in names if name.startswith(keeper_job.NAME)]
+            if not names:
+                break
+            await asyncio.sleep(0.1)
+        return names
 
     async def _notes(self, kind: str) -> dict[str, str]:
         found = await self.cluster.find_object(kind, self.box.k8s_namespace, manifests.NAME)

@@ -55,29 +55,31 @@ class Keepers:
     async def _play(self, pod: Document) -> None:
         """Carry as the program would, and end as it would."""
         namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
-        chosen = {one["name"]: one.get("value") for one in pod["spec"]["containers"][0]["env"]}
-        backup_id = UUID(chosen["KEEPER_URL"].rsplit("/", 1)[1])
+        chosen = {one["name"]: one for one in pod["spec"]["containers"][0]["env"]}
+        backup_id = UUID(chosen["KEEPER_URL"]["value"].rsplit("/", 1)[1])
+        way = Way(chosen["KEEPER_ACT"]["value"])
         state = "Succeeded"
         try:
+            source = chosen[keeper_job.TOKEN_KEY]["valueFrom"]["secretKeyRef"]["name"]
+            token = await self._token(namespace, source)
             mounted = pod["spec"]["volumes"][0]["persistentVolumeClaim"]["claimName"]
-            is_own = mounted == manifests.NAME
-            await self._carry(Way(chosen["KEEPER_ACT"]), namespace, backup_id, is_own=is_own)
+            # Another volume than the box's own was made from a snapshot.
+            memory = self.memory.get(namespace, FRESH) if mounted == manifests.NAME else FRESH
+            if way is Way.SAVE:
+                await carrying.take_in(backup_id, token, _pieces(memory))
+            else:
+                sent = await carrying.give_out(backup_id, token)
+                self.memory[namespace] = b"".join([piece async for piece in sent.pieces])
         except OpenClawError:
             state = "Failed"
         body = {"namespace": namespace, "pod": name, "state": state}
         # A pod that is gone meanwhile needs no end.
         await asyncio.to_thread(self.simulator.http.post, "/_control/records", json=body)
 
-    async def _carry(self, way: Way, namespace: str, backup_id: UUID, *, is_own: bool) -> None:
-        path = KINDS["Secret"].path(namespace, keeper_job.NAME)
+    async def _token(self, namespace: str, name: str) -> str:
+        path = KINDS["Secret"].path(namespace, name)
         secret = await self.cluster._call("GET", path)  # noqa: SLF001 - as its kubelet does
-        token = base64.b64decode(secret["data"][keeper_job.TOKEN_KEY]).decode()
-        if way is Way.SAVE:
-            content = self.memory.get(namespace, FRESH) if is_own else FRESH  # else a snapshot's
-            await carrying.take_in(backup_id, token, _pieces(content))
-            return
-        sent = await carrying.give_out(backup_id, token)
-        self.memory[namespace] = b"".join([piece async for piece in sent.pieces])
+        return base64.b64decode(secret["data"][keeper_job.TOKEN_KEY]).decode()
 
 
 async def _pieces(content: bytes) -> AsyncIterator[bytes]:

@@ -238,11 +238,11 @@ async def carry_memory(world: BoxWorld, box: Box) -> None:
     )
     with contextlib.suppress(VendorError):
         await world.cluster.find_object("PersistentVolumeClaim", box.k8s_namespace, manifests.NAME)
-        await world.cluster.apply(keeper_job.secret(spec))
-        await world.cluster.apply(keeper_job.job(spec))
+        made = await world.cluster.apply(keeper_job.job(spec))
+        await world.cluster.apply(keeper_job.secret(spec, job_uid=made["metadata"]["uid"]))
         for job in await world.cluster.jobs(box.k8s_namespace):
             await world.cluster.delete("Job", box.k8s_namespace, job.name)
-        await world.cluster.delete("Secret", box.k8s_namespace, keeper_job.NAME)
+        await world.cluster.delete("Secret", box.k8s_namespace, keeper_job.FORMER_SECRET)
 
 
 async def take_a_snapshot(world: BoxWorld, box: Box) -> None:

@@ -7,6 +7,7 @@ from openclaw_web.boxes.manifests import Manifest
 from openclaw_web.boxes.memory.addresses import Ticket, Way
 
 NAME = "keeper"
+FORMER_SECRET = "keeper"  # noqa: S105 - the name that all attempts of an earlier release shared
 TOKEN_KEY = "KEEPER_TOKEN"  # noqa: S105 - a variable's name
 PROGRAM = "/app/keeper.py"  # where the Dockerfile of every release puts it
 LONGEST_SECONDS = 3_600
@@ -48,12 +49,17 @@ class KeeperSpec:
         return f"{NAME}-{self.ticket.way.value}-{self.ticket.backup_id.hex[:12]}-{self.fence:x}"
 
 
-def secret(spec: KeeperSpec) -> Manifest:
-    """Hold the address's token: a Job's own text may be read by more people than a Secret."""
+def secret(spec: KeeperSpec, *, job_uid: str) -> Manifest:
+    """Hold the address's token: a Job's own text may be read by more people than a Secret.
+
+    It has its Job's name, belongs to it and goes with it: no other attempt's is ever touched, also
+    not by who comes too late. The Job is there first, and its pod waits for this.
+    """
+    owned = {**_meta(spec, spec.name), "ownerReferences": [_owner(spec, job_uid)]}
     return {
         "apiVersion": "v1",
         "kind": "Secret",
-        "metadata": _meta(spec, NAME),
+        "metadata": owned,
         "type": "Opaque",
         "stringData": {TOKEN_KEY: spec.ticket.token},
     }
@@ -79,7 +85,7 @@ def job(spec: KeeperSpec) -> Manifest:
 
 def copied_claim(spec: KeeperSpec, source: Source, *, job_uid: str) -> Manifest:
     """Describe the volume that a snapshot is read from: it belongs to the Job and goes with it."""
-    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": spec.name, "uid": job_uid}
+    owned = {**_meta(spec, spec.claim), "ownerReferences": [_owner(spec, job_uid)]}
     wanted: Manifest = {
         "accessModes": ["ReadWriteOncePod"],
         "resources": {"requests": {"storage": source.size}},
@@ -94,7 +100,7 @@ def copied_claim(spec: KeeperSpec, source: Source, *, job_uid: str) -> Manifest:
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
-        "metadata": {**_meta(spec, spec.claim), "ownerReferences": [owner]},
+        "metadata": owned,
         "spec": wanted,
     }
 
@@ -137,7 +143,7 @@ def _container(spec: KeeperSpec) -> Manifest:
     }
     token = {
         "name": TOKEN_KEY,
-        "valueFrom": {"secretKeyRef": {"name": NAME, "key": TOKEN_KEY}},
+        "valueFrom": {"secretKeyRef": {"name": spec.name, "key": TOKEN_KEY}},
     }
     return {
         "name": NAME,
@@ -153,6 +159,10 @@ def _container(spec: KeeperSpec) -> Manifest:
         },
         "volumeMounts": [mount],
     }
+
+
+def _owner(spec: KeeperSpec, job_uid: str) -> Manifest:
+    return {"apiVersion": "batch/v1", "kind": "Job", "name": spec.name, "uid": job_uid}
 
 
 def _meta(spec: KeeperSpec, name: str) -> Manifest:

@@ -101,14 +101,15 @@ async def carry(
         seconds=max(keeper_job.LONGEST_SECONDS, int(patience.seconds)),
         claim=f"{keeper_job.NAME}-{ticket.backup_id.hex[:12]}" if source else manifests.NAME,
     )
-    await run.check()
-    await run.cluster.apply(keeper_job.secret(spec))
+    await forget_former_secret(run, spec.namespace)
     await run.check()
     try:
         job = await run.cluster.apply(keeper_job.job(spec))
+        uid = job["metadata"]["uid"]
         if source is not None:
-            uid = job["metadata"]["uid"]
             await _create_in_time(run, keeper_job.copied_claim(spec, source, job_uid=uid))
+        await run.check()  # nothing is carried before this: its pod waits for the token
+        await run.cluster.apply(keeper_job.secret(spec, job_uid=uid))
         with run.aside():
             await _wait_for(run, spec, patience)
         await _clear_up(run, spec)
@@ -117,6 +118,23 @@ async def carry(
         with contextlib.suppress(VendorError):
             await run.cluster.delete("Job", spec.namespace, spec.name)
         raise
+
+
+async def forget_former_secret(run: Run, namespace: str) -> None:
+    """Take away what an earlier release may have left: no Job owned the Secret that it had.
+
+    A worker of that release may still run beside this one: what it wrote since we looked stays. A
+    slip costs no backup: the next keeper's start looks again.
+    """
+    with contextlib.suppress(VendorError):
+        left = await run.cluster.find_object("Secret", namespace, keeper_job.FORMER_SECRET)
+        if left is None:
+            return
+        await run.check()
+        version = left.resource_version
+        await run.cluster.delete(
+            "Secret", namespace, keeper_job.FORMER_SECRET, resource_version=version
+        )
 
 
 async def _create_in_time(run: Run, manifest: manifests.Manifest) -> None:
@@ -137,14 +155,9 @@ async def _create_in_time(run: Run, manifest: manifests.Manifest) -> None:
 async def _clear_up(run: Run, spec: KeeperSpec) -> None:
     """Leave nothing of a keeper; one slip of the cluster must not call what it saved a failure."""
     try:
-        await _take_away(run, spec)
+        await clear(run, spec.namespace)
     except VendorError:
-        await _take_away(run, spec)
-
-
-async def _take_away(run: Run, spec: KeeperSpec) -> None:
-    await clear(run, spec.namespace)
-    await run.cluster.delete("Secret", spec.namespace, keeper_job.NAME)
+        await clear(run, spec.namespace)
 
 
 async def _wait_for(run: Run, spec: KeeperSpec, patience: Patience) -> None:

@@ -26,12 +26,13 @@ SPEC = KeeperSpec(
     runtime_class="gvisor",
 )
 JOB = keeper_job.job(SPEC)
+SECRET = keeper_job.secret(SPEC, job_uid="the-uid")
 
 
 @pytest.mark.parametrize("version", ["1.33", "1.35"])
 def test_kubernetes_knows_every_field(version):
     kubernetes_validate.validate(JOB, version, strict=True)
-    kubernetes_validate.validate(keeper_job.secret(SPEC), version, strict=True)
+    kubernetes_validate.validate(SECRET, version, strict=True)
 
 
 def test_the_keeper_has_no_rights_and_one_try():
@@ -58,6 +59,15 @@ def test_the_token_stands_in_the_secret_only_and_the_watch_sees_no_box():
     assert "clear-token" not in repr(SPEC)
     labels = JOB["spec"]["template"]["metadata"]["labels"]
     assert manifests.MANAGED not in labels
+
+
+def test_the_secret_belongs_to_its_job_alone():
+    owner = {"apiVersion": "batch/v1", "kind": "Job", "name": SPEC.name, "uid": "the-uid"}
+    assert SECRET["metadata"]["ownerReferences"] == [owner]
+    assert SECRET["metadata"]["name"] == SPEC.name
+    (container,) = JOB["spec"]["template"]["spec"]["containers"]
+    (source,) = [one["valueFrom"] for one in container["env"] if "valueFrom" in one]
+    assert source["secretKeyRef"]["name"] == SPEC.name
 
 
 def test_it_fits_into_what_the_smallest_plan_has():
