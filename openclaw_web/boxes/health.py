@@ -283,12 +283,15 @@ async def ask_gateway(pod: PodView | None) -> tuple[str, ...]:
     """Ask a pod that runs but is not ready what fails in it; nothing when it does not say."""
     if pod is None or pod.is_ready or pod.phase != "Running" or not pod.address:
         return ()
+    port = pod.real_port(openclaw_config.PORT)
+    if port is None:
+        return ()
     box_id = pod.labels.get(manifests.BOX_LABEL, "")
     try:
         token = service.gateway_token(UUID(box_id))
     except ValueError:
         return ()
-    return await agent.failing_parts(pod.address, openclaw_config.PORT, token)
+    return await agent.failing_parts(pod.address, port, token)
 
 
 def pod_facts(pod: PodView) -> dict[str, Any]:

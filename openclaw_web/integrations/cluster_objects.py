@@ -1,5 +1,6 @@
 """What we know of a cluster's objects, and how that is read from its documents."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -9,6 +10,8 @@ from typing import Any
 Document = dict[str, Any]
 PROVISIONER = "volume.kubernetes.io/storage-provisioner"
 DEFAULT_SNAPSHOTS = "snapshot.storage.kubernetes.io/is-default-class"
+SHARED_ADDRESS = "127.0.0.1"  # of all pods of an embedded cluster outside Linux, and of no other
+REAL_PORTS = "simulator/ports"  # there its kubelet notes on each pod where its ports really are
 
 
 class NamespaceState(StrEnum):
@@ -96,6 +99,19 @@ class PodView:
     address: str
     labels: dict[str, str] = field(default_factory=dict)
     annotations: dict[str, str] = field(default_factory=dict)
+
+    def real_port(self, port: int) -> int | None:
+        """Return where a port of the pod is met at its address; None when nobody says.
+
+        What is noted counts at the shared address only, which no pod of a real cluster has, and
+        without it nobody is asked there: that port may be any other program's.
+        """
+        if self.address != SHARED_ADDRESS:
+            return port
+        try:
+            return int(json.loads(self.annotations[REAL_PORTS])[str(port)])
+        except (KeyError, TypeError, ValueError):
+            return None
 
 
 @dataclass(frozen=True, kw_only=True)

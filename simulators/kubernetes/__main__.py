@@ -16,6 +16,11 @@ def main() -> None:
     arguments.add_argument("--kubeconfig", type=Path, required=True, help="file to write")
     arguments.add_argument("--volumes", type=Path, help="folder for volumes; default STATE/volumes")
     arguments.add_argument("--run-as", type=Owner.parse, metavar="UID:GID", help="the pods' user")
+    arguments.add_argument(
+        "--shared-address",
+        action="store_true",
+        help="give all pods 127.0.0.1 and free ports, as is done where loopback has no more",
+    )
     arguments.add_argument("--log-level", default="warning")
     given = arguments.parse_args()
     logging.basicConfig(level=given.log_level.upper(), format="%(name)s %(message)s")
@@ -29,6 +34,7 @@ def main() -> None:
         token=chosen.token,
         owner=given.run_as,
         door=door,
+        shares_address=given.shared_address,
     )
     made = app.create(settings)
     kubeconfig.write(given.kubeconfig, door.url, door.authority, chosen.token)

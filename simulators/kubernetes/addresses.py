@@ -7,13 +7,18 @@ from collections.abc import Iterable
 
 LOOPBACK = "127.0.0.1"
 HAS_MANY_LOOPBACKS = sys.platform == "linux"
+PORTS = "simulator/ports"  # a pod's annotation: by its own ports, the real ones, where they differ
 _TRIES = 200
 
 
 class Addresses:
-    """Hands out addresses that no other pod here has, and on which the pod's ports are free."""
+    """Hands out addresses that no other pod here has, and on which the pod's ports are free.
 
-    def __init__(self) -> None:
+    Where loopback has but one address, or if so told, all pods share it and get free ports.
+    """
+
+    def __init__(self, *, is_shared: bool = False) -> None:
+        self.is_shared = is_shared or not HAS_MANY_LOOPBACKS
         self._taken: set[str] = set()
 
     def take(self, ports: Iterable[int]) -> str:
@@ -22,7 +27,7 @@ class Addresses:
         Raises:
             OSError: none was found.
         """
-        if not HAS_MANY_LOOPBACKS:
+        if self.is_shared:
             return LOOPBACK
         wanted = list(ports)
         for _ in range(_TRIES):
@@ -40,12 +45,11 @@ class Addresses:
     def give_back(self, address: str) -> None:
         self._taken.discard(address)
 
-
-def real_ports(ports: Iterable[int]) -> dict[int, int]:
-    """Return the port that stands for each container port: the same where addresses are plenty."""
-    if HAS_MANY_LOOPBACKS:
+    def real_ports(self, ports: Iterable[int]) -> dict[int, int]:
+        """Return what stands for each container port: the same where addresses are plenty."""
+        if self.is_shared:
+            return {port: _free_port() for port in ports}
         return {port: port for port in ports}
-    return {port: _free_port() for port in ports}
 
 
 def _is_free(address: str, port: int) -> bool:

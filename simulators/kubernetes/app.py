@@ -66,6 +66,7 @@ class Settings:
     token: str
     owner: Owner | None
     door: SecureDoor
+    shares_address: bool = False
 
 
 class ControlPlane:
@@ -93,7 +94,7 @@ class ControlPlane:
             recorder=Recorder(self.cluster, "kubelet"),
             images=Images(settings.images),
             lifeline=self._lifeline,
-            addresses=Addresses(),
+            addresses=Addresses(is_shared=settings.shares_address),
             knobs=self.knobs,
             scheduler=scheduler,
             is_record=self.records.takes,

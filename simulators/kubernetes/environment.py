@@ -5,7 +5,8 @@ Since a pod is a process, three things stand in for what a container would have:
 * `MOUNT_<VOLUME>` (upper case, `-` and `.` as `_`) is the real folder of each mounted volume, and
   any value of the spec that is a mount path, or starts with one, is rewritten to the real folder
   (an image's own values name real folders already, some of which may begin like a mount path);
-* `POD_IP` is the address to listen on, `PORT_<containerPort>` the port (the same number on Linux);
+* `POD_IP` is the address to listen on, `PORT_<containerPort>` the port (the same number on Linux;
+  where not, the pod's annotation `simulator/ports` says it to others);
 * `RUN_AS_UID` and `RUN_AS_GID` ask the program to take that user id once it is loaded, since its
   interpreter may be in a folder that this user cannot reach.
 

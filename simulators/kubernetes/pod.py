@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,6 +22,7 @@ from simulators.kubernetes.memory import MemoryWatch
 from simulators.kubernetes.mounts import Mounts, Unmountable
 from simulators.kubernetes.objects import (
     Object,
+    annotations_of,
     is_finished,
     merged_conditions,
     name_of,
@@ -28,6 +30,7 @@ from simulators.kubernetes.objects import (
     now,
     status_of,
     uid_of,
+    with_metadata,
 )
 from simulators.kubernetes.probes import Place
 from simulators.kubernetes.process import Lifeline, Sandbox
@@ -265,11 +268,24 @@ class PodRunner:
         numbers = [port["containerPort"] for port in listed]
         names = {port["name"]: port["containerPort"] for port in listed if "name" in port}
         address = self._node.addresses.take(numbers)
-        self.place = Place(address, addresses.real_ports(numbers), names)
+        self.place = Place(address, self._node.addresses.real_ports(numbers), names)
+        if self._node.addresses.is_shared:
+            self._show_ports()
         owner = self._node.owner
         passage(self.folder)
         private_folder(self.folder / "home", owner)
         (self.folder / "logs").mkdir(mode=0o700, exist_ok=True)
+
+    def _show_ports(self) -> None:
+        """Say on the pod where its ports really are: its address alone leads to other programs."""
+        shown = json.dumps(self.place.ports)
+        self._node.cluster.edit(
+            resources.PODS,
+            self._pod,
+            lambda pod: with_metadata(
+                pod, annotations={**annotations_of(pod), addresses.PORTS: shown}
+            ),
+        )
 
     def _mounts(self) -> Mounts:
         node = self._node

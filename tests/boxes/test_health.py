@@ -1,14 +1,18 @@
+import json
 from dataclasses import replace
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
+from aiohttp import web
 from sqlmodel import select
 
-from openclaw_web.boxes import health, incidents, queries
+from openclaw_web.boxes import health, incidents, manifests, openclaw_config, queries, service
 from openclaw_web.boxes.changes import ChangeKind
 from openclaw_web.boxes.health import Sight
 from openclaw_web.boxes.models import BoxStatus
-from openclaw_web.integrations.cluster_objects import NamespaceState, PodView
+from openclaw_web.integrations import agent
+from openclaw_web.integrations.cluster_objects import REAL_PORTS, NamespaceState, PodView
 from openclaw_web.jobs import leases
 from openclaw_web.jobs.models import Alert, JobType, OperatorJob
 from tests.factories import make_box, now
@@ -187,3 +191,57 @@ async def test_a_pod_that_is_not_ready_is_not_called_answering(session):
     await observe(session, box, sight(is_ready=False))
     view = await view_of(session, box)
     assert view.sentence.startswith("Not ready at this moment")
+
+
+@pytest.fixture
+async def gateway():
+    """Serve a gateway whose Telegram fails; yield its port and the credentials it was shown."""
+    shown = []
+
+    async def answer(request):
+        shown.append(request.headers["authorization"])
+        return web.json_response({"ready": False, "failing": ["telegram"]}, status=503)
+
+    app = web.Application()
+    app.router.add_get("/readyz", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield runner.addresses[0][1], shown
+    await runner.cleanup()
+
+
+def unready(box_id, address, **ports):
+    """Return a pod that runs and is not ready, with its kubelet's note where its ports are."""
+    notes = {REAL_PORTS: json.dumps(ports)} if ports else {}
+    labels = {manifests.BOX_LABEL: str(box_id)}
+    return replace(READY_POD, is_ready=False, address=address, labels=labels, annotations=notes)
+
+
+async def test_a_pod_without_an_address_of_its_own_is_asked_where_its_kubelet_says(gateway):
+    port, shown = gateway
+    box_id = uuid4()
+    pod = unready(box_id, "127.0.0.1", **{str(openclaw_config.PORT): port})
+    assert await health.ask_gateway(pod) == ("telegram",)
+    assert shown == [f"Bearer {service.gateway_token(box_id)}"]
+
+
+async def test_a_token_is_shown_to_no_other_program_of_the_machine(gateway, monkeypatch):
+    port, shown = gateway
+    monkeypatch.setattr(openclaw_config, "PORT", port)  # somebody else listens there
+    notes = ({}, {"80": port}, {str(port): "other"}, {str(port): None})
+    for ports in notes:
+        assert await health.ask_gateway(unready(uuid4(), "127.0.0.1", **ports)) == ()
+    assert shown == []
+
+
+async def test_no_note_leads_away_from_a_pod_with_an_address_of_its_own(monkeypatch):
+    asked = []
+
+    async def failing_parts(address, port, _token):
+        asked.append((address, port))
+        return ()
+
+    monkeypatch.setattr(agent, "failing_parts", failing_parts)
+    await health.ask_gateway(unready(uuid4(), "10.0.0.7", **{str(openclaw_config.PORT): 666}))
+    assert asked == [("10.0.0.7", openclaw_config.PORT)]

@@ -94,8 +94,7 @@ class Cluster:
 
     def folder_of(self, pod: Any, volume: str) -> Path:
         """Ask the agent where a volume of its pod really is."""
-        url = f"http://{pod.status.pod_ip}:8080/"
-        found = httpx.get(url, trust_env=False, timeout=5).json()
+        found = httpx.get(url_of(pod), trust_env=False, timeout=5).json()
         return Path(found["env"][f"MOUNT_{volume}"])
 
     def eventually_told(self, namespace: str, reason: str, text: str) -> Any:
@@ -138,6 +137,12 @@ def with_token(cluster: Cluster, token: str) -> Cluster:
     settings.api_key = {"authorization": f"Bearer {token}"}
     settings.refresh_api_key_hook = None
     return Cluster(cluster.kubeconfig, client.ApiClient(settings), cluster.simulator)
+
+
+def url_of(pod: Any) -> str:
+    """Return where the agent of a pod listens, by what the cluster's API says."""
+    shown = json.loads((pod.metadata.annotations or {}).get("simulator/ports", "{}"))
+    return f"http://{pod.status.pod_ip}:{shown.get('8080', 8080)}/"
 
 
 def is_ready(pod: Any) -> bool:

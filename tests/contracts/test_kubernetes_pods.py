@@ -14,6 +14,7 @@ import httpx
 import psutil
 import pytest
 
+from openclaw_web.integrations.cluster_objects import pod_view
 from tests.contracts.kubernetes_clusters import (
     DATA_MOUNT,
     DATA_VOLUME,
@@ -25,6 +26,7 @@ from tests.contracts.kubernetes_clusters import (
     pod,
     refused,
     simulated,
+    url_of,
 )
 from tests.contracts.simulator_process import TOKEN, eventually
 
@@ -35,9 +37,8 @@ FAST = {"periodSeconds": 1, "failureThreshold": 1}
 RSS_MEGABYTES = 90
 
 
-def ask(pod, path="/"):
-    url = f"http://{pod.status.pod_ip}:{8080}{path}"
-    return httpx.get(url, trust_env=False, timeout=5).json()
+def ask(pod, path=""):
+    return httpx.get(url_of(pod) + path, trust_env=False, timeout=5).json()
 
 
 def run(cluster, namespace, **more):
@@ -96,6 +97,19 @@ def test_each_pod_has_an_address_of_its_own(simulator, namespace):
     if sys.platform == "linux":
         assert len(addresses) == 2
         assert "127.0.0.1" not in addresses
+
+
+def test_pods_that_share_an_address_show_where_their_ports_are(tmp_path):
+    with simulated(tmp_path / "own", "--shared-address") as cluster:
+        for name in ("one", "two"):
+            cluster.core.create_namespaced_pod("default", pod(name))
+        eventually(lambda: all(map(is_ready, cluster.pods("default"))))
+        found = cluster.pods("default")
+        assert {one.status.pod_ip for one in found} == {"127.0.0.1"}
+        assert len({url_of(one) for one in found}) == 2
+        for one in found:
+            view = pod_view(cluster.api.sanitize_for_serialization(one))
+            assert ask(one)["env"]["PORT_8080"] == str(view.real_port(8080)) != "8080"
 
 
 def test_the_environment_holds_what_was_asked_for_and_nothing_of_ours(simulator, namespace):
