@@ -34,6 +34,8 @@ if os.environ.get("STUBBORN"):
 time.sleep(float(os.environ.get("LISTEN_AFTER", "0")))
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
+        if self.path.startswith("/say/"):
+            print(self.path, flush=True)
         is_broken = os.path.exists(os.path.join(files, "broken" + self.path.replace("/", "-")))
         body = json.dumps({"env": dict(os.environ), "pid": os.getpid(), "argv": sys.argv}).encode()
         self.send_response(503 if is_broken else 200)

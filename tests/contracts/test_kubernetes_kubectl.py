@@ -1,8 +1,10 @@
 """That kubectl works against the simulator as against any cluster."""
 
+import contextlib
 import re
 import secrets
 
+import httpx
 import pytest
 import yaml
 
@@ -13,6 +15,8 @@ from tests.contracts.kubernetes_clusters import (
     REAL,
     claim,
     deployment,
+    pod,
+    url_of,
 )
 from tests.contracts.kubernetes_kubectl import Kubectl, kubectls
 
@@ -134,13 +138,32 @@ def test_objects_are_made_by_word(kubectl, namespace):
     assert 'cannot list resource "secrets" in API group ""' in told
 
 
-def test_logs_carry_times_and_are_followed(kubectl):
+def test_logs_carry_times(kubectl):
     kubectl("apply", "-f", "-", stdin=manifest())
     kubectl("rollout", "status", "deploy/box", "--timeout=15s")
     shown = kubectl("logs", "deploy/box", "--timestamps", "--tail=1", "--since=1h")
     assert re.match(r"20\d\d-\d\d-\d\dT[\d:]+\.\d{9}Z ready at", shown)
-    kubectl("scale", "deploy/box", "--replicas=0", "--timeout=10s")
-    kubectl("wait", "--for=delete", "pod", "-l", "app=box", "--timeout=15s")
+
+
+def test_every_kubectl_makes_a_namespace_and_follows_a_log_to_its_end(
+    simulator, namespace, tmp_path
+):
+    simulator.core.create_namespaced_pod(namespace, pod("one"))
+    every = [Kubectl(one, simulator.kubeconfig, namespace, tmp_path) for one in KUBECTLS]
+    for number, kubectl in enumerate(every):
+        name = f"{namespace}-{number}"
+        assert f"namespace/{name} created" in kubectl("create", "ns", name)
+        simulator.core.delete_namespace(name)
+    place = url_of(simulator.ready_pod(namespace))
+    with contextlib.ExitStack() as stack:
+        told = [stack.enter_context(kubectl.running("logs", "-f", "one")) for kubectl in every]
+        for lines in told:
+            assert lines.readline().startswith("hello from")
+            assert lines.readline().startswith("ready at")
+        httpx.get(place + "say/something", trust_env=False, timeout=5)
+        assert [lines.readline() for lines in told] == ["/say/something\n"] * len(every)
+        simulator.core.delete_namespaced_pod("one", namespace)
+        assert [lines.read() for lines in told] == [""] * len(every)
 
 
 def everyday(kubectl):
