@@ -107,6 +107,19 @@ async def test_a_backup_comes_back_as_it_went(session, store, keeper, box):
     assert answer.headers["x-content-sha256"] == backup.sha256.hex()
 
 
+async def test_an_object_store_keeps_and_gives_back_like_a_folder(
+    session, keeper, box, monkeypatch
+):
+    bucket = Store(f"memory://{uuid4().hex}")
+    monkeypatch.setattr(carrying, "store", lambda: bucket)
+    backup = await saved(session, keeper, box)
+    assert await bucket.exists(backup.location)
+    assert (await fetch(keeper, await restoring(session, box, backup))).content == MEMORY
+    await bucket.remove(backup.location)
+    with pytest.raises(MissingError):
+        await carrying.verify(backup)
+
+
 async def test_an_address_is_good_for_one_use(session, keeper, box):
     ticket = await begin(session, box)
     assert (await send(keeper, ticket)).status_code == 201
