@@ -223,9 +223,14 @@ def issue_token(arguments: argparse.Namespace) -> int:
 def rotate_keys(_arguments: argparse.Namespace) -> int:
     from openclaw_web.local import support
 
-    for table, count in asyncio.run(support.rotate_keys(settings())).items():
-        print(f"{table}: {count} rows are under the newest key now.")
-    return 0
+    found = asyncio.run(support.rotate_keys(settings()))
+    for unreadable in found.unreadable:
+        print(f"✗ {unreadable}")
+    for table, count in found.done.items():
+        print(f"{table}: {count} rows were brought under the newest key.")
+    if found.unreadable:
+        print(f"{len(found.unreadable)} rows could not be read and are as before.")
+    return FAILED if found.unreadable else 0
 
 
 def verify_backups(_arguments: argparse.Namespace) -> int:

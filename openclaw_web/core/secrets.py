@@ -43,6 +43,11 @@ def key_id() -> str:
     return next(iter(_keys()))
 
 
+def key_ids() -> list[str]:
+    """Return the names of the keys that decrypt."""
+    return list(_keys())
+
+
 def encrypt(purpose: str, clear: str) -> bytes:
     """Return nonce and AES-256-GCM ciphertext; `purpose` is authenticated too."""
     return encrypt_bytes(purpose, clear.encode())

@@ -85,8 +85,8 @@ async def fill_demo(chosen: Settings, *, customers: int, days: int) -> None:
         await demo.fill(session, customers=customers, days=days)
 
 
-async def rotate_keys(chosen: Settings) -> dict[str, int]:
-    """Bring every stored secret under the newest key; return how many of each table."""
+async def rotate_keys(chosen: Settings) -> rotating.Rotated:
+    """Bring every stored secret under the newest key."""
     async with _one_act(chosen):
         return await rotating.rotate_keys()
 

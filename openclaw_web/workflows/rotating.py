@@ -1,11 +1,13 @@
 """Bringing everything that is encrypted at rest under the newest key of ENCRYPTION_KEYS.
 
 Each batch is a transaction of its own, and a row says under which key it is: ended anywhere, the
-next run goes on with what is left. An old key may be taken out of the setting once nothing is.
+next run goes on with what is left. A row that no key opens keeps no other one from its new key; it
+is named. An old key may be taken out of the setting once nothing is under it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+from uuid import UUID
 
 import sqlalchemy as sa
 from cryptography.exceptions import InvalidTag
@@ -17,15 +19,10 @@ from openclaw_web.boxes.memory import backups
 from openclaw_web.boxes.models import BoxBackup, BoxSecret
 from openclaw_web.core import secrets
 from openclaw_web.core.database import session_scope
-from openclaw_web.core.errors import OpenClawError
 from openclaw_web.onboarding import service as onboarding
 from openclaw_web.onboarding.models import OnboardingSecret
 
 BATCH = 200
-
-
-class UnreadableError(OpenClawError):
-    """A row is sealed with a key that we do not have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,44 +44,83 @@ SEALED = (
 )
 
 
-async def rotate_keys() -> dict[str, int]:
-    """Encrypt every secret anew that is not under the newest key; return how many of each table.
+@dataclass(frozen=True, kw_only=True)
+class Unreadable:
+    """A row that no key of ours opens: its key is not in the setting, or it is damaged."""
 
-    Raises:
-        UnreadableError: a row's key is not among ours; the rows before it are done.
-    """
-    done = {}
+    table: str
+    row_id: UUID
+    key_id: str | None
+
+    def __str__(self) -> str:
+        name = f"{self.table} {self.row_id}"
+        if self.key_id in secrets.key_ids():
+            return f"{name}: our {self.key_id} is not the key it is under, or the row is damaged."
+        return f"{name}: its key {self.key_id} is not in ENCRYPTION_KEYS; put it back."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rotated:
+    """How many rows of each table are under the newest key now, and which could not be read."""
+
+    done: dict[str, int] = field(default_factory=dict)
+    unreadable: list[Unreadable] = field(default_factory=list)
+
+
+async def rotate_keys() -> Rotated:
+    """Encrypt every secret anew that is not under the newest key; what cannot be read stays."""
+    found = Rotated()
     for sealed in SEALED:
-        done[sealed.table.__tablename__] = 0
-        while count := await _rotate_batch(sealed):
-            done[sealed.table.__tablename__] += count
-    return done
+        count, unreadable = await _rotate_table(sealed)
+        found.done[sealed.table.__tablename__] = count
+        found.unreadable.extend(unreadable)
+    return found
 
 
-async def _rotate_batch(sealed: Sealed) -> int:
+async def _rotate_table(sealed: Sealed) -> tuple[int, list[Unreadable]]:
+    """Walk through a table until a walk finds nothing to do: others may write behind us."""
+    total = 0
+    while True:
+        count, unreadable = await _walk(sealed)
+        total += count
+        if not count:
+            return total, unreadable
+
+
+async def _walk(sealed: Sealed) -> tuple[int, list[Unreadable]]:
+    count, unreadable, after = 0, [], UUID(int=0)
+    while batch := await _rotate_batch(sealed, after):
+        bad = [one for one in batch.values() if one is not None]
+        count += len(batch) - len(bad)
+        unreadable += bad
+        after = max(batch)
+    return count, unreadable
+
+
+async def _rotate_batch(sealed: Sealed, after: UUID) -> dict[UUID, Unreadable | None]:
+    """Encrypt the next rows anew; return their ids, each with what is wrong with it."""
     newest = secrets.key_id()
     content = getattr(sealed.table, sealed.column)
+    (row_id,) = sa.inspect(sealed.table).primary_key
     statement = (
         sa.select(sealed.table)
-        .where(content.is_not(None), sealed.table.key_id.is_distinct_from(newest))
+        .where(content.is_not(None), sealed.table.key_id.is_distinct_from(newest), row_id > after)
+        .order_by(row_id)
         .limit(BATCH)
         .with_for_update()
     )
     async with session_scope() as session:
         rows = (await session.exec(statement)).scalars().all()
-        for row in rows:
-            setattr(row, sealed.column, _sealed_anew(sealed, row))
-            row.key_id = newest
-            session.add(row)
-    return len(rows)
+        return {getattr(row, row_id.name): _seal_anew(sealed, row, row_id.name) for row in rows}
 
 
-def _sealed_anew(sealed: Sealed, row: Any) -> bytes:
+def _seal_anew(sealed: Sealed, row: Any, id_name: str) -> Unreadable | None:
     try:
         clear = secrets.decrypt_bytes(sealed.purpose, getattr(row, sealed.column))
-    except InvalidTag as error:
-        raise UnreadableError(
-            f"A row of {sealed.table.__tablename__} is under the key {row.key_id}, which is not in"
-            " ENCRYPTION_KEYS; put it back and run this again."
-        ) from error
-    return secrets.encrypt_bytes(sealed.purpose, clear)
+    except (InvalidTag, ValueError):  # a wrong key; too short to be anything of ours
+        return Unreadable(
+            table=sealed.table.__tablename__, row_id=getattr(row, id_name), key_id=row.key_id
+        )
+    setattr(row, sealed.column, secrets.encrypt_bytes(sealed.purpose, clear))
+    row.key_id = secrets.key_id()
+    return None
