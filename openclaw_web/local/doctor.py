@@ -17,7 +17,7 @@ from openclaw_web.core.errors import OpenClawError
 from openclaw_web.core.settings import Settings, problems
 from openclaw_web.gateway import upstreams
 from openclaw_web.integrations import redis
-from openclaw_web.local import box_images, control, places, ports
+from openclaw_web.local import box_images, control, places, ports, status
 from openclaw_web.local.screen import GREEN, RED, Screen
 from openclaw_web.local.up import MIN_FREE_BYTES
 
@@ -66,7 +66,7 @@ def findings(chosen: Settings) -> Iterator[Finding]:
     ):
         yield _server(title, address, name, _connects)
     yield from _models(chosen)
-    yield _server("Kubernetes", _cluster_address(chosen.kubeconfig), "KUBECONFIG", _connects)
+    yield _server("Kubernetes", cluster_address(chosen), "KUBECONFIG", _connects)
 
 
 def _python() -> Finding:
@@ -174,8 +174,12 @@ def _redis_answers(url: str) -> None:
         raise ConnectionError("no answer")
 
 
-def _cluster_address(kubeconfig: str) -> str:
-    """Return the API server's address in a kubeconfig, or nothing when it cannot be read."""
+def cluster_address(chosen: Settings) -> str:
+    """Return the API server's address by the kubeconfig, or nothing when that cannot be read.
+
+    On a laptop only the worker has it among its settings: the running stack says where it is.
+    """
+    kubeconfig = chosen.kubeconfig or status.look(chosen.home).kubeconfig
     try:
         found = yaml.safe_load(Path(kubeconfig).read_text(encoding="utf-8"))
         return str(found["clusters"][0]["cluster"]["server"])

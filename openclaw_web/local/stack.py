@@ -16,11 +16,12 @@ from openclaw_web.local.postgres import Postgres
 from openclaw_web.local.services import Kind, Service
 from openclaw_web.local.valkey import Valkey
 
+CLUSTER = "KUBECONFIG"  # the worker alone is told: no other process of ours enters the cluster
 # A part of the stack, and the environment variables that say "use mine instead".
 REPLACED_BY: Mapping[str, tuple[str, ...]] = {
     "postgres": ("DATABASE_URL",),
     "valkey": ("REDIS_URL",),
-    "kubernetes": ("KUBECONFIG",),
+    "kubernetes": (CLUSTER,),
     "stripe": ("STRIPE_SECRET_KEY",),
     "kimi": ("KIMI_API_KEY", "UPSTREAM_URL", "UPSTREAMS_FILE"),
     "telegram": ("TELEGRAM_API_URL",),
@@ -96,14 +97,17 @@ class Stack:
 
     @property
     def kubeconfig(self) -> Path:
-        return Path(self.environment.get("KUBECONFIG") or self.places.home / "kubeconfig")
+        return Path(self.environment.get(CLUSTER) or self.places.home / "kubeconfig")
 
 
 PORT_NAMES = (*TITLES, "smtp")
 
 
 def settings_of(stack: Stack) -> dict[str, str]:
-    """Return the settings for every process of this stack; the environment's own win."""
+    """Return the settings of all processes of this stack; the environment's own win.
+
+    Where the cluster is only the worker learns, from its environment.
+    """
     made: dict[str, str] = {
         "PORT": str(stack.port),
         "PUBLIC_URL": stack.url,
@@ -120,6 +124,7 @@ def settings_of(stack: Stack) -> dict[str, str]:
         services = {**dev_pages, "token_file": str(stack.simulator_token)}
         made["DEV_SERVICES"] = json.dumps(services, separators=(",", ":"))
     given = {name for names in REPLACED_BY.values() for name in names} | set(made) | KEPT_IF_GIVEN
+    given.discard(CLUSTER)
     return made | {name: stack.environment[name] for name in given if stack.environment.get(name)}
 
 
@@ -180,6 +185,7 @@ def services_of(stack: Stack) -> list[Service]:
         "worker",
         "Operator",
         needs=("prepare", *everything),
+        more_environment={CLUSTER: str(stack.kubeconfig)},
         is_ready=alive.exists,
         sign_of_life=alive,
     )
@@ -189,7 +195,7 @@ def services_of(stack: Stack) -> list[Service]:
 def child_environment(stack: Stack) -> dict[str, str]:
     """Return the environment of our own processes: they read the rest from the state folder."""
     return {
-        **stack.environment,
+        **{name: value for name, value in stack.environment.items() if name != CLUSTER},
         "OPENCLAW_CLOUD_HOME": str(stack.places.home),
         "PATH": os.pathsep.join(
             (str(Path(sys.executable).parent), stack.environment.get("PATH", ""))
@@ -207,7 +213,6 @@ def _settings_of_part(stack: Stack, part: str) -> dict[str, str]:
         "postgres": lambda: {"DATABASE_URL": stack.postgres.url()},
         "valkey": lambda: {"REDIS_URL": stack.valkey.url},
         "kubernetes": lambda: {
-            "KUBECONFIG": str(stack.kubeconfig),
             "BOX_IMAGE": box_images.BOX_IMAGE,
             "KEEPER_IMAGE": box_images.KEEPER_IMAGE,
             "BOX_DENIED_TOOLS": box_images.denied_tools(stack.places),
@@ -318,6 +323,7 @@ def _ours(
     *,
     options: Sequence[str] = (),
     needs: Sequence[str] = (),
+    more_environment: Mapping[str, str] | None = None,
     **more: Any,
 ) -> Service:
     """Return a service that is a command of our own, with its settings in the state folder."""
@@ -328,7 +334,7 @@ def _ours(
             sign.unlink(missing_ok=True)
         return Command(
             words=[sys.executable, "-m", "openclaw_web", subcommand, *options],
-            environment=child_environment(stack),
+            environment={**child_environment(stack), **(more_environment or {})},
             grace_seconds=WORKER_GRACE_SECONDS,
         )
 

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from openclaw_web.core.settings import STACK_FILE
-from openclaw_web.local import control, status
+from openclaw_web.core.settings import STACK_FILE, Settings
+from openclaw_web.local import control, doctor, status
 from openclaw_web.local.places import write_secret
 from openclaw_web.local.screen import Screen
 
@@ -109,3 +109,14 @@ def test_only_programs_are_told_the_database_with_its_password(tmp_path, holder,
     assert found.as_dict()["database"] == address
     assert "hunter2" not in capsys.readouterr().out
     assert "hunter2" not in repr(found)
+
+
+def test_the_doctor_learns_from_the_stack_where_the_cluster_is(tmp_path, holder):
+    assert holder.pid
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text('{"clusters": [{"cluster": {"server": "https://127.0.0.1:1"}}]}')
+    assert doctor.cluster_address(Settings(home=tmp_path)) == ""
+    control.write_state(tmp_path, {"kubeconfig": str(kubeconfig)})
+    assert doctor.cluster_address(Settings(home=tmp_path)) == "https://127.0.0.1:1"
+    elsewhere = Settings(home=tmp_path, kubeconfig="/nowhere")
+    assert doctor.cluster_address(elsewhere) == ""

@@ -50,7 +50,6 @@ def test_every_secret_lies_in_a_private_file(make_stack):
     [
         ("DATABASE_URL", "postgresql://me@db/mine", "postgres"),
         ("REDIS_URL", "redis://elsewhere/0", "valkey"),
-        ("KUBECONFIG", "/home/me/.kube/config", "kubernetes"),
         ("STRIPE_SECRET_KEY", "sk_test_mine", "stripe"),
         ("KIMI_API_KEY", "sk-mine", "kimi"),
         ("UPSTREAM_URL", "https://models.example/v1", "kimi"),
@@ -66,6 +65,21 @@ def test_what_the_environment_names_is_used_and_not_started(make_stack, name, va
 
     assert part not in {one.name for one in stack.services_of(made)}
     assert read_stack_file(made.places.home)[name] == value
+
+
+@pytest.mark.parametrize("given", [{}, {"KUBECONFIG": "/home/me/.kube/config"}])
+def test_only_the_worker_is_told_where_the_cluster_is(make_stack, given):
+    made = make_stack(**given)
+    stack.write_settings(made)
+    running = [one for one in stack.services_of(made) if one.name not in {"postgres", "valkey"}]
+    told = {one.name: (one.prepare().environment or {}).get("KUBECONFIG") for one in running}
+
+    assert "KUBECONFIG" not in read_stack_file(made.places.home)
+    assert ("kubernetes" in told) == (not given)
+    assert {"web", "prepare", "worker"} <= set(told)
+    assert told.pop("worker") == str(made.kubeconfig)
+    assert set(told.values()) == {None}
+    assert str(made.kubeconfig) == given.get("KUBECONFIG", f"{made.places.home}/kubeconfig")
 
 
 def test_a_real_stripe_is_not_asked_at_a_simulators_address(make_stack):
