@@ -26,7 +26,7 @@ def test_a_keeper_is_made_of_these_objects():
     fetching = replace(KEEPER, ticket=replace(KEEPER.ticket, way=Way.RESTORE))
     source = Source(snapshot="daily-7", size="5Gi", storage_class="fast")
     objects = [
-        keeper_job.secret(KEEPER),
+        keeper_job.secret(KEEPER, job_uid="uid-of-the-job"),
         keeper_job.job(KEEPER),
         keeper_job.job(fetching),
         keeper_job.copied_claim(KEEPER, source, job_uid="uid-of-the-job"),
