@@ -12,13 +12,13 @@ from uvicorn.supervisors import Multiprocess
 
 from openclaw_web.core.errors import OpenClawError
 from openclaw_web.core.settings import settings
-from openclaw_web.gateway import upstreams
+from openclaw_web.gateway import stopping, upstreams
 
 APP = "openclaw_web.gateway.proxy:alone"
 HTTP = "openclaw_web.gateway.proxy:HttpProtocol"
 BACKLOG = 2_048
 KEEP_ALIVE_SECONDS = 75
-STOP_SECONDS = 25
+LAST_SECONDS = 0.3
 
 
 def serve_alone(*, host: str | None = None, port: int | None = None, workers: int = 1) -> None:
@@ -45,7 +45,7 @@ def serve_alone(*, host: str | None = None, port: int | None = None, workers: in
         log_config=None,
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=STOP_SECONDS,
+        timeout_graceful_shutdown=stopping.PRODUCTION.streams,
     )
     if workers > 1:
         Multiprocess(config, sockets).run()
@@ -67,6 +67,16 @@ def end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=wait, daemon=True, name="watch the parent").start()
+
+
+def end_now() -> None:
+    """End in a moment, even if something still waits for a database that has fallen silent.
+
+    asyncio would wait for it without a limit. Call it last: all that counts is in the spool.
+    """
+    last = threading.Timer(LAST_SECONDS, os._exit, [0])
+    last.daemon = True
+    last.start()
 
 
 def _listen(host: str, port: int) -> socket.socket:

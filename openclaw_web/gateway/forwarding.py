@@ -20,6 +20,7 @@ from openclaw_web.gateway.errors import (
 from openclaw_web.gateway.exchange import ABANDONED, CUT, FAILED, Exchange, Tally, WholeReader
 from openclaw_web.gateway.patience import Patience
 from openclaw_web.gateway.providers import ABOUT_THE_REQUEST, NoRouteError, Providers, Sent
+from openclaw_web.gateway.stopping import stopping
 from openclaw_web.gateway.wire import StreamReader, Usage
 from openclaw_web.integrations.upstream import (
     Answer,
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 OK = 200
 SLOW_DOWN = 429
 DEFAULT_RETRY_SECONDS = 2
+LAST_WORD_SECONDS = 0.5
 
 
 class Forwarder:
@@ -126,7 +128,7 @@ class Forwarder:
             self._tally.abandon(exchange, answer, reader)
         except asyncio.CancelledError:
             self._tally.abandon(exchange, answer, reader)
-            if not self._patience.was_lost(task):
+            if not self._patience.was_lost(task) and not await _say_last(exchange, reader):
                 raise
         finally:
             self._patience.end(task)
@@ -163,6 +165,19 @@ def cut(answer: Answer) -> None:
     """The caller's token has ended: so does the answer, as if the provider had failed."""
     answer.abort()
     answer.fail(UpstreamError("The token was revoked or has expired.", code="token_ended"))
+
+
+async def _say_last(exchange: Exchange, reader: StreamReader) -> bool:
+    """Tell the client of a server that stops to come again; `False` when it does not take it."""
+    call, event = exchange.call, errors.event_of(stopping(), exchange.request.form)
+    if not call.has_begun:
+        return False
+    try:
+        async with asyncio.timeout(LAST_WORD_SECONDS):
+            await call.end(reader.separator + event)
+    except (OSError, RuntimeError):  # a TimeoutError is one of the first
+        return False
+    return True
 
 
 def unavailable(error: VendorError) -> RefusalError:

@@ -14,6 +14,7 @@ from openclaw_web.gateway.exchange import ABANDONED, CUT, Exchange, Tally, Whole
 from openclaw_web.gateway.forwarding import OK, Forwarder, cut, unavailable
 from openclaw_web.gateway.patience import Patience
 from openclaw_web.gateway.providers import Providers, Sent
+from openclaw_web.gateway.stopping import stopping
 from openclaw_web.gateway.wire import StreamReader, Usage
 
 logger = logging.getLogger(__name__)
@@ -46,9 +47,9 @@ class Passing:
         return True
 
     def stop(self) -> None:
-        """Let go of all clients; answers that have begun are read on for their count."""
+        """Tell all clients to come again; answers that have begun are read on for their count."""
         for passage in tuple(self.running):
-            passage.cancel()
+            passage.stop()
 
 
 class Passage:
@@ -73,6 +74,17 @@ class Passage:
         """Close the client's connection, which does not take what it asked for."""
         self._call.close()
         self._leave()
+
+    def stop(self) -> None:
+        """Tell the client, in its API's form, that it gets no more from this process."""
+        call, reader, form = self._call, self._reader, self._exchange.request.form
+        self._leave()
+        if reader is None:
+            call.run(call.refuse(stopping(), form))
+        elif call.is_held_back:
+            call.close()
+        else:
+            call.write_last(reader.separator + errors.event_of(stopping(), form))
 
     def _go_on(self) -> None:
         """Something has arrived from the provider, or the client can take more."""

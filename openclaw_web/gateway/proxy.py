@@ -1,5 +1,6 @@
 """The token proxy: a bare ASGI app that speaks the OpenAI and the Anthropic API to boxes."""
 
+import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Coroutine
@@ -16,7 +17,7 @@ from openclaw_web.core.settings import settings
 from openclaw_web.gateway import errors, listing, polite, wire
 from openclaw_web.gateway.admission import Admission, Admitted, Place
 from openclaw_web.gateway.alerts import Alerts
-from openclaw_web.gateway.alone import end_with_parent
+from openclaw_web.gateway.alone import end_now, end_with_parent
 from openclaw_web.gateway.calls import AsgiCall, Call, Receive, Send
 from openclaw_web.gateway.connection import DirectProtocol
 from openclaw_web.gateway.credentials import Account, Directory, Holder
@@ -38,6 +39,7 @@ from openclaw_web.gateway.passing import Passing
 from openclaw_web.gateway.patience import Patience, Waiter
 from openclaw_web.gateway.providers import NoRouteError, Providers
 from openclaw_web.gateway.settling import Settler
+from openclaw_web.gateway.stopping import LAPTOP, PRODUCTION, Budget, budget_of, stopping
 from openclaw_web.gateway.wire import Request
 from openclaw_web.integrations import redis
 from openclaw_web.integrations.upstream import UnsafeHeaderError
@@ -108,17 +110,19 @@ class Proxy:
             patience=patience,
         )
 
-    async def stop(self) -> None:
+    async def stop(self, within: Budget = LAPTOP) -> None:
         """Take no more requests, finish abandoned answers and write the last events."""
         running, self._running = self._running, None
         if running is not None:
             running.passing.stop()
-            await running.settler.stop()
-            await running.providers.close()
-            await running.alerts.stop()
-            await running.patience.stop()
-            await running.keeper.stop()
-            await running.meters.stop()
+            await running.settler.stop(within)
+            closing = asyncio.create_task(_close(running))
+            await asyncio.wait({closing}, timeout=within.rest)
+            if closing.done():
+                closing.result()
+            else:
+                logger.warning("Not everything could be closed in time; nothing is lost by that.")
+                closing.cancel()
 
     async def flush(self) -> None:
         """Write all that is settled now, without waiting for the next batch."""
@@ -169,6 +173,10 @@ class Proxy:
             await answering
         except RefusalError as refusal:
             await call.refuse(refusal, _form(call))
+        except asyncio.CancelledError:  # by the server, which stops
+            if call.has_begun:
+                raise
+            await call.refuse(stopping(), _form(call))
         except Exception:
             logger.exception("A proxied request failed.", extra={"request_id": call.request_id})
             if call.has_begun:
@@ -223,7 +231,15 @@ async def lifespan() -> AsyncGenerator[None]:
     try:
         yield
     finally:
-        await proxy.stop()
+        await proxy.stop(budget_of(settings()))
+
+
+async def _close(running: _Running) -> None:
+    await running.providers.close()
+    await running.alerts.stop()
+    await running.patience.stop()
+    await running.keeper.stop()
+    await running.meters.stop()
 
 
 async def _complete(running: _Running, call: Call, form: Form) -> None:
@@ -356,7 +372,8 @@ async def _live(receive: Receive, send: Send) -> None:
     collecting.leave_start_alone()
     await send({"type": "lifespan.startup.complete"})
     await receive()
-    await proxy.stop()
+    await proxy.stop(PRODUCTION)
+    end_now()
     await redis.close_redis()
     await database.close_database()
     await send({"type": "lifespan.shutdown.complete"})

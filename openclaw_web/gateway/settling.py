@@ -13,9 +13,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from openclaw_web.core.database import session_scope
 from openclaw_web.gateway.answers import Answers, Said
 from openclaw_web.gateway.credentials import Directory
+from openclaw_web.gateway.stopping import LAPTOP, Budget
 from openclaw_web.integrations import redis
+from openclaw_web.metering import replaying, spool
 from openclaw_web.metering import service as metering
-from openclaw_web.metering import spool
 from openclaw_web.metering.ledger import Event, Settled
 from openclaw_web.metering.meter import Meter
 from openclaw_web.metering.meters import Meters
@@ -27,13 +28,15 @@ BATCH_EVENTS = 1_000
 FIRST_WAIT_SECONDS = 0.25
 LONGEST_WAIT_SECONDS = 5.0
 FLUSH_SECONDS = 30.0
+LONGEST_HEIR_SECONDS = 30.0  # between two looks at what an earlier process left
 MAX_DRAINS = 200
 MOST_PENDING = 5_000  # events in memory too; while the database is behind, more wait on disk alone
 SEGMENT_EVENTS = 5_000  # so many are read back at once
 MOST_UNSPOOLED = 20_000  # events in memory only, when the disk refuses them
-STOP_SECONDS = 20.0  # inside Kubernetes' thirty
+GIVE_UP_SECONDS = 0.25  # for tasks that were cancelled; one that a silent database holds is left
 
 COMPLETE = "complete"
+NOT_WRITTEN = "The last events could not be written; they wait in the spool."
 
 
 Write = Callable[[Sequence[Event]], Awaitable[Settled]]
@@ -60,11 +63,14 @@ class Settler:
         self._is_spilling = False
         self._in_segment = 0
         self._written: set[str] = set()  # in the ledger, and in a segment that is still there
+        self._unread: set[Path] = set()  # segments that the disk did not give, tried again
+        self._done: set[Path] = set()  # segments in the ledger that could not be deleted yet
         self._answers = Answers()
         self._news = asyncio.Event()
         self._writing = asyncio.Lock()
         self._drains: set[asyncio.Task[None]] = set()
         self._flusher = asyncio.create_task(self._run(), name="usage flusher")
+        self._heir = asyncio.create_task(self._inherit(), name="usage of earlier processes")
 
     @property
     def in_memory(self) -> int:
@@ -124,24 +130,29 @@ class Settler:
         task.add_done_callback(self._drains.discard)
         return True
 
-    async def stop(self) -> None:
-        """Finish what is under way; what the database does not take now is in the spool."""
+    async def stop(self, within: Budget = LAPTOP) -> None:
+        """Finish what is under way; what the database does not take now is in the spool.
+
+        What still runs after its time is settled by estimate, at once.
+        """
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(STOP_SECONDS):
+            async with asyncio.timeout(within.drains):
                 while self._drains:
                     await asyncio.wait(tuple(self._drains))
-        for drain in tuple(self._drains):
-            drain.cancel()
-        await asyncio.gather(*self._drains, return_exceptions=True)
-        self._flusher.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._flusher
+        await _cancel(*self._drains)
+        last = asyncio.create_task(self._write_last())
+        await asyncio.wait({last}, timeout=within.flush)
+        if not last.done():
+            logger.warning(NOT_WRITTEN)
+        await _cancel(last, self._flusher, self._heir)
+        self._spool.close()
+
+    async def _write_last(self) -> None:
         try:
             await self._flush()
         except (SQLAlchemyError, OSError, TimeoutError):
-            logger.warning("The last events could not be written; they wait in the spool.")
+            logger.warning(NOT_WRITTEN)
         await self._answers.stop()
-        self._spool.close()
 
     async def flush(self) -> None:
         """Write all events that are settled, and note at their boxes that these answer.
@@ -162,9 +173,11 @@ class Settler:
                 await self._write_all(unspooled)
                 await self._write_all(pending)
                 for segment in segments:
-                    if was_spilling:
+                    is_alone = was_spilling and segment not in self._done
+                    if is_alone or segment in self._unread:
                         await self._write_segment(segment)
-                    segment.unlink(missing_ok=True)
+                    if segment not in self._unread:
+                        self._remove(segment)
                 self._written.clear()
             except BaseException:
                 self._unspooled = self._not_written(unspooled) + self._unspooled
@@ -182,22 +195,37 @@ class Settler:
             await self._tell(batch)
 
     async def _write_segment(self, segment: Path) -> None:
-        """Write what stood on disk alone."""
-        events = await asyncio.to_thread(spool.read, segment)
+        """Write what stood on disk alone, unless the disk does not give it now."""
+        try:
+            events = await asyncio.to_thread(spool.read, segment)
+        except OSError:
+            if segment not in self._unread:
+                logger.exception("%s cannot be read now; it is tried again.", segment)
+                self._unread.add(segment)
+            return
         await self._write_all(self._not_written(events))
+        self._unread.discard(segment)
+        self._done.add(segment)
         self._written.difference_update(event.request_id for event in events)
+
+    def _remove(self, segment: Path) -> None:
+        """Delete a segment that is in the ledger, or remember to."""
+        try:
+            segment.unlink(missing_ok=True)
+        except OSError:
+            logger.exception("%s is written, but cannot be deleted.", segment)
+            self._done.add(segment)
+        else:
+            self._done.discard(segment)
 
     def _not_written(self, events: Sequence[Event]) -> list[Event]:
         return [event for event in events if event.request_id not in self._written]
 
     async def _run(self) -> None:
-        """Take over what dead processes left, then write batches for ever; a failure only waits."""
-        wait, has_replayed = FIRST_WAIT_SECONDS, False
+        """Write batches for ever; a failure only waits."""
+        wait = FIRST_WAIT_SECONDS
         while True:
             try:
-                if not has_replayed:
-                    await self._replay()
-                    has_replayed = True
                 await self._news.wait()
                 await asyncio.sleep(BATCH_SECONDS)
                 self._news.clear()
@@ -210,16 +238,30 @@ class Settler:
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, LONGEST_WAIT_SECONDS)
 
-    async def _replay(self) -> None:
-        with spool.leftovers(self._root) as segments:
-            for segment in segments:
-                events = await asyncio.to_thread(spool.read, segment)
-                for start in range(0, len(events), BATCH_EVENTS):
-                    settled = await self._write(events[start : start + BATCH_EVENTS])
-                    self._meters.written([], settled.totals)
-                await self._tell(events)
-                segment.unlink()
-                logger.info("%d events of an earlier process were written.", len(events))
+    async def _inherit(self) -> None:
+        """Take over what dead processes left, beside the counting, which never waits for it."""
+        wait, was_stuck = FIRST_WAIT_SECONDS, False
+        while True:
+            try:
+                stuck = (await replaying.replay(self._root, self._write_left)).stuck
+                if stuck or was_stuck:
+                    async with session_scope() as session:
+                        await replaying.tell_stuck(session, self._root, stuck)
+                was_stuck = bool(stuck)
+                if not was_stuck:
+                    return
+            except Exception:
+                # Part of the proxy's edge: whatever happens, it is tried again.
+                logger.exception(
+                    "What an earlier process left waits; trying again in %.2f s.", wait
+                )
+            await asyncio.sleep(wait)
+            wait = min(wait * 2, LONGEST_HEIR_SECONDS)
+
+    async def _write_left(self, events: Sequence[Event]) -> None:
+        settled = await self._write(events)
+        self._meters.written([], settled.totals)
+        await self._tell(events)
 
     def _note(self, batch: Sequence[Event], settled: Settled) -> None:
         for total in settled.totals:
@@ -235,3 +277,11 @@ class Settler:
                 said = (event.generation or 0, event.timestamp)
                 newest[event.box_id] = max(newest.get(event.box_id, said), said)
         self._answers.note(newest)
+
+
+async def _cancel(*tasks: asyncio.Task[None]) -> None:
+    """Cancel these tasks and let them end, but for those that do not."""
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=GIVE_UP_SECONDS)

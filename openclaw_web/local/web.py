@@ -7,12 +7,11 @@ import uvicorn
 
 from openclaw_web.core.logs import configure_logs
 from openclaw_web.core.settings import Settings, require
-from openclaw_web.gateway import upstreams
+from openclaw_web.gateway import stopping, upstreams
 from openclaw_web.local.frontend import reflex_environment
 
 APP = "openclaw_web.openclaw_web:serve"
 HTTP = "openclaw_web.gateway.proxy:HttpProtocol"
-GRACE_SECONDS = 3  # after it, streams that still run are cut: a stop must not hang on them
 WEB_FOLDER = "REFLEX_WEB_WORKDIR"
 
 
@@ -41,5 +40,5 @@ def serve(chosen: Settings) -> None:
         server_header=False,
         access_log=False,
         log_config=None,
-        timeout_graceful_shutdown=GRACE_SECONDS,
+        timeout_graceful_shutdown=stopping.budget_of(chosen).streams,
     )

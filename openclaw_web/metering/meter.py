@@ -160,11 +160,18 @@ class Meter:
             wish.tell(Verdict.AWAY)
 
     def has_been_full(self, now: float) -> bool:
-        """Note that it was found full; `True` once that has been so for a while."""
+        """Note that it was found full; `True` once that has been so for a while, without a break.
+
+        A request that was admitted in between is one: see `has_room`.
+        """
         if now - self.full_until > FULL_AGAIN_SECONDS:
             self.full_since = now
         self.full_until = now
         return now - self.full_since >= FULL_SECONDS
+
+    def has_room(self) -> None:
+        """Note that a request was admitted: what looked full was a message on its way."""
+        self.full_until = -ALIVE_SECONDS
 
     def _forget_others(self, now: float) -> None:
         if now - self.heard > ALIVE_SECONDS:

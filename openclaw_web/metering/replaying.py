@@ -8,6 +8,9 @@ a cluster each proxy has a volume of its own, which only its own next start sees
 import asyncio
 import logging
 import shutil
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
@@ -17,6 +20,7 @@ from openclaw_web.core.database import session_scope
 from openclaw_web.jobs import queries as jobs_queries
 from openclaw_web.jobs import service as jobs
 from openclaw_web.metering import invariants, ledger, spool
+from openclaw_web.metering.ledger import Event
 
 logger = logging.getLogger(__name__)
 
@@ -26,25 +30,73 @@ MOST_ALERTS = 1_000
 TORN = "spool_torn"
 WAITS = "spool_waits"
 FULL = "spool_disk_full"
+STUCK = "spool_stuck"
 
 
-async def replay(root: Path) -> set[UUID]:
-    """Write every segment that nobody owns any more, and return whose events they held.
+Write = Callable[[Sequence[Event]], Awaitable[None]]
+
+
+@dataclass
+class Replayed:
+    """What became of the segments that nobody owned any more."""
+
+    customers: set[UUID] = field(default_factory=set)
+    stuck: list[Path] = field(default_factory=list)  # cannot be read or deleted now: tried again
+
+
+async def _write(events: Sequence[Event]) -> None:
+    async with session_scope() as session:
+        await ledger.write(session, events)
+
+
+async def replay(root: Path, write: Write = _write) -> Replayed:
+    """Write every segment that nobody owns any more; one that the disk spoils stops no other.
 
     Raises:
         SQLAlchemyError, OSError: the database does not answer; the segments stay.
     """
-    customers: set[UUID] = set()
+    done = Replayed()
     with spool.leftovers(root) as segments:
         for segment in segments:
-            events = await asyncio.to_thread(spool.read, segment)
+            try:
+                events = await asyncio.to_thread(spool.read, segment)
+            except OSError:
+                logger.exception("%s cannot be read now; it is tried again.", segment)
+                done.stuck.append(segment)
+                continue
             for start in range(0, len(events), BATCH_EVENTS):
-                async with session_scope() as session:
-                    await ledger.write(session, events[start : start + BATCH_EVENTS])
-            segment.unlink()
-            customers |= {event.customer_id for event in events}
-            logger.info("%d events of a dead process were written.", len(events))
-    return customers
+                await write(events[start : start + BATCH_EVENTS])
+            done.customers |= {event.customer_id for event in events}
+            if await _is_finished(segment):
+                logger.info("%d events of an earlier process were written.", len(events))
+            else:
+                done.stuck.append(segment)
+    return done
+
+
+async def _is_finished(segment: Path) -> bool:
+    """Delete a segment that is written; on a full disk its torn lines cannot be kept aside yet."""
+    try:
+        await asyncio.to_thread(spool.finish, segment)
+    except OSError:
+        logger.exception("%s is written, but cannot be put away now; it stays.", segment)
+        return False
+    return True
+
+
+async def tell_stuck(session: AsyncSession, root: Path, stuck: Sequence[Path]) -> None:
+    """Open or close the alerts about segments of this machine that the disk spoils."""
+    wanted = {
+        f"{_here(root)}{segment.relative_to(root)}": "A segment of the spool cannot be read, or "
+        "its torn lines cannot be kept aside. It is tried again; look at the disk."
+        for segment in stuck
+    }
+    await _set_alerts(session, STUCK, wanted, _here(root))
+
+
+def _here(root: Path) -> str:
+    """Name the folder and its machine: in a cluster it has the same path everywhere."""
+    return f"{socket.gethostname()}:{root}/"
 
 
 async def watch(session: AsyncSession, root: Path) -> None:
@@ -52,9 +104,9 @@ async def watch(session: AsyncSession, root: Path) -> None:
     torn = {str(path): "A line of the spool could not be read; it is kept in this file. Delete it "
             "once you have looked at it." for path in spool.torn_files(root)}  # fmt: skip
     waits = {one.subject: one.sentence for one in invariants.judge_spool(root)}
-    await _set_alerts(session, TORN, torn, root)
-    await _set_alerts(session, WAITS, waits, root)
-    await _set_alerts(session, FULL, _room(root), root)
+    await _set_alerts(session, TORN, torn, str(root))
+    await _set_alerts(session, WAITS, waits, str(root))
+    await _set_alerts(session, FULL, _room(root), str(root))
 
 
 def _room(root: Path) -> dict[str, str]:
@@ -66,11 +118,11 @@ def _room(root: Path) -> dict[str, str]:
     }
 
 
-async def _set_alerts(session: AsyncSession, code: str, wanted: dict[str, str], root: Path) -> None:
+async def _set_alerts(session: AsyncSession, code: str, wanted: dict[str, str], root: str) -> None:
     """Let the open alerts of this code and folder be the wanted ones."""
     for subject, sentence in wanted.items():
         await jobs.raise_alert(session, code=code, subject=subject, detail={"sentence": sentence})
     for alert in await jobs_queries.any_customers_open_alerts(session, limit=MOST_ALERTS):
-        is_ours = alert.code == code and alert.subject.startswith(str(root))
+        is_ours = alert.code == code and alert.subject.startswith(root)
         if is_ours and alert.subject not in wanted:
             await jobs.resolve_alert(session, code=code, subject=alert.subject)

@@ -94,7 +94,7 @@ class Spool:
 @contextlib.contextmanager
 def leftovers(root: Path) -> Generator[list[Path]]:
     """Hold the segments of dead processes while the block runs, then tidy their folders."""
-    taken = [(folder, lock) for folder in _folders(root) if (lock := _lock(folder)) is not None]
+    taken = [(folder, lock) for folder in _folders(root) if (lock := _try(folder)) is not None]
     try:
         yield [segment for folder, _ in taken for segment in _segments(folder)]
     finally:
@@ -105,18 +105,37 @@ def leftovers(root: Path) -> Generator[list[Path]]:
 
 
 def read(segment: Path) -> list[Event]:
-    """Return the events of a segment; lines that a crash has torn are kept aside and left out."""
+    """Return the events of a segment; lines that a crash has torn are left out.
+
+    Raises:
+        OSError: the disk does not give it.
+    """
+    return _read(segment)[0]
+
+
+def finish(segment: Path) -> None:
+    """Delete a segment whose events are safe; lines that a crash has torn are kept aside first.
+
+    Raises:
+        OSError: they cannot be kept now, or it cannot be deleted: it is still there.
+    """
+    for_a_person = _read(segment)[1]
+    if for_a_person:
+        logger.error("%d lines of %s cannot be read; they are kept.", len(for_a_person), segment)
+        _keep(segment, for_a_person)
+    segment.unlink(missing_ok=True)
+
+
+def _read(segment: Path) -> tuple[list[Event], list[bytes]]:
+    """Return the events, and the lines that are none."""
     events, torn = [], []
     for line in segment.read_bytes().split(b"\n"):
         try:
             if line:
                 events.append(_DECODER.decode(line))
-        except msgspec.DecodeError as error:
-            logger.error("A spool line in %s cannot be read: %s", segment, error)  # noqa: TRY400 - its traceback says nothing more
+        except msgspec.DecodeError:
             torn.append(line)
-    if torn:
-        _keep(segment, torn)
-    return events
+    return events, torn
 
 
 def torn_files(root: Path) -> list[Path]:
@@ -158,6 +177,15 @@ def _folders(root: Path) -> list[Path]:
 
 def _segments(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.jsonl"))
+
+
+def _try(folder: Path) -> int | None:
+    """Lock a folder if that is possible now: one that cannot be locked keeps no other waiting."""
+    try:
+        return _lock(folder)
+    except OSError:
+        logger.exception("The spool folder %s cannot be locked now.", folder)
+        return None
 
 
 def _lock(folder: Path) -> int | None:

@@ -97,7 +97,8 @@ async def _forget_totals(customer_id: UUID) -> None:
 
 async def replay_spool(root: Path) -> None:
     """Write what dead processes left on this machine, and complain of what cannot be written."""
-    customers = await replaying.replay(root)
-    await redis.announce_change(*customers)
+    replayed = await replaying.replay(root)
+    await redis.announce_change(*replayed.customers)
     async with session_scope() as session:
         await replaying.watch(session, root)
+        await replaying.tell_stuck(session, root, replayed.stuck)

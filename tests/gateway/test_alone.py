@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import httpx
@@ -15,7 +16,7 @@ from sqlmodel import select
 from openclaw_web.cli import main
 from openclaw_web.local import ports
 from openclaw_web.metering import service as metering
-from openclaw_web.metering.models import UsageMonthly
+from openclaw_web.metering.models import UsageEvent, UsageEventMeta, UsageMonthly
 from tests.factories import make_box, make_subscription
 from tests.gateway.upstream_server import DONE, USAGE_CHUNK, chunk, stream
 
@@ -75,6 +76,56 @@ async def test_it_serves_counts_and_ends_without_losing_anything(
     assert period.tokens_used == 120, (tmp_path / "log").read_text()
     assert list((tmp_path / "spool").iterdir()) == []
     assert issued.clear not in (tmp_path / "log").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("alone", [()], indirect=True)
+async def test_a_process_with_an_endless_stream_ends_in_time_and_has_counted_it(
+    alone, session, upstream
+):
+    process, client = alone
+    box = await make_box(session, subscription=await make_subscription(session))
+    issued = await metering.issue_token(session, customer_id=box.customer_id, box_id=box.id)
+    await session.commit()
+
+    async def trickle(_, writer):
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n"
+        )
+        part = chunk("word")
+        with contextlib.suppress(OSError):
+            while True:
+                writer.write(b"%x\r\n%b\r\n" % (len(part), part))
+                await writer.drain()
+                await asyncio.sleep(0.2)
+
+    async def read():
+        got = b""
+        async with client.stream(
+            "POST",
+            "/chat/completions",
+            json={"model": "k2p5", "messages": [], "stream": True},
+            headers={"authorization": f"Bearer {issued.clear}"},
+            timeout=None,
+        ) as response:
+            async for part in response.aiter_raw():
+                got += part
+        return got
+
+    upstream.will(trickle)
+    reading = asyncio.create_task(read())
+    await upstream.until_seen(1)
+    await asyncio.sleep(0.5)
+    asked = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    await asyncio.wait_for(process.wait(), 30)  # then Kubernetes kills
+    assert time.monotonic() - asked < 28
+    assert b"being restarted" in await reading
+    (event,) = await session.exec(select(UsageEvent))
+    (meta,) = await session.exec(select(UsageEventMeta))
+    assert meta.estimated
+    assert event.completion_tokens > 20
 
 
 @pytest.mark.parametrize("alone", [("--workers", "2")], indirect=True)

@@ -384,3 +384,77 @@ async def test_without_disk_and_database_counting_says_that_it_is_full(
     await settler.flush()
     assert not settler.is_full
     assert len(book.events) == 3
+
+
+async def test_what_an_earlier_process_left_never_keeps_counting_waiting(
+    holder, tmp_path, monkeypatch
+):
+    def full(*_arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(spool, "_keep", full)
+    monkeypatch.setattr(settling, "BATCH_SECONDS", 0)
+    dead = tmp_path / "spool" / "dead"
+    dead.mkdir()
+    (dead / "00000001-1.jsonl").write_bytes(b'{"request_id":"re')  # what a full disk tears
+    heir = Proxy()
+    await heir.start()
+    assert heir._running is not None  # noqa: SLF001 - its flusher shall do it by itself
+    settler = heir._running.settler  # noqa: SLF001
+    async with session_scope() as session:
+        start = (await session.exec(select(UsageMonthly.period_start))).one()
+    settler.settle(event_of(holder, start))
+    for _ in range(500):
+        async with session_scope() as session:
+            if (await session.exec(select(UsageMonthly.tokens_used))).one():
+                break
+        await asyncio.sleep(0.01)
+    await heir.stop()
+    async with session_scope() as session:
+        assert (await session.exec(select(UsageMonthly.tokens_used))).one() == 120
+    assert dead.exists()
+
+
+async def test_a_segment_that_the_disk_does_not_give_stops_no_other(
+    small_settler, book, new_event, monkeypatch
+):
+    settler, meters = small_settler
+    real, events = spool.read, [new_event() for _ in range(11)]
+
+    def read(segment):
+        if segment.name.startswith("00000001-"):
+            raise OSError(5, "Input/output error")
+        return real(segment)
+
+    for event in events:
+        settler.settle(event)
+    book.leaves_after = 1_000
+    with monkeypatch.context() as disk:
+        disk.setattr(spool, "read", read)
+        await settler.flush()
+        await settler.flush()
+    meter = meters.meter(events[0].customer_id, events[0].period_start)
+    assert (len(book.events), meter.unwritten) == (7, 120 * 4)
+    await settler.flush()
+    assert len({event.request_id for event in book.events}) == len(book.events) == 11
+    assert meter.unwritten == 0
+
+
+async def test_a_segment_that_cannot_be_deleted_counts_once(
+    small_settler, book, new_event, monkeypatch
+):
+    def read_only(*_arguments, **_named):
+        raise OSError(30, "Read-only file system")
+
+    settler, meters = small_settler
+    for _ in range(11):
+        settler.settle(event := new_event())
+    book.leaves_after = 1_000
+    with monkeypatch.context() as disk:
+        disk.setattr("pathlib.Path.unlink", read_only)
+        await settler.flush()
+        settler.settle(new_event())
+        await settler.flush()
+    await settler.flush()
+    assert len({event.request_id for event in book.events}) == len(book.events) == 12
+    assert meters.meter(event.customer_id, event.period_start).unwritten == 0

@@ -69,8 +69,13 @@ def test_a_line_of_the_first_release_and_one_of_a_later_one_can_be_read(tmp_path
 def test_torn_lines_are_kept_aside_once(tmp_path):
     event = an_event()
     folder = dead_folder(tmp_path, line(event), line(event)[:40], b"\x00\xff nonsense", line(event))
+    segment = next(folder.glob("*.jsonl"))
+    as_it_was = segment.read_bytes()
     for _ in range(2):
-        assert spool.read(next(folder.glob("*.jsonl"))) == [event, event]
+        assert spool.read(segment) == [event, event]
+        spool.finish(segment)
+        assert not segment.exists()
+        segment.write_bytes(as_it_was)  # as if the first heir had died before deleting it
     (kept,) = spool.torn_files(tmp_path)
     assert kept.read_bytes() == line(event)[:40] + b"\n\x00\xff nonsense\n"
     assert kept.stat().st_mode & 0o777 == 0o600
@@ -113,8 +118,8 @@ async def test_two_heirs_at_once_write_a_dead_proxys_events_once(tmp_path, redis
     living = spool.Spool(tmp_path)
     living.append(event_of())
     with spool.leftovers(tmp_path):  # another heir has them
-        assert await replaying.replay(tmp_path) == set()
-    assert await replaying.replay(tmp_path) == {events[0].customer_id}
+        assert (await replaying.replay(tmp_path)).customers == set()
+    assert (await replaying.replay(tmp_path)).customers == {events[0].customer_id}
     assert not any(folder.exists() for folder in folders)
     await settle(*events)
     async with session_scope() as session:
@@ -134,6 +139,39 @@ async def test_the_worker_replays_and_says_what_it_cannot_read(tmp_path, redis, 
     assert await alerts() == set()
 
 
+async def test_a_full_disk_keeps_torn_lines_waiting_and_no_event(
+    tmp_path, redis, event_of, monkeypatch
+):
+    assert redis
+
+    def full(*_arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    events = [event_of() for _ in range(3)]
+    torn = dead_folder(tmp_path, line(events[0]), b"half a li")
+    gone = dead_folder(tmp_path, line(events[1]))
+    fine = dead_folder(tmp_path, line(events[2]))
+    real = Path.read_bytes
+
+    def read_bytes(path):
+        return full() if path.parent == gone else real(path)
+
+    with monkeypatch.context() as disk:
+        disk.setattr(spool, "_keep", full)
+        disk.setattr(Path, "read_bytes", read_bytes)
+        for _ in range(2):
+            await tasks.replay_spool(tmp_path)
+        assert replaying.STUCK in await alerts()
+        async with session_scope() as session:
+            written = {event.timestamp for event in (await session.exec(select(UsageEvent))).all()}
+        assert written == {events[0].timestamp, events[2].timestamp}
+        assert (torn.exists(), gone.exists(), fine.exists()) == (True, True, False)
+    await tasks.replay_spool(tmp_path)
+    assert not torn.exists()
+    assert not gone.exists()
+    assert await alerts() == {replaying.TORN}
+
+
 async def test_a_spool_that_waits_and_a_full_disk_are_told(tmp_path, session, monkeypatch):
     monkeypatch.setattr(replaying, "LEAST_ROOM_BYTES", 1 << 60)
     dead_folder(tmp_path, line(an_event()))
@@ -143,7 +181,7 @@ async def test_a_spool_that_waits_and_a_full_disk_are_told(tmp_path, session, mo
 
 
 async def test_without_a_spool_there_is_nothing_to_tell(tmp_path, session):
-    assert await replaying.replay(tmp_path / "nowhere") == set()
+    assert (await replaying.replay(tmp_path / "nowhere")).customers == set()
     await replaying.watch(session, tmp_path / "nowhere")
     await session.commit()
     assert await alerts() == set()
