@@ -141,6 +141,7 @@ class Meter:
         if reservation.lease:
             self.leased += reservation.tokens
             self.leases[reservation.lease] = reservation
+            self.has_room()
 
     def end(self, reservation: Reservation, actual: int, now: float) -> None:
         self.touched = now

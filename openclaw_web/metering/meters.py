@@ -178,12 +178,11 @@ class Meters:
             now = self.clock()
             if answer is Verdict.AWAY:
                 return self._start_alone(meter, tokens, limit, now) or answer
-            if answer is Verdict.FULL and meter.has_been_full(now):
-                return Verdict.REACHED
+            is_final = answer is Verdict.FULL and meter.has_been_full(now)
             if isinstance(answer, Reservation) or answer is Verdict.REACHED:
                 return answer
             if now + pause > deadline:
-                return answer
+                return Verdict.REACHED if is_final else answer
             if answer is Verdict.UNSURE:
                 await self._read_ledger(meter, seconds=deadline - now)
             else:
@@ -204,6 +203,7 @@ class Meters:
         """Go on without Redis, within two percent of the limit."""
         known = meter.used(now) - meter.unwritten
         if limits.may_go_on_alone(known=known, own=meter.own, tokens=tokens, limit=limit):
+            meter.has_room()
             return self._start(meter, tokens, now)
         return None
 

@@ -154,6 +154,42 @@ async def test_full_is_final_only_when_it_stays_so(world, monkeypatch):
     assert await one.ask() is Verdict.REACHED
 
 
+async def blip(world, one, two, tokens):
+    """Let `two` ask while one's tokens are seen twice: in the ledger, and as unwritten."""
+    one.finish(await one.until_admitted(tokens), tokens)
+    while two.meter.others_unwritten != tokens:
+        await two.meters.used(world.customer, START, known=0)
+    two.meter.learn(world.ledger + tokens)  # as when it looks at the database by itself
+    before, asking = two.meter.full_until, asyncio.create_task(two.ask())
+    await until(lambda: two.meter.full_until != before)
+    one.flush(tokens)
+    return await asking
+
+
+async def test_two_harmless_moments_of_full_are_no_end(world):
+    world.ledger = LIMIT - 100_000
+    one, two = await world.processes(2)
+    passed, real = 0.0, two.meters.clock
+    two.meters.clock = lambda: real() + passed
+    first = await blip(world, one, two, 60_000)
+    assert isinstance(first, Reservation)
+    two.finish(first, 0)
+    passed = 3.0
+    second = await blip(world, one, two, 30_000)
+    assert isinstance(second, Reservation), second
+    two.finish(second, 0)
+
+
+async def test_what_was_full_for_a_moment_long_ago_is_no_end_without_a_look(world):
+    world.ledger = LIMIT - 100_000
+    (one,) = await world.processes(1)
+    now = one.meters.clock()
+    assert not one.meter.has_been_full(now - 5)
+    reservation = await one.until_admitted()
+    assert not one.meter.has_been_full(now)
+    one.finish(reservation, 0)
+
+
 async def test_a_process_far_from_the_limit_soon_knows_of_the_others(world):
     one, two = await world.processes(2)
     assert one.far(9_500_000) is not None
