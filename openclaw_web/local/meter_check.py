@@ -69,13 +69,19 @@ async def check(chosen: Settings, *, email: str = "", repair: bool = False) -> V
     async with _servers(chosen):
         if email:
             await _check_one(await _customer_id(email), verdict, repair=repair)
-            return verdict
-        after: UUID | None = None
-        while page := await _page(after):
-            for customer_id in page:
-                await _check_one(customer_id, verdict, repair=repair, has_history=False)
-            after = page[-1]
+        else:
+            await _check_all(verdict, repair=repair)
+        if any(one.is_lower_total for one in verdict.repairs):
+            await repairing.forget_totals()
     return verdict
+
+
+async def _check_all(verdict: Verdict, *, repair: bool) -> None:
+    after: UUID | None = None
+    while page := await _page(after):
+        for customer_id in page:
+            await _check_one(customer_id, verdict, repair=repair, has_history=False)
+        after = page[-1]
 
 
 async def check_sabotaged(chosen: Settings, name: str) -> Verdict:

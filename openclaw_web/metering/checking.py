@@ -15,6 +15,7 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openclaw_web.metering import counters, invariants
+from openclaw_web.metering.counters import Period
 from openclaw_web.metering.invariants import Finding
 from openclaw_web.metering.models import UsageCheck, UsageMonthly
 from openclaw_web.metering.sums import ONE_DAY, Look, Month, Settled, Sums, look
@@ -161,6 +162,33 @@ async def any_customers_due(session: AsyncSession, now: datetime, *, limit: int)
     )
     due = (await (await session.connection()).execute(statement)).scalars()
     return list(dict.fromkeys([*lost, *due]))
+
+
+async def any_customers_ahead(session: AsyncSession, now: datetime, *, limit: int) -> list[UUID]:
+    """Return for whom the proxies count more than the database, as after one was restored.
+
+    Nothing else shows it: who is stopped for it uses nothing, so the meter does not move. Somebody
+    who is counted this moment may be among them.
+    """
+    before = await _any_customers_totals(session, now)
+    counted = await counters.any_customers_bases(list(before))
+    if all(base <= before[period] for period, base in counted.items()):
+        return []
+    totals = await _any_customers_totals(session, now)  # read after the counters
+    ahead = [period for period, base in counted.items() if base > totals.get(period, 0)]
+    return list(dict.fromkeys(customer_id for customer_id, _ in ahead))[:limit]
+
+
+async def _any_customers_totals(session: AsyncSession, now: datetime) -> dict[Period, int]:
+    running = sa.and_(
+        col(UsageMonthly.period_end) > now - WATCHED, col(UsageMonthly.period_start) <= now
+    )
+    rows = await session.exec(
+        select(UsageMonthly.customer_id, UsageMonthly.period_start, UsageMonthly.tokens_used).where(
+            running
+        )
+    )
+    return {(customer_id, start): tokens for customer_id, start, tokens in rows}
 
 
 async def _any_customers_without_checked_period(

@@ -1,13 +1,16 @@
 """The proxies' counters in Redis, as the meter's check sees them: read, never written."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
 from openclaw_web.integrations import redis
 from openclaw_web.metering.sharing import EPOCH_KEY
 
+KEYS_AT_ONCE = 1_000
 BASE = "base"  # the highest total of the ledger that any proxy has seen
+
+Period = tuple[UUID, datetime]  # whose, and when it began
 
 
 async def bases(customer_id: UUID, starts: Sequence[datetime]) -> dict[datetime, int]:
@@ -15,17 +18,26 @@ async def bases(customer_id: UUID, starts: Sequence[datetime]) -> dict[datetime,
 
     Read them before the ledger: a counter may lag behind it, and never run ahead.
     """
+    found = await any_customers_bases([(customer_id, start) for start in starts])
+    return {start: base for (_, start), base in found.items()}
+
+
+async def any_customers_bases(periods: Sequence[Period]) -> Mapping[Period, int]:
+    """Return the counters of many customers' periods, as far as Redis has any."""
     found = await redis.hash_fields([EPOCH_KEY], "id")
     epoch = found[0] if found else None
-    if epoch is None or not starts:
-        return {}
-    keys = [key_of(epoch, customer_id, start) for start in starts]
-    values = await redis.hash_fields(keys, BASE) or []
-    return {
-        start: int(value)
-        for start, value in zip(starts, values, strict=False)
-        if value is not None and value.isdigit()
-    }
+    bases: dict[Period, int] = {}
+    for start in range(0, len(periods) if epoch else 0, KEYS_AT_ONCE):
+        some = periods[start : start + KEYS_AT_ONCE]
+        values = await redis.hash_fields([key_of(str(epoch), *one) for one in some], BASE)
+        if values is None:
+            break
+        bases |= {
+            one: int(value)
+            for one, value in zip(some, values, strict=True)
+            if value is not None and value.isdigit()
+        }
+    return bases
 
 
 def key_of(epoch: str, customer_id: UUID, period_start: datetime) -> str:

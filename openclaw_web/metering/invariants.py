@@ -27,7 +27,7 @@ class Invariant(StrEnum):
     SPOOL = "spool"  # what was answered reaches the ledger within a minute
 
 
-MENDABLE = frozenset({Invariant.MONTH, Invariant.DAY})
+MENDABLE = frozenset({Invariant.MONTH, Invariant.DAY, Invariant.COUNTER})
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Finding:
 
     @property
     def is_mendable(self) -> bool:
-        """Say whether a roll-up can be brought back to the ledger, which itself is not touched."""
+        """Say whether a sum can be brought back to the ledger, which itself is not touched."""
         return self.invariant in MENDABLE
 
     def as_dict(self) -> dict[str, str | None]:

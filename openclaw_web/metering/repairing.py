@@ -1,9 +1,10 @@
-"""Bringing months and days back to the ledger, while proxies write. The ledger is never touched.
+"""Bringing months, days and counters back to the ledger, while proxies write; it is never touched.
 
 The month's rows are locked first, in the writer's own order, so no event of the customer is on its
 way into the ledger while the roll-ups are set: what the look finds under the locks is final.
 """
 
+import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +18,9 @@ from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openclaw_web.accounts import service as accounts
+from openclaw_web.integrations import redis
 from openclaw_web.jobs import service as jobs
-from openclaw_web.metering import checking, periods
+from openclaw_web.metering import checking, meters, periods
 from openclaw_web.metering.checking import Checked
 from openclaw_web.metering.invariants import Finding, Invariant
 from openclaw_web.metering.models import UsageCheck, UsageDaily, UsageMonthly
@@ -30,17 +32,18 @@ DISAGREES = "meter_disagrees"
 REPAIRED = "meter_repaired"
 LOCK_MILLISECONDS = 5_000  # a writer holds these rows for some milliseconds
 MOST_SAID = 20
+LOOKED_AGAIN_SECONDS = 1.5  # by then every proxy has read the corrected totals
 
 
 @dataclass(frozen=True)
 class Repair:
-    """One row that was brought back to the ledger; tokens, or the counts of a day."""
+    """One sum that is brought back to the ledger; tokens, or the counts of a day."""
 
     table: str
     row: str
     before: str
     after: str
-    is_lower_total: bool = False  # a month that said more than was used
+    is_lower_total: bool = False  # said more than was used: the proxies have to forget it
 
     def as_dict(self) -> dict[str, str]:
         return {"table": self.table, "row": self.row, "before": self.before, "after": self.after}
@@ -57,6 +60,8 @@ async def mend(
 ) -> Mended:
     """Set the roll-ups of these periods, or of the watched ones, to what the ledger says.
 
+    Where a repair `is_lower_total`, the caller has the proxies forget their totals once this is
+    committed; their counter in Redis cannot be lowered, as they would tell the old one again.
     Each repair is audited and told to a person by an alert. What is broken in the ledger itself is
     left to that person: events without details could be of any period, so nothing is set then.
     """
@@ -68,13 +73,30 @@ async def mend(
     repairs = [
         *[await _set_month(session, customer_id, month, seen) for month in watched],
         *[await _set_day(session, customer_id, key, seen) for key in _wrong_days(seen)],
+        *[_forget_counter(month, seen, first) for month in watched],
     ]
     done = [repair for repair in repairs if repair is not None]
     if done:
         await _note(session, customer_id, done, now)
     last, _, _ = await _look(session, customer_id, now, months)
-    await tell(session, customer_id, last.findings)
-    return Mended(done, last.findings)
+    left = [one for one in last.findings if one.invariant is not Invariant.COUNTER]
+    await tell(session, customer_id, left)
+    return Mended(done, left)
+
+
+async def forget_totals() -> None:
+    """Have all proxies learn the totals anew: what they hold only grows, and would go on counting.
+
+    Once for all customers that were set right. If Redis is away, the next check finds them again.
+    """
+    await asyncio.sleep(LOOKED_AGAIN_SECONDS)
+    try:
+        await meters.forget_totals()
+    except (redis.RedisError, OSError, TimeoutError):
+        logger.exception(
+            "The proxies could not be told of lower totals; some customers may be stopped too "
+            "early until the next check, or until the proxies are started anew."
+        )
 
 
 async def doubt(session: AsyncSession, customer_id: UUID, sums: Mapping[str, int]) -> None:
@@ -136,6 +158,15 @@ async def _set_month(
     return Repair("usage_monthly", row, str(month.tokens_used), str(truth), is_lower_total=is_lower)
 
 
+def _forget_counter(month: Month, seen: Look, checked: Checked) -> Repair | None:
+    """Say that the proxies count more than was used: a database was restored, or lost commits."""
+    sums, counter = seen.sums(month), checked.sums[month.period_start].counter
+    if counter is None or counter <= sums.ledger:
+        return None
+    row = month.period_start.isoformat()
+    return Repair("the proxies' counter", row, str(counter), str(sums.ledger), is_lower_total=True)
+
+
 def _wrong_days(seen: Look) -> list[DayKey]:
     ledger = seen.ledger_days()
     keys = {*ledger, *seen.days}
@@ -173,7 +204,7 @@ async def _note(
     """Count the repair, put it into the audit log and tell a person."""
     said = [repair.as_dict() for repair in repairs[:MOST_SAID]]
     logger.error(
-        "%d roll-ups were brought back to the ledger.",
+        "%d sums were brought back to the ledger.",
         len(repairs),
         extra={"customer_id": customer_id},
     )
@@ -200,8 +231,8 @@ async def _note(
     )
     one = repairs[0]
     sentence = (
-        f"A roll-up did not say what the ledger says and was set right: {one.table} {one.row} "
-        f"said {one.before} instead of {one.after}. Rows in all: {len(repairs)}. Find out why."
+        f"A sum did not say what the ledger says and was set right: {one.table} {one.row} "
+        f"said {one.before} instead of {one.after}. In all: {len(repairs)}. Find out why."
     )
     await jobs.raise_alert(
         session,

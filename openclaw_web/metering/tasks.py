@@ -1,6 +1,5 @@
 """What the worker does for the meter; every turn is safe to run twice."""
 
-import asyncio
 import logging
 from pathlib import Path
 from uuid import UUID
@@ -9,7 +8,7 @@ from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.errors import OpenClawError
 from openclaw_web.integrations import redis
-from openclaw_web.metering import checking, meters, notices, rejects, repairing, replaying
+from openclaw_web.metering import checking, notices, rejects, repairing, replaying
 
 logger = logging.getLogger(__name__)
 
@@ -17,38 +16,47 @@ CHECKS_PER_TURN = 2_000  # at some ten milliseconds each; the longest unchecked 
 REJECTS_PER_TURN = 500
 NOTICES_PER_TURN = 500
 WORKER = "worker"
-LOOKED_AGAIN_SECONDS = 1.5  # by then every proxy has read the corrected total
 
 
 async def check_meters() -> int:
     """Check every meter that moved since its last check, or that no one looked at for a day.
 
+    And every one that the proxies count too high, or their customer would be stopped too early.
     Returns how many were checked. A broken check of one customer does not keep the others waiting.
     """
     async with session_scope() as session:
         now = await business_now(session)
-        due = await checking.any_customers_due(session, now, limit=CHECKS_PER_TURN)
+        ahead = await checking.any_customers_ahead(session, now, limit=CHECKS_PER_TURN)
+        moved = await checking.any_customers_due(session, now, limit=CHECKS_PER_TURN)
+    due, too_high = dict.fromkeys([*ahead, *moved]), 0
     for customer_id in due:
         try:
-            await check_meter(customer_id)
+            too_high += await look_at(customer_id)
         except Exception:
             logger.exception("A meter's check broke.", extra={"customer_id": customer_id})
+    if too_high:
+        await repairing.forget_totals()
     return len(due)
 
 
 async def check_meter(customer_id: UUID) -> None:
     """Check one customer's meter, and set right what does not agree with the ledger."""
+    if await look_at(customer_id):
+        await repairing.forget_totals()
+
+
+async def look_at(customer_id: UUID) -> bool:
+    """Check a meter and mend it; `True` when the proxies count it too high."""
     async with session_scope() as session:
         now = await business_now(session)
         is_thorough = await checking.is_thorough_due(session, customer_id, now)
         checked = await checking.check(session, customer_id, now, is_thorough=is_thorough)
         if checked.is_green:
             await repairing.tell(session, customer_id, [])
-            return
+            return False
     async with session_scope() as session:
         mended = await repairing.mend(session, customer_id, now)
-    if any(repair.is_lower_total for repair in mended.repairs):
-        await _forget_totals(customer_id)
+    return any(repair.is_lower_total for repair in mended.repairs)
 
 
 async def retry_rejects() -> int:
@@ -77,22 +85,6 @@ async def send_limit_notices() -> int:
         async with session_scope() as session:
             told += await notices.tell(session, one, now) is not None
     return told
-
-
-async def _forget_totals(customer_id: UUID) -> None:
-    """Have all proxies learn the totals anew: what they hold only grows, and would go on counting.
-
-    If Redis is away, an emptied one does the same when it comes back; else a person has to know.
-    """
-    await asyncio.sleep(LOOKED_AGAIN_SECONDS)
-    try:
-        await meters.forget_totals()
-    except (redis.RedisError, OSError, TimeoutError):
-        logger.exception(
-            "The proxies could not be told of a lower total; its customer may be stopped too early "
-            "until they are started anew.",
-            extra={"customer_id": customer_id},
-        )
 
 
 async def replay_spool(root: Path) -> None:

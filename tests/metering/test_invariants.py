@@ -18,7 +18,9 @@ from openclaw_web.jobs.models import Alert
 from openclaw_web.metering import checking, counters, repairing, sabotage, tasks
 from openclaw_web.metering import service as metering
 from openclaw_web.metering.invariants import Invariant
-from openclaw_web.metering.meter import Meter
+from openclaw_web.metering.ledger import PeriodTotal
+from openclaw_web.metering.meter import Meter, Reservation, Verdict
+from openclaw_web.metering.meters import Meters
 from openclaw_web.metering.models import UsageCheck, UsageDaily, UsageEvent, UsageMonthly
 from openclaw_web.metering.sharing import EPOCH_KEY, Sharing
 from tests.factories import make_box, make_period, make_subscription
@@ -53,7 +55,7 @@ async def rows(table):
 
 @pytest.fixture(autouse=True)
 def nobody_waits(monkeypatch):
-    monkeypatch.setattr(tasks, "LOOKED_AGAIN_SECONDS", 0)
+    monkeypatch.setattr(repairing, "LOOKED_AGAIN_SECONDS", 0)
 
 
 @pytest.fixture
@@ -271,6 +273,45 @@ async def test_a_counter_in_redis_may_lag_behind_and_not_run_ahead(redis, used):
     assert (sums.counter, sums.do_agree) == (268, False)
 
 
+async def test_a_counter_that_ran_ahead_is_brought_back_and_its_customer_served_again(
+    used, event_of
+):
+    """A restored database: who is stopped uses nothing, so that the meter does not move."""
+    limit, start = 5_000, used.period_start
+    proxy = Meters(Sharing(reconnect_seconds=0.0))
+    await proxy.start()
+    meter = proxy.meter(used.customer_id, start)
+    admitted = await until_admitted(proxy, meter, limit)
+    proxy.settled(meter, 5_000)
+    proxy.end(admitted, 5_000)
+    event = event_of(prompt_tokens=5_000, completion_tokens=0)  # its commit was lost
+    proxy.written([event], [PeriodTotal(used.customer_id, start, 5_267)])
+    while await proxy.start_near(meter, 1, limit=limit) is not Verdict.REACHED:
+        pass
+    await check(used)  # as if the meter had been looked at and had not moved since
+    await do("UPDATE usage_checks SET agrees = true")
+    assert await tasks.check_meters() == 1
+    (known,) = await rows(UsageCheck)
+    assert known.repairs == 1
+    (alert,) = await rows(Alert)
+    assert alert.code == repairing.REPAIRED
+    assert "5267 instead of 267" in alert.detail["sentence"]
+    await until_admitted(proxy, meter, limit)
+    assert meter.base == 267
+    await tasks.check_meters()
+    assert await tasks.check_meters() == 0
+    (known,) = await rows(UsageCheck)
+    assert (known.repairs, known.agrees) == (1, True)
+    await proxy.stop()
+
+
+async def until_admitted(proxy, meter, limit):
+    async with asyncio.timeout(20):
+        while not isinstance(answer := await proxy.start_near(meter, 1, limit=limit), Reservation):
+            pass
+    return answer
+
+
 async def test_without_redis_there_is_no_counter_and_the_check_goes_on(used, monkeypatch):
     monkeypatch.setattr(shared, "SOCKET_TIMEOUT_SECONDS", 0)
     checked = await check(used)
@@ -284,14 +325,14 @@ async def test_a_broken_check_of_one_customer_does_not_keep_others_waiting(
     other = await make_subscription(session)
     await make_period(session, subscription=other)
     await session.commit()
-    real = tasks.check_meter
+    real = tasks.look_at
 
-    async def check_meter(customer_id):
+    async def look_at(customer_id):
         if customer_id == used.customer_id:
             raise ZeroDivisionError
-        await real(customer_id)
+        return await real(customer_id)
 
-    monkeypatch.setattr(tasks, "check_meter", check_meter)
+    monkeypatch.setattr(tasks, "look_at", look_at)
     assert await tasks.check_meters() == 2
     assert [one.customer_id for one in await rows(UsageCheck)] == [other.customer_id]
 
@@ -325,7 +366,7 @@ async def test_a_total_that_was_too_high_is_forgotten_by_the_proxies_too(used, m
     async def forget():
         forgotten.append({one.tokens_used for one in await rows(UsageMonthly)})
 
-    monkeypatch.setattr(tasks.meters, "forget_totals", forget)
+    monkeypatch.setattr(repairing.meters, "forget_totals", forget)
     await tasks.check_meter(used.customer_id)
     ((after,),) = forgotten  # told after the correction, and once
     assert after < max(before)
