@@ -1,20 +1,18 @@
 """Whom a box may talk to, and who may talk to it. Needs a network plugin that enforces policies."""
 
-import ipaddress
 from typing import Any
 from urllib.parse import urlsplit
 
 from openclaw_web.boxes.openclaw_config import PORT
+from openclaw_web.core import openings
+from openclaw_web.core.openings import DEFAULT_PORTS, HTTPS
 
 Rule = dict[str, Any]
 
-HTTPS = 443
 DNS = 53
-DEFAULT_PORTS = {"http": 80, "https": HTTPS}
 # The namespace of our own processes carries this label; customers cannot label namespaces.
 PLATFORM = {"openclaw.cloud/platform": "true"}
 COMPONENT = "app.kubernetes.io/component"
-SERVICE_MARK = ".svc"
 # Private, shared, link-local (cloud metadata lives there), loopback, benchmark, multicast.
 CLOSED_V4 = (
     "0.0.0.0/8",
@@ -72,18 +70,13 @@ def _name_servers(cidrs: tuple[str, ...]) -> Rule:
 def _destination(url: str) -> Rule | None:
     """Return the rule that opens one address, or nothing when the world's rule covers it."""
     parts = urlsplit(url)
-    port = parts.port or DEFAULT_PORTS[parts.scheme]
-    host = parts.hostname or ""
-    if host == "localhost":
-        host = "127.0.0.1"
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        # A service of the cluster is our proxy; any other name is a public one, on 443.
-        is_service = host.endswith(SERVICE_MARK) or f"{SERVICE_MARK}." in host
-        return {"to": [_platform("proxy")], "ports": [_port(port)]} if is_service else None
-    block = {"cidr": f"{address}/{address.max_prefixlen}"}
-    return {"to": [{"ipBlock": block}], "ports": [_port(port)]}
+    port, host = parts.port or DEFAULT_PORTS[parts.scheme], parts.hostname or ""
+    if block := openings.literal(host):
+        return {"to": [{"ipBlock": {"cidr": block}}], "ports": [_port(port)]}
+    # A service of the cluster is our proxy; any other name is a public one, on 443.
+    if openings.is_service(host):
+        return {"to": [_platform("proxy")], "ports": [_port(port)]}
+    return None
 
 
 def _world() -> Rule:

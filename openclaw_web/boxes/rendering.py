@@ -13,6 +13,7 @@ from openclaw_web.boxes import openclaw_config, queries, reloading, service
 from openclaw_web.boxes.manifests import BoxSpec, Credentials
 from openclaw_web.boxes.models import Box, BoxRevision, RevisionOutcome
 from openclaw_web.boxes.openclaw_config import Assistant
+from openclaw_web.core import openings
 from openclaw_web.core.errors import ValidationError
 from openclaw_web.core.settings import Settings, settings
 from openclaw_web.metering import service as metering
@@ -88,6 +89,7 @@ def render_settings(box: Box, chosen: Mapping[str, Any], tier: Tier, generation:
         destinations=_destinations(deployment),
         storage_class=deployment.box_storage_class,
         runtime_class=deployment.box_runtime_class,
+        dns_cidrs=openings.name_servers(deployment.box_dns_cidrs),
         restart=str(box.health.get(service.RESTART_MARK, "")),
         people_mark=_people_mark(chosen, plan),
     )

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from openclaw_web.core import openings
 from openclaw_web.core.errors import SettingsError
 
 PRODUCTION = "production"
 LOCAL = "local"
+YES = "yes"
 STACK_FILE = "stack.env"
 LOOPBACK_NAMES = frozenset({"127.0.0.1", "localhost", "::1"})
 
@@ -64,8 +66,10 @@ class Settings:
     worker_jobs: int = 4
     box_image: str = "ghcr.io/openclaw/openclaw:2026.9.6"
     box_proxy_url: str = ""
+    box_dns_cidrs: str = ""
     box_storage_class: str = ""
     box_runtime_class: str = ""
+    allow_shared_kernel: str = ""
     box_snapshot_class: str = ""
     box_snapshot_hours: int = 24
     box_snapshot_days: int = 7
@@ -147,6 +151,7 @@ def problems(chosen: Settings) -> list[str]:
         *_missing(chosen),
         *_port_problems(chosen),
         *_snapshot_problems(chosen),
+        *_opening_problems(chosen),
         *(_production_problems(chosen) if chosen.is_production else _local_problems(chosen)),
     ]
 
@@ -176,6 +181,18 @@ def _snapshot_problems(chosen: Settings) -> list[str]:
         for name in ("box_snapshot_hours", "box_snapshot_days")
         if getattr(chosen, name) < 1
     ]
+
+
+def _opening_problems(chosen: Settings) -> list[str]:
+    """Return what the network policy of boxes would leave closed."""
+    told = {
+        "box_dns_cidrs": openings.name_server_problem(chosen.box_dns_cidrs),
+        "box_proxy_url": chosen.box_proxy_url and openings.address_problem(chosen.box_proxy_url),
+        "telegram_api_url": openings.NO_SERVICE
+        if openings.is_service(urlsplit(chosen.telegram_api_url).hostname or "")
+        else openings.address_problem(chosen.telegram_api_url),
+    }
+    return [f"{variable(name)} {problem}" for name, problem in told.items() if problem]
 
 
 def _port_problems(chosen: Settings) -> list[str]:
@@ -212,6 +229,11 @@ def _production_problems(chosen: Settings) -> list[str]:
         for name in addresses
         if urlsplit(getattr(chosen, name)).hostname in LOOPBACK_NAMES
     ]
+    if not chosen.box_runtime_class and chosen.allow_shared_kernel != YES:
+        found.append(
+            "BOX_RUNTIME_CLASS is not set, so the boxes of all customers would share their node's"
+            " kernel: name a sandboxed runtime, such as gvisor, or set ALLOW_SHARED_KERNEL=yes."
+        )
     if urlsplit(chosen.public_url).scheme != "https":
         found.append("PUBLIC_URL must start with https:// in production.")
     if chosen.mail_from == Settings.mail_from:

@@ -2,13 +2,17 @@ import base64
 import json
 from dataclasses import replace
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import kubernetes_validate
 import pytest
 
-from openclaw_web.boxes import activating, manifests, network, openclaw_config
+from openclaw_web.billing.models import Tier
+from openclaw_web.boxes import activating, manifests, network, openclaw_config, rendering
 from openclaw_web.boxes.manifests import BoxSpec, Credentials
+from openclaw_web.boxes.models import Box
 from openclaw_web.boxes.openclaw_config import Assistant
+from openclaw_web.core.settings import settings
 
 SPEC = BoxSpec(
     box_id="0b8c5a52-1c1e-4a0f-8f3f-2f0f7a6f0d11",
@@ -152,6 +156,24 @@ def test_an_address_of_ours_is_opened_alone(url, cidr):
     rules = network.policy(destinations=(url,), dns_cidrs=())["egress"]
     assert rules[1]["to"] == [{"ipBlock": {"cidr": cidr}}]
     assert rules[1]["ports"][0]["port"] == urlsplit(url).port
+
+
+def test_name_servers_of_a_setting_are_opened_beside_the_clusters_own(monkeypatch):
+    (proxy_url,) = SPEC.destinations
+    chosen = replace(settings(), box_dns_cidrs="169.254.20.10,fd00::a", box_proxy_url=proxy_url)
+    monkeypatch.setattr(rendering, "settings", lambda: chosen)
+    box = Box(
+        customer_id=uuid4(),
+        subscription_id=uuid4(),
+        k8s_namespace=SPEC.namespace,
+        telegram_user_ids=[1],
+    )
+    spec = rendering.render_revision(box, None, Tier.STARTER).spec
+    names, *others = manifests.network_policy(spec)["spec"]["egress"]
+    _, *outside = names["to"]
+    assert [one["ipBlock"]["cidr"] for one in outside] == ["169.254.20.10/32", "fd00::a/128"]
+    assert {port["port"] for port in names["ports"]} == {53}
+    assert "169.254.20.10/32" not in json.dumps(others)
 
 
 def test_a_public_name_needs_no_rule_of_its_own():

@@ -32,6 +32,7 @@ LIVE = Settings(
     proxy_internal_port=3001,
     backup_url="s3://backups/boxes",
     keeper_image="ghcr.io/example/openclaw-cloud:1",
+    box_runtime_class="gvisor",
 )
 
 
@@ -61,6 +62,8 @@ def test_good_settings_may_start():
         ({"box_proxy_url": ""}, "BOX_PROXY_URL"),
         ({"backup_url": ""}, "BACKUP_URL"),
         ({"keeper_image": ""}, "KEEPER_IMAGE"),
+        ({"box_runtime_class": ""}, "BOX_RUNTIME_CLASS"),
+        ({"box_runtime_class": "", "allow_shared_kernel": "no"}, "BOX_RUNTIME_CLASS"),
         ({"proxy_internal_port": 0}, "PROXY_INTERNAL_PORT"),
         ({"proxy_internal_port": 3000}, "PROXY_INTERNAL_PORT"),
         ({"trusted_proxies": "*"}, "TRUSTED_PROXIES"),
@@ -68,6 +71,18 @@ def test_good_settings_may_start():
         ({"stripe_api_url": "http://127.0.0.1:9"}, "STRIPE_API_URL"),
         ({"upstream_url": "http://localhost:9/v1"}, "UPSTREAM_URL"),
         ({"telegram_api_url": "http://[::1]:9"}, "TELEGRAM_API_URL"),
+        ({"telegram_api_url": "http://bots.telegram.svc:8081"}, "TELEGRAM_API_URL names a service"),
+        ({"telegram_api_url": "http://bots.example:8081"}, "TELEGRAM_API_URL leads to port 8081"),
+        ({"box_proxy_url": "http://proxy.openclaw-cloud:3001"}, "BOX_PROXY_URL leads to port 3001"),
+        ({"box_proxy_url": "https://proxy.example:8443"}, "BOX_PROXY_URL leads to port 8443"),
+        ({"box_proxy_url": "http://proxy.example"}, "BOX_PROXY_URL leads to port 80"),
+        ({"box_proxy_url": "proxy.openclaw.svc:3001"}, "BOX_PROXY_URL must be an address"),
+        ({"box_proxy_url": "http://proxy.svc:port"}, "BOX_PROXY_URL must be an address"),
+        ({"box_proxy_url": "https:///proxy/v1"}, "BOX_PROXY_URL names no host"),
+        ({"box_dns_cidrs": "169.254.20.10/33"}, "BOX_DNS_CIDRS must list networks"),
+        ({"box_dns_cidrs": "10.0.0.1/8"}, "BOX_DNS_CIDRS must list networks"),
+        ({"box_dns_cidrs": "dns.example"}, "BOX_DNS_CIDRS must list networks"),
+        ({"box_dns_cidrs": "0.0.0.0/0"}, "BOX_DNS_CIDRS must list networks"),
         ({"telegram_link_url": "http://localhost:3000/dev/phone"}, "TELEGRAM_LINK_URL"),
         ({"public_url": "https://localhost"}, "PUBLIC_URL"),
         ({"public_url": "http://cloud.example"}, "PUBLIC_URL"),
@@ -79,6 +94,22 @@ def test_good_settings_may_start():
 def test_production_refuses_and_names_the_setting(change, name):
     (found,) = problems(replace(LIVE, **change))
     assert found.startswith(name)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"box_proxy_url": "http://proxy.openclaw.svc.cluster.local:3001/proxy/v1"},
+        {"box_proxy_url": "https://proxy.example/proxy/v1"},
+        {"box_proxy_url": "http://192.0.2.7:3001/proxy/v1"},
+        {"telegram_api_url": "https://bots.example"},
+        {"box_dns_cidrs": "169.254.20.10, fd00::a/128 10.0.0.0/24"},
+        {"box_runtime_class": "", "allow_shared_kernel": "yes"},
+    ],
+    ids=str,
+)
+def test_production_starts_with(change):
+    assert problems(replace(LIVE, **change)) == []
 
 
 @pytest.mark.parametrize(

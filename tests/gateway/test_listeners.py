@@ -29,6 +29,7 @@ PRODUCTION = {
     "MAIL_FROM": "OpenClaw Cloud <hello@cloud.example>",
     "KEEPER_IMAGE": "ghcr.io/example/openclaw-cloud:1",
     "BOX_PROXY_URL": "http://proxy.openclaw.svc:3001/proxy/v1",
+    "BOX_RUNTIME_CLASS": "gvisor",
 }
 
 
