@@ -297,6 +297,36 @@ def memory(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def box(arguments: argparse.Namespace) -> int:
+    from openclaw_web.local import fleet
+
+    email, image, reason = arguments.email, arguments.upgrade, arguments.reason
+    if arguments.all != (not email) or (arguments.all and not image):
+        raise OpenClawError("Name one with --email, or upgrade --all.")
+    if arguments.all:
+        asyncio.run(_upgrade_all(image, reason, arguments.at_once))
+    elif arguments.destroy:
+        question = f"Delete the assistant of {email}, with all that it remembers? Type yes: "
+        if not arguments.yes and not _agreed(question):
+            print("Nothing was changed.")
+            return FAILED
+        asyncio.run(fleet.destroy(settings(), email, reason=reason))
+        print("The worker deletes it; its last backup is kept for 30 days.")
+    elif image:
+        asyncio.run(fleet.upgrade(settings(), email, image, reason=reason))
+        print("The worker saves its memory and upgrades it; what does not work goes back.")
+    if email and not arguments.destroy:
+        print(asyncio.run(fleet.show(settings(), email)))
+    return 0
+
+
+async def _upgrade_all(image: str, reason: str, at_once: int) -> None:
+    from openclaw_web.local import fleet
+
+    async for line in fleet.upgrade_all(settings(), image, reason=reason, at_once=at_once):
+        print(line, flush=True)
+
+
 def sync(arguments: argparse.Namespace) -> int:
     from openclaw_web.local import syncing
 
@@ -440,6 +470,7 @@ def _add_admin_commands(commands: "argparse._SubParsersAction[argparse.ArgumentP
     found.add_argument("--email", required=True)
     found.add_argument("--bring-back", default="", metavar="BACKUP", help="into the box of now")
     found.add_argument("--reason", default="", help="required to bring one back")
+    _add_box_command(tasks)
     _add(tasks, "publish-catalogue", publish_catalogue, "have Stripe know every tier and its price")
     found = _add(
         tasks, "invariants", check_invariants, "check that the meter is true and the money is right"
@@ -455,6 +486,20 @@ def _add_admin_commands(commands: "argparse._SubParsersAction[argparse.ArgumentP
     found = _add(tasks, "demo", demo, "add made-up customers with history, to look at full screens")
     found.add_argument("--customers", type=int, default=40)
     found.add_argument("--days", type=int, default=60)
+
+
+def _add_box_command(tasks: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    found = _add(tasks, "box", box, "show a customer's assistant, upgrade it or all, or delete it")
+    found.add_argument("--email", default="", help="whose")
+    found.add_argument("--all", action="store_true", help="of the cluster CLUSTER_NAME")
+    act = found.add_mutually_exclusive_group()
+    act.add_argument("--upgrade", default="", metavar="IMAGE", help="goes back if it fails")
+    act.add_argument("--destroy", action="store_true", help="now, once its plan has ended")
+    found.add_argument(
+        "--at-once", type=_count, default=10, help="of --all; the first one is alone"
+    )
+    found.add_argument("--reason", default="", help="required to change anything")
+    found.add_argument("--yes", action="store_true", help="do not ask before --destroy")
 
 
 def _add_money_commands(tasks: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

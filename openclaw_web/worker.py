@@ -34,6 +34,7 @@ from openclaw_web.boxes import (
     stray_tokens,
     sweeping,
     tasks,
+    upgrading,
     watching,
     windows,
 )
@@ -263,6 +264,7 @@ class Worker:
 
     async def mend_drift(self) -> None:
         async with self._leading(DRIFT_LOCK):
+            await upgrading.pin_images(self.cluster_name)
             if count := await repairs.mend_drift(self.cluster, self.cluster_name):
                 logger.info("%d boxes were not as they had been applied.", count)
 

@@ -14,6 +14,7 @@ from openclaw_web.boxes import (
     queries,
     rendering,
     revisions,
+    upgrading,
     writing,
 )
 from openclaw_web.boxes.changes import BoxChange, ChangeKind, change_of
@@ -204,6 +205,7 @@ async def _arrive(run: Run, goal: Goal, pod: PodView) -> list[BoxChange]:
             box.applied_generation = box.observed_generation = goal.generation
             proving.forget_written(box)
             await revisions.note_applied(session, box.id, goal.generation, now=now)
+            await upgrading.note_running(session, box, goal.rendered.spec.image)
         await rendering.keep_only_token(session, box.id, goal.token_id)
         await health.settle_alerts(session, box)
         changes = [change_of(box, _kind_of_arrival(goal))]

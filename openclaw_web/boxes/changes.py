@@ -22,6 +22,7 @@ class ChangeKind(StrEnum):
     PLACE_LOST = "place_lost"  # its namespace went, and a backup brings its memory back
     PROVISION_FAILED = "provision_failed"
     UPDATE_FAILED = "update_failed"
+    UPGRADE_FAILED = "upgrade_failed"  # an image of ours: nothing of its customer's went back
 
 
 @dataclass(frozen=True, kw_only=True)

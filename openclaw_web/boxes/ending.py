@@ -1,6 +1,6 @@
 """Ending a box for a while or for good: scale to nothing, or delete all that it has."""
 
-from openclaw_web.boxes import fencing, health, queries, service
+from openclaw_web.boxes import fencing, health, queries, service, upgrading
 from openclaw_web.boxes.changes import BoxChange, ChangeKind, change_of
 from openclaw_web.boxes.desired import Desired, Why
 from openclaw_web.boxes.lifecycle import move
@@ -24,11 +24,12 @@ from openclaw_web.metering import service as metering
 from openclaw_web.metering.models import TokenKind
 
 HELD = "held"
-MEMORY_ALERTS = (
+ALERTS = (
     backups.ALERT_FINAL,
     restoring.ALERT_RESTORE,
     saving.ALERT_BACKUP,
     snapshots.ALERT_FAILED,
+    upgrading.ALERT_TAKEN_BACK,
 )
 
 
@@ -89,7 +90,7 @@ async def destroy(run: Run, box: Box, why: Why) -> list[BoxChange]:
         move(box, BoxStatus.DESTROYED, now=await business_now(session), reason=box.status_reason)
         session.add(box)
         await retaining.keep_after_end(session, box)
-        await health.wipe(session, box, alerts=MEMORY_ALERTS)
+        await health.wipe(session, box, alerts=ALERTS)
         changes = [change_of(box, ChangeKind.DESTROYED)]
         await run.tell(session, changes)
     return changes

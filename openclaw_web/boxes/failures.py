@@ -4,7 +4,7 @@ from uuid import UUID
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
-from openclaw_web.boxes import health, queries, reloading, revisions, service
+from openclaw_web.boxes import health, queries, reloading, revisions, service, upgrading
 from openclaw_web.boxes.changes import BoxChange, ChangeKind, change_of
 from openclaw_web.boxes.lifecycle import move
 from openclaw_web.boxes.models import Box, BoxRevision, BoxStatus, RevisionOutcome
@@ -147,9 +147,14 @@ async def _roll_back(
     session: AsyncSession, box: Box, code: str, faulty: BoxRevision
 ) -> list[BoxChange]:
     """Mark the newest settings as failed and apply those that worked; only newer ones are tried."""
+    good = await queries.find_applied_revision(session, box.id, before=faulty.generation)
     await revisions.give_up(session, faulty, reason=code)
+    if good is not None:
+        await upgrading.take_back(session, box, faulty, good, reason=code)
     # A new pod, although its template may be the old one: what runs now is what did not work.
     await service.request_restart(session, box, requested_by=ROLLBACK)
     if faulty.generation < box.generation:
         return []  # its customer has changed the settings since: those come next
-    return [change_of(box, ChangeKind.UPDATE_FAILED, reason=code)]
+    is_ours = good is not None and revisions.differ_in_image_only(faulty, good)
+    kind = ChangeKind.UPGRADE_FAILED if is_ours else ChangeKind.UPDATE_FAILED
+    return [change_of(box, kind, reason=code)]

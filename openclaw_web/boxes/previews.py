@@ -81,7 +81,7 @@ async def preview_settings(session: AsyncSession, box: Box, settings: BoxSetting
 
 async def applied_state(session: AsyncSession, box: Box) -> AppliedState:
     """Say honestly whether the newest settings are in use: written down is not yet applied."""
-    newest = await revisions.find_newest(session, box.id)
+    newest = await revisions.find_newest_wish(session, box.id)
     if newest is not None and newest.outcome in revisions.GIVEN_UP:
         return _rolled_back(newest)
     if box.status in NOT_RUNNING:

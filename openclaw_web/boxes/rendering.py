@@ -77,7 +77,7 @@ def render_settings(box: Box, chosen: Mapping[str, Any], tier: Tier, generation:
         box_id=str(box.id),
         customer_id=str(box.customer_id),
         namespace=box.k8s_namespace,
-        image=chosen.get(reloading.IMAGE) or box.image or deployment.box_image,
+        image=image_of(box, chosen),
         cpu_request=plan.cpu_request,
         cpu_limit=plan.cpu_limit,
         memory_request=plan.memory_request,
@@ -93,6 +93,11 @@ def render_settings(box: Box, chosen: Mapping[str, Any], tier: Tier, generation:
         restart=str(box.health.get(service.RESTART_MARK, "")),
         people_mark=_people_mark(chosen, plan),
     )
+
+
+def image_of(box: Box, chosen: Mapping[str, Any]) -> str:
+    """Return the image of a box with these settings; one that never ran takes the deployment's."""
+    return chosen.get(reloading.IMAGE) or box.image or settings().box_image
 
 
 def _people_mark(chosen: Mapping[str, Any], plan: Plan) -> str:

@@ -30,9 +30,24 @@ async def find_newest(session: AsyncSession, box_id: UUID) -> BoxRevision | None
     return found.first()
 
 
+async def find_newest_wish(session: AsyncSession, box_id: UUID) -> BoxRevision | None:
+    """Return what its customer asked for last: an image of ours that was taken back is none."""
+    newest = await find_newest(session, box_id)
+    if newest is None or newest.outcome not in GIVEN_UP:
+        return newest
+    target = await queries.find_target_revision(session, box_id)
+    return target if target is not None and differ_in_image_only(newest, target) else newest
+
+
+def differ_in_image_only(one: BoxRevision, other: BoxRevision) -> bool:
+    """Say whether two generations are the same settings with another image."""
+    first, second = ({**each.spec, reloading.IMAGE: ""} for each in (one, other))
+    return first == second and one.spec.get(reloading.IMAGE) != other.spec.get(reloading.IMAGE)
+
+
 async def is_rolled_back(session: AsyncSession, box_id: UUID) -> bool:
     """Say whether what was asked for last did not work, so that something older runs."""
-    newest = await find_newest(session, box_id)
+    newest = await find_newest_wish(session, box_id)
     return newest is not None and newest.outcome in GIVEN_UP
 
 

@@ -19,6 +19,7 @@ class Reason:
     NAMESPACE_DELETED = "namespace_deleted"
     NOT_READY = "not_ready"
     NO_POD = "no_pod"
+    NOT_SAVED = "not_saved"
     STUCK_TERMINATING = "stuck_terminating"
 
 
@@ -47,6 +48,7 @@ TROUBLES = {
     "not_ready": "it did not become ready in time",
     Reason.NO_POD: "the cluster runs no pod for it",
     "telegram": "Telegram rejects its bot token",
+    Reason.NOT_SAVED: "its memory could not be saved first",
     "bad_settings": "one of its settings cannot be used",
 }
 # Another image may be to blame for these; the same one as before is not.

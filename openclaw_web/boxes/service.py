@@ -1,6 +1,5 @@
 """Deciding about a box: make it, change it, pause it, ask the operator to bring it into line."""
 
-import re
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -44,11 +43,9 @@ RESTART_MARK = "restart_mark"
 RESTART, BACKUP, RESTORE = "restart", "backup", "restore"
 CUSTOMER = "customer"
 STOPS_AN_HOUR = 5
-ROTATE, UPGRADE = "rotate", "upgrade"
+ROTATE = "rotate"
 SAVES_A_MINUTE = 6
 COALESCE = timedelta(seconds=10)  # who edits saves again: one job, and one restart, for all of it
-# What a registry calls an image: a name, and its tag or its digest.
-IMAGE_NAME = re.compile(r"[a-z0-9][\w./:-]*(:[\w.-]{1,128}|@sha256:[0-9a-f]{64})")
 LIMIT_BEHAVIOURS = ("polite", "error")
 
 
@@ -159,7 +156,7 @@ async def change_settings(
     """
     check_settings(settings, await queries.get_subscription(session, box))
     box = await queries.get_any_box(session, box.id, lock=True)
-    _require_life(box)
+    require_life(box)
     chosen = document(settings)
     newest = await revisions.find_newest(session, box.id)
     if newest is None or newest.outcome in revisions.GIVEN_UP or _differ(newest.spec, chosen):
@@ -169,7 +166,7 @@ async def change_settings(
         box.language = settings.language
         box.model = settings.model
         box.thinking_level = settings.thinking_level
-        await _add_generation(session, box, chosen)
+        await add_generation(session, box, chosen)
         announce_access(session, box)
     return await request_converge(
         session,
@@ -177,30 +174,6 @@ async def change_settings(
         job_type=JobType.UPDATE,
         requested_by=requested_by,
         delay=COALESCE if requested_by == CUSTOMER else timedelta(),
-    )
-
-
-async def request_upgrade(
-    session: AsyncSession, box: Box, image: str, *, requested_by: str
-) -> OperatorJob:
-    """Ask for another image of OpenClaw: a generation of its own, taken back when it fails.
-
-    Raises:
-        ValidationError: that is no image, or the box is deleted.
-    """
-    if not IMAGE_NAME.fullmatch(image):
-        raise ValidationError("Name the image with its tag or its digest.")
-    box = await queries.get_any_box(session, box.id, lock=True)
-    _require_life(box)
-    known = await queries.find_target_revision(session, box.id)
-    chosen = known.spec if known else document(settings_of(box, None))
-    await _add_generation(session, box, {**chosen, reloading.IMAGE: image})
-    return await request_converge(
-        session,
-        box,
-        job_type=JobType.UPDATE,
-        requested_by=requested_by,
-        payload={merging.ACTIONS: [UPGRADE], reloading.IMAGE: image},
     )
 
 
@@ -399,6 +372,31 @@ def check_settings(settings: BoxSettings, subscription: Subscription) -> None:
         raise ValidationError("There is no such thinking level.")
 
 
+async def add_generation(session: AsyncSession, box: Box, chosen: dict[str, Any]) -> None:
+    """Write new settings down; the image and who was shut out are carried on."""
+    before = await queries.find_target_revision(session, box.id)
+    kept = before.spec if before else {}
+    box.generation += 1
+    spec = {**chosen}
+    if removed := reloading.removed_at(kept, chosen, box.generation):
+        spec[reloading.REMOVED_AT] = removed
+    if image := chosen.get(reloading.IMAGE) or kept.get(reloading.IMAGE):
+        spec[reloading.IMAGE] = image
+    session.add(box)
+    await session.flush()
+    await _add_revision(session, box, spec)
+
+
+def require_life(box: Box) -> None:
+    """Refuse to change what is deleted.
+
+    Raises:
+        ValidationError: the box is deleted, or is being deleted.
+    """
+    if box.status in {BoxStatus.DESTROYING, BoxStatus.DESTROYED}:
+        raise ValidationError("This assistant is deleted; its settings cannot be changed.")
+
+
 def bot_fingerprint(token: str) -> str:
     """Return what tells two boxes with the same bot apart from each other, and hides the token."""
     return secrets.fingerprint(FINGERPRINT_PURPOSE, token).hex()
@@ -433,21 +431,6 @@ async def _keep_bot(session: AsyncSession, box: Box, bot: Bot) -> None:
     await session.flush()
 
 
-async def _add_generation(session: AsyncSession, box: Box, chosen: dict[str, Any]) -> None:
-    """Write new settings down; the image and who was shut out are carried on."""
-    before = await queries.find_target_revision(session, box.id)
-    kept = before.spec if before else {}
-    box.generation += 1
-    spec = {**chosen}
-    if removed := reloading.removed_at(kept, chosen, box.generation):
-        spec[reloading.REMOVED_AT] = removed
-    if image := chosen.get(reloading.IMAGE) or kept.get(reloading.IMAGE):
-        spec[reloading.IMAGE] = image
-    session.add(box)
-    await session.flush()
-    await _add_revision(session, box, spec)
-
-
 async def _add_revision(session: AsyncSession, box: Box, spec: dict[str, Any]) -> None:
     session.add(
         BoxRevision(
@@ -469,11 +452,6 @@ async def _check_saves(session: AsyncSession, box: Box) -> None:
             f"Settings can be saved {SAVES_A_MINUTE} times a minute; wait a moment, then save"
             " them all at once."
         )
-
-
-def _require_life(box: Box) -> None:
-    if box.status in {BoxStatus.DESTROYING, BoxStatus.DESTROYED}:
-        raise ValidationError("This assistant is deleted; its settings cannot be changed.")
 
 
 def document(settings: BoxSettings) -> dict[str, Any]:

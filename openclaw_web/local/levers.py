@@ -26,7 +26,7 @@ CLUSTER_ACTS = {
 
 async def show(chosen: Settings) -> list[str]:
     """Return a line for each brake and each switch."""
-    async with _one_act(chosen) as session:
+    async with one_act(chosen) as session:
         found = await brakes.any_customers_brakes(session)
         switches = {switch: await brakes.is_on(session, switch) for switch in Switch}
     return [
@@ -41,12 +41,12 @@ async def show(chosen: Settings) -> list[str]:
 
 async def release(chosen: Settings, name: str, *, reason: str) -> bool:
     """Let acts pass a brake again; `False`: it was not on."""
-    async with _one_act(chosen) as session:
+    async with one_act(chosen) as session:
         return await brakes.release(session, Brake(name), by=BY, reason=reason)
 
 
 async def turn(chosen: Settings, name: str, *, is_on: bool, reason: str) -> None:
-    async with _one_act(chosen) as session:
+    async with one_act(chosen) as session:
         await brakes.turn(session, Switch(name), is_on=is_on, by=BY, reason=reason)
 
 
@@ -57,7 +57,7 @@ async def act_on_cluster(chosen: Settings, act: str, cluster: str, *, reason: st
         NotFoundError: there is no such cluster.
         ValidationError: no reason was given.
     """
-    async with _one_act(chosen) as session:
+    async with one_act(chosen) as session:
         await CLUSTER_ACTS[act](session, cluster, by=By(reason=reason))
 
 
@@ -67,8 +67,8 @@ async def refund(chosen: Settings, email: str, *, reason: str, ends_now: bool) -
     Raises:
         NotFoundError: nobody has this address, or they have paid for nothing.
     """
-    async with _one_act(chosen) as session:
-        customer_id = await _customer(session, email)
+    async with one_act(chosen) as session:
+        customer_id = await customer_of(session, email)
         await refunding.request_refund(
             session, customer_id, by=BY, reason=reason, ends_now=ends_now
         )
@@ -81,8 +81,8 @@ async def memory(chosen: Settings, email: str, backup: str, *, reason: str) -> l
         NotFoundError: nobody has this address, or there is no such box or backup of theirs.
         ValidationError: it cannot be used, or no reason was given.
     """
-    async with _one_act(chosen) as session:
-        customer_id = await _customer(session, email)
+    async with one_act(chosen) as session:
+        customer_id = await customer_of(session, email)
         found = await memory_acts.list_backups(session, customer_id)
         if not backup:
             return [_line(one) for one in found] or ["There is none."]
@@ -99,7 +99,7 @@ def _line(one: BackupView) -> str:
     return f"{one.id}  {one.made_at:%Y-%m-%d %H:%M} UTC  {one.reason}{whose}{use}"
 
 
-async def _customer(session: AsyncSession, email: str) -> UUID:
+async def customer_of(session: AsyncSession, email: str) -> UUID:
     customer = await accounts.find_customer_by_email(session, email)
     if customer is None:
         raise NotFoundError(f"Nobody is known as {email}.")
@@ -107,12 +107,17 @@ async def _customer(session: AsyncSession, email: str) -> UUID:
 
 
 @asynccontextmanager
-async def _one_act(chosen: Settings) -> AsyncGenerator[AsyncSession]:
+async def one_act(chosen: Settings) -> AsyncGenerator[AsyncSession]:
+    async with opened(chosen), session_scope() as session:
+        yield session
+
+
+@asynccontextmanager
+async def opened(chosen: Settings) -> AsyncGenerator[None]:
     open_database(chosen.database_url)
     open_redis(chosen.redis_url)
     try:
-        async with session_scope() as session:
-            yield session
+        yield
     finally:
         await close_redis()
         await close_database()

@@ -6,9 +6,11 @@ from uuid import UUID
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openclaw_web.accounts import service as accounts
-from openclaw_web.boxes import drift_brake, failures, incidents, same_cluster
+from openclaw_web.billing.models import SubscriptionStatus
+from openclaw_web.boxes import drift_brake, failures, incidents, same_cluster, upgrading
 from openclaw_web.boxes import queries as box_queries
 from openclaw_web.boxes import service as boxes
+from openclaw_web.boxes.desired import Why
 from openclaw_web.boxes.models import Box
 from openclaw_web.core.errors import NotFoundError, ValidationError
 from openclaw_web.jobs import queries as job_queries
@@ -116,7 +118,7 @@ async def upgrade_box(session: AsyncSession, box_id: UUID, image: str, *, by: By
         ValidationError: that is no image, or no reason was given.
     """
     box = await _get_box(session, box_id)
-    job = await boxes.request_upgrade(session, box, image, requested_by=by.name)
+    job = await upgrading.request_upgrade(session, box, image, requested_by=by.name)
     await _audit(session, "box.upgrade", by, customer_id=box.customer_id, job=job)
     return job
 
@@ -132,12 +134,19 @@ async def converge_box(session: AsyncSession, box_id: UUID, *, by: By) -> Operat
 
 
 async def destroy_box(session: AsyncSession, box_id: UUID, *, by: By) -> OperatorJob:
-    """Delete a box and all it remembers, now; a hold on its customer still forbids it.
+    """Delete a box now that would be kept for a while, because its plan has ended.
 
     Raises:
         NotFoundError: there is no such box.
-        ValidationError: no reason was given.
+        ValidationError: it is paid for, or a hold keeps it, or no reason was given.
     """
+    box = await _get_box(session, box_id)
+    _, why = await box_queries.desired_of(session, box)
+    if why is Why.HOLD:
+        raise ValidationError("A hold keeps this assistant; it is not deleted while that lasts.")
+    subscription = await box_queries.get_subscription(session, box)
+    if subscription.status is not SubscriptionStatus.CANCELLED:
+        raise ValidationError("Its plan goes on: end it first, with `admin refund --ends-now`.")
     return await _request(session, box_id, JobType.DESTROY, "box.destroy", by)
 
 

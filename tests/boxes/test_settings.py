@@ -8,7 +8,7 @@ from sqlmodel import col, select
 
 from openclaw_web import worker
 from openclaw_web.billing.models import Subscription, Tier
-from openclaw_web.boxes import failures, queries, rendering, service
+from openclaw_web.boxes import failures, queries, rendering, service, upgrading
 from openclaw_web.boxes.changes import ChangeKind
 from openclaw_web.boxes.goals import TRYING
 from openclaw_web.boxes.models import Box, BoxRevision, BoxStatus, RevisionOutcome
@@ -17,6 +17,7 @@ from openclaw_web.boxes.runs import NotReadyError
 from openclaw_web.boxes.service import CUSTOMER, RESTART_MARK, Bot, BoxSettings
 from openclaw_web.core.clock import real_now
 from openclaw_web.core.errors import NotFoundError, SettingsError, ValidationError
+from openclaw_web.core.settings import settings
 from openclaw_web.jobs import leases
 from openclaw_web.jobs import queries as job_queries
 from openclaw_web.jobs.models import Alert, JobStatus, OperatorJob
@@ -207,7 +208,7 @@ async def test_an_attempt_is_blamed_on_what_it_tried_and_not_on_what_came_meanwh
 
 async def test_another_image_is_a_generation_that_settings_carry_on(session, box):
     before = (await rendering.render(session, box)).spec.image
-    job = await service.request_upgrade(
+    job = await upgrading.request_upgrade(
         session, box, "ghcr.io/openclaw/openclaw:2026.10.1", requested_by="admin:1"
     )
     assert job.payload["actions"] == ["upgrade", "update"]
@@ -221,10 +222,23 @@ async def test_another_image_is_a_generation_that_settings_carry_on(session, box
     assert (await rendering.render(session, box)).spec.image == before
 
 
+async def test_settings_that_were_saved_during_an_upgrade_are_not_what_failed(session, box):
+    await upgrading.request_upgrade(session, box, "openclaw/openclaw:2", requested_by="admin:1")
+    claimed = await claimed_attempt(session, box, trying=2)
+    before = box.image or settings().box_image
+    await save(session, box)
+    assert (await rendering.render(session, box)).spec.image == "openclaw/openclaw:2"
+    assert await fail(session, claimed, code="ImagePullBackOff") == []
+    rendered = await rendering.render(session, box)
+    assert (rendered.generation, rendered.spec.image) == (3, before)
+    alert = (await session.exec(select(Alert))).one()
+    assert (alert.code, alert.detail["runs"]) == (upgrading.ALERT_TAKEN_BACK, before)
+
+
 @pytest.mark.parametrize("image", ["", "openclaw", "ghcr.io/x y:1", "../x:1", "x:1; rm"])
 async def test_an_image_needs_a_name_and_a_tag(session, box, image):
     with pytest.raises(ValidationError, match="image"):
-        await service.request_upgrade(session, box, image, requested_by="admin:1")
+        await upgrading.request_upgrade(session, box, image, requested_by="admin:1")
 
 
 async def test_a_rotated_token_goes_on_for_fifteen_minutes_at_most(session, box):
@@ -255,7 +269,7 @@ async def test_a_deleted_box_takes_no_settings(session, box):
     with pytest.raises(ValidationError, match="deleted"):
         await save(session, box)
     with pytest.raises(ValidationError, match="deleted"):
-        await service.request_upgrade(session, box, "x/y:1", requested_by="admin:1")
+        await upgrading.request_upgrade(session, box, "x/y:1", requested_by="admin:1")
 
 
 async def test_who_was_shut_out_stays_marked_until_the_next_one_is(session, box):

@@ -69,7 +69,7 @@ async def test_a_waiting_job_is_cancelled_with_a_reason(session):
 async def test_an_act_without_a_reason_is_refused(session):
     box = await make_box(session)
     with pytest.raises(ValidationError, match="reason"):
-        await operations.destroy_box(session, box.id, by=By(admin_id=uuid4(), reason=" "))
+        await operations.check_box(session, box.id, by=By(admin_id=uuid4(), reason=" "))
 
 
 async def test_what_does_not_exist_cannot_be_acted_upon(session):

@@ -1,10 +1,20 @@
 """What somebody changes by hand in the cluster comes back; what nobody can mean stops us."""
 
+from dataclasses import replace
+
 import pytest
 from sqlmodel import select
 
 from openclaw_web.accounts.models import AuditLog
-from openclaw_web.boxes import drift, drift_brake, manifests, queries, repairs, stray_tokens
+from openclaw_web.boxes import (
+    drift,
+    drift_brake,
+    manifests,
+    queries,
+    rendering,
+    repairs,
+    stray_tokens,
+)
 from openclaw_web.boxes.models import BoxStatus
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.switches import advance_clock
@@ -13,7 +23,7 @@ from openclaw_web.jobs.models import Alert, JobType
 from openclaw_web.metering import service as metering
 from openclaw_web.metering.models import ProxyToken
 from tests.contracts.simulator_process import running
-from tests.flows.box_world import box_world
+from tests.flows.box_world import IMAGE, box_world
 
 pytestmark = pytest.mark.usefixtures("database", "redis")
 CLUSTER = "default"
@@ -89,6 +99,15 @@ async def test_a_box_as_it_was_applied_has_no_drift_and_what_others_add_is_their
     await by_hand(world, box, "Deployment", {"metadata": {"labels": {"team": "blue"}}})
     found = await drift.find_drift(world.cluster, CLUSTER)
     assert (found.checked, found.found) == (1, {})
+
+
+async def test_another_image_by_setting_is_no_drift_of_boxes_that_are_there(world, monkeypatch):
+    box = await world.live_box()
+    chosen = replace(rendering.settings(), box_image="openclaw/openclaw:next")
+    monkeypatch.setattr(rendering, "settings", lambda: chosen)
+    assert (await drift.find_drift(world.cluster, CLUSTER)).found == {}
+    assert box.image == IMAGE
+    assert (await world.live_box()).image == "openclaw/openclaw:next"
 
 
 async def test_what_was_edited_by_hand_comes_back_without_a_new_pod(world):

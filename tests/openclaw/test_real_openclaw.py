@@ -12,7 +12,7 @@ import pytest
 
 from openclaw_web.billing.models import Tier
 from openclaw_web.billing.tiers import plan_of
-from openclaw_web.boxes import openclaw_config
+from openclaw_web.boxes import openclaw_config, upgrading
 from openclaw_web.boxes import service as boxes
 from openclaw_web.boxes.memory import backups, listing
 from openclaw_web.boxes.models import BoxStatus
@@ -165,7 +165,7 @@ async def test_after_an_upgrade_of_its_image_and_its_plan_it_remembers(world):
     (before,) = await world.cluster.pods(box.k8s_namespace)
     world.add_image(NEXT_IMAGE)
     await world.change_tier(box, Tier.PRO)
-    box = await world.act(boxes.request_upgrade, box, NEXT_IMAGE)
+    box = await world.act(upgrading.request_upgrade, box, NEXT_IMAGE)
     assert box.status is BoxStatus.ACTIVE
     (after,) = await world.cluster.pods(box.k8s_namespace)
     assert after.name != before.name

@@ -42,6 +42,7 @@ class Reason(StrEnum):
     MANUAL = "manual"
     FINAL = "final"
     BEFORE_RESTORE = "before_restore"
+    BEFORE_UPGRADE = "before_upgrade"
     SCHEDULED = "scheduled"
     CLONE = "clone"
     COPY = queries.COPY  # on its way to be one of these: not to be used before it is whole
@@ -199,6 +200,17 @@ async def find_since(session: AsyncSession, box_id: UUID, since: datetime) -> Bo
     asleep = [one for one in found if one.reason not in {Reason.SCHEDULED, Reason.CLONE}]
     return next(
         (one for one in asleep if is_usable(one, now) and (one.created_at or since) >= since), None
+    )
+
+
+async def find_before_upgrade(
+    session: AsyncSession, box_id: UUID, since: datetime
+) -> BoxBackup | None:
+    """Return the usable backup that was made for an upgrade which was asked for then."""
+    now = await business_now(session)
+    found = [one for one in await _of_box(session, box_id) if one.reason == Reason.BEFORE_UPGRADE]
+    return next(
+        (one for one in found if is_usable(one, now) and (one.created_at or since) >= since), None
     )
 
 

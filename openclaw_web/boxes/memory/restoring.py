@@ -33,16 +33,17 @@ async def make_ready(run: Run, box: Box) -> None:
         fresh = await queries.get_any_box(session, box.id, lock=True)
         await leases.hold(session, run.fence)
         await backups.drop_cancelled_restore(session, fresh)
-    if backups.RESTORE in fresh.health or saving.wants_backup(run, fresh):
+        is_due = await saving.must_precede_upgrade(session, fresh)
+    if is_due or backups.RESTORE in fresh.health or saving.wants_backup(run, fresh):
         await _stop(run, fresh)
 
 
 async def before_start(run: Run, box: Box) -> None:
     """Do what was asked for while the pod is away: save the memory, bring a backup back.
 
-    A backup that does not work keeps no assistant from answering, and a restore that does not work
-    leaves the memory as it was; both are told. What a restore replaces is saved first, or nothing
-    is replaced. Afterwards the volume is free.
+    A backup that does not work keeps no assistant from answering, but an upgrade from happening. A
+    restore that does not work leaves the memory as it was. Each is told. What a restore replaces is
+    saved first, or nothing is replaced. Afterwards the volume is free.
     """
     async with session_scope() as session:
         fresh = await queries.get_any_box(session, box.id)
@@ -50,9 +51,12 @@ async def before_start(run: Run, box: Box) -> None:
         if fresh.status is not BoxStatus.SUSPENDED:  # it ran until this job came
             since = max(since, run.job.started_at or since)
         saved = await backups.find_since(session, box.id, since) is not None
+        is_due = await saving.must_precede_upgrade(session, fresh)
     mark = fresh.health.get(backups.RESTORE) or {}
     if saving.wants_backup(run, fresh) and not (saved and run.job.attempt > 1):
         saved = await saving.save_or_tell(run, fresh, saving.reason_of(run), saving.ALERT_BACKUP)
+    if is_due and not saved:
+        saved = await saving.save_before_upgrade(run, fresh)
     if not mark:
         await keeper_run.clear(run, box.k8s_namespace)
     elif saved or _replaces_nothing(fresh, mark) or await _save_before_restore(run, fresh):

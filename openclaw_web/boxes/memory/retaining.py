@@ -30,6 +30,7 @@ KEPT = {
     Reason.SUSPEND.value: 7,
     Reason.MANUAL.value: 3,
     Reason.BEFORE_RESTORE.value: 1,
+    Reason.BEFORE_UPGRADE.value: 2,
     Reason.CLONE.value: 1,
 }
 ALERT_DELETE = "backup_not_deleted"

@@ -3,12 +3,14 @@
 from datetime import datetime
 from uuid import UUID
 
-from openclaw_web.boxes import manifests, quantities, queries
+from sqlmodel.ext.asyncio.session import AsyncSession
+
+from openclaw_web.boxes import manifests, quantities, queries, sentences, upgrading
 from openclaw_web.boxes.desired import Desired
 from openclaw_web.boxes.memory import backups, carrying, keeper_run
 from openclaw_web.boxes.memory.backups import ALERT_FINAL, GIVEN_UP, Reason
 from openclaw_web.boxes.models import Box, BoxBackup, BoxStatus
-from openclaw_web.boxes.runs import Run, living
+from openclaw_web.boxes.runs import NotReadyError, Run, living
 from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.errors import OpenClawError, VendorError
@@ -159,6 +161,28 @@ async def give_up(backup_id: UUID, sentence: str) -> None:
 def wants_backup(run: Run, box: Box) -> bool:
     is_asked = _asks_for(run, backups.BACKUP) and queries.has_memory(box)
     return is_asked and backups.are_on()
+
+
+async def must_precede_upgrade(session: AsyncSession, box: Box) -> bool:
+    """Say whether another OpenClaw is to start on a memory that was not saved for it yet.
+
+    The new one may write it in its own way, and going back to the old one does not undo that.
+    """
+    if not backups.are_on() or not queries.has_memory(box):
+        return False
+    since = await upgrading.asked_at(session, box)
+    return since is not None and await backups.find_before_upgrade(session, box.id, since) is None
+
+
+async def save_before_upgrade(run: Run, box: Box) -> bool:
+    """Save the memory before another OpenClaw starts on it.
+
+    Raises:
+        NotReadyError: it could not be saved, and the upgrade does not happen.
+    """
+    if not await save_or_tell(run, box, Reason.BEFORE_UPGRADE, ALERT_BACKUP):
+        raise NotReadyError(sentences.Reason.NOT_SAVED, blamed_from=1)
+    return True
 
 
 def _asks_for(run: Run, action: str) -> bool:

@@ -34,6 +34,7 @@ BACKUP_REASONS = {
     Reason.MANUAL: "made by you",
     Reason.FINAL: "the last one",
     Reason.BEFORE_RESTORE: "made before another one was brought back",
+    Reason.BEFORE_UPGRADE: "made before its program was changed",
     Reason.CLONE: "copied from your former assistant",
     Reason.SCHEDULED: "made by itself, while it ran",
 }
