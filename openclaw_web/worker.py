@@ -16,6 +16,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -26,6 +27,7 @@ from openclaw_web import tables
 from openclaw_web.accounts.tasks import FailedMail, forget_old_rows, send_due_mail
 from openclaw_web.billing import service as billing
 from openclaw_web.boxes import (
+    checking,
     failures,
     looking,
     orphans,
@@ -80,6 +82,7 @@ WINDOWS_AT_ONCE = 50
 LOOK_SECONDS = 2.0  # Redis may be empty or gone: everything is found in the database as well
 EVALUATE_SECONDS = 10.0
 SWEEP_SECONDS = 60.0
+LOOK_CLOSER_SECONDS = 300.0
 DRIFT_SECONDS = 600.0
 TOKEN_SECONDS = 300.0
 ORPHAN_SECONDS = 600.0
@@ -113,6 +116,7 @@ TOKEN_LOCK = 7_236_008
 ORPHAN_LOCK = 7_236_009
 RETAIN_LOCK = 7_236_010
 SNAPSHOT_LOCK = 7_236_011
+HEALTH_LOCK = 7_236_012
 
 
 @dataclass
@@ -125,6 +129,7 @@ class Worker:
     owner: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}:{_nonce()}")
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     turned_at: float = field(default_factory=time.monotonic)
+    began_at: datetime = field(default_factory=real_now)
     _jobs: Hands = field(
         default_factory=lambda: Hands(settings().worker_jobs, most_aside=KEEPERS_AT_ONCE)
     )
@@ -147,6 +152,7 @@ class Worker:
                 ("windows", self.show_windows, 0.0),
                 ("watch", self.watch, LEADER_SECONDS),
                 (jobs.SWEEP_BELL, self.sweep, SWEEP_SECONDS),
+                ("health", self.check_health, LOOK_CLOSER_SECONDS),
                 ("drift", self.mend_drift, DRIFT_SECONDS),
                 ("tokens", self.check_tokens, TOKEN_SECONDS),
                 ("orphans", self.look_after_orphans, ORPHAN_SECONDS),
@@ -256,11 +262,22 @@ class Worker:
             async with asyncio.TaskGroup() as group:
                 group.create_task(_follow(self.cluster, watcher))
                 group.create_task(watcher.follow())
-                group.create_task(_evaluate(watcher, still_leading))
+                group.create_task(_evaluate(watcher, self.cluster_name, still_leading))
 
     async def sweep(self) -> None:
         async with self._leading(SWEEP_LOCK):
             await sweeping.sweep(self.cluster, self.cluster_name, provisioning.box_changed)
+
+    async def check_health(self) -> None:
+        """Look at boxes that the watch has not seen for long, and tell when it is silent."""
+        why = ""
+        try:
+            async with self._leading(HEALTH_LOCK):
+                await checking.look(self.cluster, self.cluster_name, provisioning.box_changed)
+        except VendorError as error:
+            logger.warning("The boxes could not be looked at: %s", error)
+            why = str(error)
+        await checking.judge_watch(self.cluster_name, began_at=self.began_at, why=why)
 
     async def mend_drift(self) -> None:
         async with self._leading(DRIFT_LOCK):
@@ -580,12 +597,13 @@ async def _follow(opened: Cluster, watcher: watching.Watcher) -> None:
 
 
 async def _evaluate(
-    watcher: watching.Watcher, still_leading: Callable[[], Awaitable[None]]
+    watcher: watching.Watcher, cluster_name: str, still_leading: Callable[[], Awaitable[None]]
 ) -> None:
     while True:
         await asyncio.sleep(EVALUATE_SECONDS)
         await still_leading()
         await watcher.evaluate()
+        await checking.note_watch(cluster_name, watcher.silent_because)
 
 
 async def _report_mail(failed: FailedMail) -> None:

@@ -36,6 +36,7 @@ MEMORY_FROM = "memory_from"  # in `health`: when the memory that a restore broug
 RESTORED_AT = "restored_at"  # and when that was
 COPY = "copy"  # the reason of a backup that is not one yet
 RESTORE_TOLD_FOR = timedelta(days=3)
+UNSEEN_FOR = timedelta(minutes=5)  # the schema: then a box needs a look
 OUTAGE_TOLD = "outage_told"  # in `health`: which outage its customer had a mail about
 # Keeps others from changing a box, but not from adding rows that point at it: those would wait for
 # us while we wait for them.
@@ -426,6 +427,19 @@ async def any_customers_namespaces(
     """Return the namespaces of the cluster's boxes that are in one of these states."""
     found = await session.exec(
         select(Box.k8s_namespace).where(Box.cluster == cluster, col(Box.status).in_(statuses))
+    )
+    return found.all()
+
+
+async def any_customers_unseen(session: AsyncSession, cluster: str) -> Sequence[str]:
+    """Return the namespaces of active boxes that nobody saw ready for five minutes."""
+    seen_since = await business_now(session) - UNSEEN_FOR
+    found = await session.exec(
+        select(Box.k8s_namespace).where(
+            Box.cluster == cluster,
+            Box.status == BoxStatus.ACTIVE,
+            sa.or_(col(Box.last_seen).is_(None), col(Box.last_seen) < seen_since),
+        )
     )
     return found.all()
 

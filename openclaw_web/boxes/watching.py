@@ -6,7 +6,7 @@ of thousands costs a few statements and not thousands.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import replace
 
 from openclaw_web.boxes import health, incidents, queries
@@ -18,6 +18,7 @@ from openclaw_web.boxes.sentences import Reason
 from openclaw_web.boxes.sweeping import observe
 from openclaw_web.core.database import session_scope
 from openclaw_web.integrations.cluster_objects import (
+    Broken,
     ClusterEvent,
     Heard,
     NamespaceChanged,
@@ -34,6 +35,7 @@ OBSERVED_AT_ONCE = 6  # each needs a connection to the database
 ASKED_AT_ONCE = 32
 MOST_ASKED = 100  # of whom a check asks what fails in them; a storm has another cause
 QUIET_SECONDS = 90.0  # the server's bookmarks come each minute: without one, all we know is old
+NOTHING_SAID = "The connection is open, and nothing comes."
 Find = Callable[[str], Awaitable[NamespaceView | None]]
 
 
@@ -53,6 +55,7 @@ class Watcher:
         self._pods: dict[str, dict[str, PodView]] = {}
         self._is_complete = {"namespaces": False, "pods": False}
         self._heard_at = {"Namespace": 0.0, "Pod": 0.0}
+        self._broken_because = ""
         self._touched: set[str] = set()
         self._is_relisted = False
         self._has_news = asyncio.Event()
@@ -63,9 +66,9 @@ class Watcher:
         return await self.settle()
 
     def remember(self, event: ClusterEvent) -> None:
-        self._heard_at[_kind_of(event)] = time.monotonic()
+        self._note_sign(event)
         match event:
-            case Heard():
+            case Heard() | Broken():
                 return
             case NamespacesListed(views=views):
                 self._namespaces = {view.name: view for view in views}
@@ -86,6 +89,12 @@ class Watcher:
                 self._touched.add(view.namespace)
         self._has_news.set()
 
+    def _note_sign(self, event: ClusterEvent) -> None:
+        if isinstance(event, Broken):
+            self._broken_because = event.why
+        else:
+            self._heard_at[_kind_of(event)] = time.monotonic()
+
     async def follow(self) -> None:
         """Settle whatever comes, for ever; what comes meanwhile is settled together next."""
         while True:
@@ -103,8 +112,11 @@ class Watcher:
             return await self._look_at_all()
         return await self._look_at(touched)
 
-    async def evaluate(self) -> list[BoxChange]:
-        """Count a missed check for each box that is not ready, and stamp those that are."""
+    async def evaluate(self, only: Collection[str] | None = None) -> list[BoxChange]:
+        """Count a missed check for each box that is not ready, and stamp those that are.
+
+        `only` are the namespaces whose boxes may miss one; without it, all.
+        """
         if not all(self._is_complete.values()) or self._is_quiet():
             return []
         ready = {name for name in self._namespaces if self._sight(name).is_ready}
@@ -117,12 +129,17 @@ class Watcher:
         there = [
             name
             for name in (*sorted(active - ready), *sorted(ailing - ready))
-            if self._sight(name).state is NamespaceState.ACTIVE
+            if (only is None or name in only) and self._sight(name).state is NamespaceState.ACTIVE
         ]
         told = dict(zip(there, await self._ask(there[:MOST_ASKED]), strict=False))
         sights = {name: replace(self._sight(name), failing=told.get(name, ())) for name in there}
         changes = await self._strike(sights)
         return changes + await self._look_at(sorted(ailing & ready))
+
+    @property
+    def silent_because(self) -> str:
+        """Return why nothing was heard for too long, as far as we know; '' when something was."""
+        return (self._broken_because or NOTHING_SAID) if self._is_quiet() else ""
 
     def _is_quiet(self) -> bool:
         """Say whether the watch heard nothing for so long that what we know may be over."""

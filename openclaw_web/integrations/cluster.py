@@ -22,6 +22,7 @@ from kubernetes.aio import config as kubernetes_config
 from openclaw_web.core.errors import SettingsError, VendorError
 from openclaw_web.core.pauses import back_off
 from openclaw_web.integrations.cluster_objects import (
+    Broken,
     ClaimView,
     ClusterEvent,
     DeploymentView,
@@ -228,6 +229,10 @@ class Cluster:
         views, _ = await self._list("Namespace", selector)
         return views
 
+    async def list_pods(self, selector: str = MANAGED_SELECTOR) -> list[PodView]:
+        views, _ = await self._list("Pod", selector)
+        return views
+
     async def pages(
         self, kind: str, selector: str = MANAGED_SELECTOR, *, only_metadata: bool = False
     ) -> AsyncGenerator[list[Document]]:
@@ -416,7 +421,7 @@ class Cluster:
         """Yield what happens to our namespaces and pods, for ever.
 
         Each of the two starts with a complete list, and so does each gap that the server cannot
-        fill (410 Gone); otherwise a broken watch resumes where it stopped. Errors are logged and
+        fill (410 Gone); otherwise a broken watch resumes where it stopped. Errors are told and
         waited out.
         """
         events: asyncio.Queue[ClusterEvent] = asyncio.Queue(maxsize=1_000)
@@ -444,9 +449,12 @@ class Cluster:
                         version, failures = seen, 0
                         await events.put(change)
             except VendorError as error:
-                version = "" if error.code == "gone" else version
                 failures += 1
                 logger.warning("The watch of %s broke (%s); going on.", kind, error)
+                if error.code == "gone":
+                    version = ""
+                else:
+                    await events.put(Broken(why=str(error)))
                 await asyncio.sleep(back_off(failures, longest_seconds=LONGEST_PAUSE_SECONDS))
 
     async def _list(self, kind: str, selector: str) -> tuple[list[Any], str]:

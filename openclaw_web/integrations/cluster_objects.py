@@ -156,7 +156,14 @@ class Heard:
     kind: str
 
 
-ClusterEvent = NamespaceChanged | PodChanged | NamespacesListed | PodsListed | Heard
+@dataclass(frozen=True, kw_only=True)
+class Broken:
+    """The watch of a kind broke, and is tried again all the time."""
+
+    why: str
+
+
+ClusterEvent = NamespaceChanged | PodChanged | NamespacesListed | PodsListed | Heard | Broken
 
 
 def listed(kind: str, views: list[Any]) -> ClusterEvent:

@@ -11,6 +11,7 @@ from aiohttp import web
 from openclaw_web.core.errors import SettingsError, VendorError
 from openclaw_web.integrations import cluster as adapter
 from openclaw_web.integrations.cluster_objects import (
+    Broken,
     NamespaceChanged,
     NamespacesListed,
     NamespaceState,
@@ -167,9 +168,9 @@ async def test_a_watch_resumes_and_lists_anew_when_it_is_too_late(tmp_path):
             async for event in events:
                 if not isinstance(event, PodsListed):
                     found.append(type(event))
-                if len(found) == 3:
+                if len(found) == 4:
                     break
-    assert found == [NamespacesListed, NamespaceChanged, NamespacesListed]
+    assert found == [NamespacesListed, NamespaceChanged, NamespacesListed, Broken]
     assert seen[:4] == ["list", "5", "6", "list"]
 
 
