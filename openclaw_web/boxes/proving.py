@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import col
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -25,6 +26,14 @@ SEEN_EVERY = timedelta(seconds=10)  # an agent that talks all the time is not wr
 TAKEN_WITHIN = timedelta(minutes=2)
 LIVE = "live"  # in `health`: the generation that was written into the running pod, and when
 RELOADER = "reload"
+OK_AT, FAILED_AT = queries.MODEL_OK_AT, queries.MODEL_FAILED_AT
+_NOTE_FAILURE = sa.text(f"""
+UPDATE boxes SET health = health || jsonb_build_object('{FAILED_AT}', CAST(:at AS text))
+WHERE id = :box_id AND status NOT IN ('destroying', 'destroyed')
+  AND CAST(coalesce(health ->> '{OK_AT}', '-infinity') AS timestamptz) < :asked_at
+  AND CAST(coalesce(health ->> '{FAILED_AT}', '-infinity') AS timestamptz) < :asked_at
+RETURNING customer_id
+""")  # noqa: S608 - names of ours
 
 
 async def record_model_call(
@@ -41,7 +50,7 @@ async def record_model_call(
     then the box is restarted. `asked_at` is business time; without it the call counts as asked now.
     """
     now = await business_now(session)
-    seen = await _note_call(session, box_id, generation, now=now)
+    seen = await _note_call(session, box_id, generation, now=now, asked_at=asked_at or now)
     if seen is None:
         return
     after_commit(session, partial(redis.announce_change, seen.customer_id))
@@ -50,6 +59,18 @@ async def record_model_call(
         await _note_proof(session, box_id, said, now=now)
     elif is_overdue(seen.health, said, asked_at=asked_at or now):
         await _restart(session, box_id, said, asked_at=asked_at or now)
+
+
+async def record_model_failure(session: AsyncSession, box_id: UUID, *, asked_at: datetime) -> None:
+    """Note that an agent asked its model in vain; nothing once a later question was answered.
+
+    `asked_at` is business time. The next answer takes the note away.
+    """
+    given = {"box_id": box_id, "asked_at": asked_at, "at": asked_at.isoformat()}
+    found = await (await session.connection()).execute(_NOTE_FAILURE, given)
+    customer_id = found.scalar_one_or_none()
+    if customer_id is not None:
+        after_commit(session, partial(redis.announce_change, customer_id))
 
 
 def note_written(box: Box, generation: int, *, now: datetime) -> None:
@@ -78,10 +99,20 @@ def is_overdue(health: dict[str, Any], generation: int, *, asked_at: datetime) -
 
 
 async def _note_call(
-    session: AsyncSession, box_id: UUID, generation: int | None, *, now: datetime
+    session: AsyncSession,
+    box_id: UUID,
+    generation: int | None,
+    *,
+    now: datetime,
+    asked_at: datetime,
 ) -> sa.Row[Any] | None:
     """Write the call down unless that was done just now; return what the box's row says then."""
     named = sa.func.least(generation or 0, col(Box.generation))
+    health = col(Box.health)
+    ok_at, failed_at = (_moment(health[key].astext) for key in (OK_AT, FAILED_AT))
+    kept = sa.case(
+        (failed_at > asked_at, health), else_=health.op("-", return_type=JSONB())(FAILED_AT)
+    )
     result = await session.exec(
         sa.update(Box)
         .where(
@@ -90,18 +121,25 @@ async def _note_call(
                 col(Box.first_answer_at).is_(None),
                 col(Box.agent_ok_at).is_(None),
                 col(Box.agent_ok_at) < now - SEEN_EVERY,
+                sa.func.coalesce(ok_at < asked_at - SEEN_EVERY, sa.true()),
                 col(Box.observed_generation) < named,
+                failed_at <= asked_at,
             ),
         )
         .values(
             agent_ok_at=now,
             first_answer_at=sa.func.coalesce(Box.first_answer_at, now),
             observed_generation=sa.func.greatest(col(Box.observed_generation), named),
+            health=kept.concat(sa.func.jsonb_build_object(OK_AT, asked_at.isoformat())),
         )
         .returning(col(Box.customer_id), col(Box.applied_generation), col(Box.health))
         .execution_options(synchronize_session=False)
     )
     return result.first()
+
+
+def _moment(text: Any) -> sa.ColumnElement[datetime]:
+    return sa.cast(text, sa.DateTime(timezone=True))
 
 
 async def _note_proof(

@@ -14,7 +14,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from openclaw_web.accounts.models import Customer
 from openclaw_web.billing import entitlement
 from openclaw_web.billing.models import Hold, Subscription, Tier
-from openclaw_web.boxes import sentences
+from openclaw_web.boxes import sentences, troubles
 from openclaw_web.boxes.desired import Desired, Facts, Why, desired_state
 from openclaw_web.boxes.models import (
     Box,
@@ -37,6 +37,7 @@ RESTORED_AT = "restored_at"  # and when that was
 COPY = "copy"  # the reason of a backup that is not one yet
 RESTORE_TOLD_FOR = timedelta(days=3)
 UNSEEN_FOR = timedelta(minutes=5)  # the schema: then a box needs a look
+MODEL_OK_AT, MODEL_FAILED_AT = "model_ok_at", "model_failed_at"  # in `health`: when it was asked
 OUTAGE_TOLD = "outage_told"  # in `health`: which outage its customer had a mail about
 # Keeps others from changing a box, but not from adding rows that point at it: those would wait for
 # us while we wait for them.
@@ -86,6 +87,8 @@ class BoxView:
     delete_after: datetime | None
     is_busy: bool
     progress: list[str]
+    broken: str = ""  # what keeps an active one from answering: a link's name, or "tokens"
+    is_unseen: bool = False  # we cannot look at it, so it is as it was seen last
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,6 +170,7 @@ async def box_status_view(session: AsyncSession, customer_id: UUID) -> BoxView |
     progress = [line["text"] for line in job.progress] if job else []
     lost_at = memory_lost_at(box)
     usage = await metering.current_usage(session, customer_id)
+    failed_at = model_failed_at(box)
     situation = Situation(
         status=box.status,
         reason=box.status_reason or "",
@@ -176,12 +180,16 @@ async def box_status_view(session: AsyncSession, customer_id: UUID) -> BoxView |
         has_job=job is not None,
         progress=progress[-1] if progress else "",
         is_out_of_tokens=usage is not None and usage.left == 0,
+        is_model_down=await troubles.is_model_down(session),
+        model_failure_age=await business_now(session) - failed_at if failed_at else None,
+        is_unseen=await troubles.is_unseen(session, box),
     )
     links = sentences.links_of(situation, box.health, box.first_answer_at)
+    telling = links if "pod" in box.health else links[-1:]
     return BoxView(
         box_id=box.id,
         status=box.status,
-        sentence=sentences.sentence_of(situation, links if "pod" in box.health else links[-1:]),
+        sentence=sentences.sentence_of(situation, telling),
         since=box.status_changed_at,
         links=links,
         bot_username=situation.bot_username,
@@ -191,7 +199,15 @@ async def box_status_view(session: AsyncSession, customer_id: UUID) -> BoxView |
         delete_after=box.delete_after,
         is_busy=job is not None,
         progress=progress,
+        broken=sentences.broken_of(situation, telling),
+        is_unseen=situation.is_unseen,
     )
+
+
+def model_failed_at(box: Box) -> datetime | None:
+    """Return when the newest question was asked that got no answer, if none did since then."""
+    found = box.health.get(MODEL_FAILED_AT)
+    return datetime.fromisoformat(found) if found else None
 
 
 def memory_lost_at(box: Box) -> datetime | None:

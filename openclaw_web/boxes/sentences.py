@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from openclaw_web.boxes.desired import Why
@@ -64,8 +64,26 @@ BROKEN = {
     "pod": NOT_READY,
     "gateway": NOT_READY,
     "telegram": "Running, but Telegram rejects its bot token.",
-    "model": "Running, but this period's tokens are used up; it says so politely when asked.",
+    "tokens": "Running, but this period's tokens are used up; it says so politely when asked.",
 }
+MODEL_DOWN = (
+    "Our model provider does not answer at the moment. That is on our side, not yours: it is asked"
+    " again all the time, and your assistant answers as soon as it does."
+)
+MODEL_FAILED = (
+    "Its newest question to the model got no answer. That is on our side, not yours: write again"
+    " in a moment, and it asks anew."
+)
+MODEL_UNSURE = (
+    "Its last question to the model got no answer, on our side. The next one shows whether it"
+    " answers again."
+)
+UNSEEN = (
+    "We cannot look at it at this moment, and are on it. It most likely answers as before: its"
+    " machine works without us."
+)
+UNSEEN_LINK = "We cannot look at it at this moment."
+FAILURE_COUNTS_FOR = timedelta(minutes=15)  # an older one says little of now
 DEFAULT_SUSPENDED = "Suspended."
 MEMORY_BACK = "Its memory came back from the backup of {at:%d %B %Y, %H:%M} UTC."
 MEMORY_KEPT = "Its memory is kept."
@@ -83,6 +101,9 @@ class Situation:
     has_job: bool
     progress: str
     is_out_of_tokens: bool = False
+    is_model_down: bool = False  # no provider answers anybody
+    model_failure_age: timedelta | None = None  # of the newest question, when it was in vain
+    is_unseen: bool = False  # our eyes are shut: what was seen last may be over
     memory_from: datetime | None = None  # a restore brought it back as it was then
 
 
@@ -98,9 +119,13 @@ class Link:
 def sentence_of(situation: Situation, links: Sequence[Link] = ()) -> str:
     """Return what is the case, in words that need no explanation: the worst of its links."""
     told = _status_sentence(situation)
-    broken = worst(links)
-    if situation.status is BoxStatus.ACTIVE and broken is not None:
-        told = BROKEN[broken.name]
+    broken = broken_of(situation, links)
+    if broken == "model":
+        told = f"Running, but {_lowered(links[-1].sentence)}"
+    elif broken:
+        told = BROKEN[broken]
+    elif situation.status is BoxStatus.ACTIVE and situation.is_unseen:
+        told = UNSEEN
     if situation.memory_from is not None and situation.status not in GONE:
         told = f"{told} {MEMORY_BACK.format(at=situation.memory_from)}"
     if situation.memory_lost_at is None or situation.status in GONE:
@@ -109,6 +134,15 @@ def sentence_of(situation: Situation, links: Sequence[Link] = ()) -> str:
         situation.status is BoxStatus.UNHEALTHY and situation.reason == Reason.NAMESPACE_DELETED
     )
     return told if is_told else f"{told} {MEMORY_LOST}"
+
+
+def broken_of(situation: Situation, links: Sequence[Link]) -> str:
+    """Return what keeps an active box from answering: the name of a link, "tokens", or ''."""
+    broken = worst(links)
+    if situation.status is not BoxStatus.ACTIVE or broken is None:
+        return ""
+    is_spent = broken.name == "model" and situation.is_out_of_tokens
+    return "tokens" if is_spent else broken.name
 
 
 def worst(links: Sequence[Link]) -> Link | None:
@@ -147,12 +181,14 @@ def links_of(situation: Situation, health: dict[str, Any], model_at: datetime | 
     failing: Sequence[str] = health.get("failing") or ()
     is_ready = bool(pod.get("is_ready"))
     has_pod = pod.get("phase") == "Running"
-    return [
+    seen = [
         _pod_link(pod, has_pod=has_pod),
         _gateway_link(is_ready=is_ready, has_pod=has_pod, failing=failing),
         _telegram_link(situation, is_ready=is_ready, failing=failing),
-        _model_link(model_at, is_out_of_tokens=situation.is_out_of_tokens),
     ]
+    if situation.is_unseen:
+        seen = [Link(name=one.name, is_ok=None, sentence=UNSEEN_LINK) for one in seen]
+    return [*seen, _model_link(model_at, situation)]
 
 
 def _status_sentence(situation: Situation) -> str:
@@ -249,13 +285,21 @@ def _telegram_link(situation: Situation, *, is_ready: bool, failing: Sequence[st
     return Link(name="telegram", is_ok=False, sentence="Not connected to Telegram yet.")
 
 
-def _model_link(model_at: datetime | None, *, is_out_of_tokens: bool) -> Link:
-    if is_out_of_tokens:
-        sentence = "This period's tokens are used up."
-        return Link(name="model", is_ok=False, sentence=sentence)
+def _model_link(model_at: datetime | None, situation: Situation) -> Link:
+    is_ok, sentence = _model_state(model_at, situation)
+    return Link(name="model", is_ok=is_ok, sentence=sentence)
+
+
+def _model_state(model_at: datetime | None, situation: Situation) -> tuple[bool | None, str]:
+    if situation.is_out_of_tokens:
+        return False, "This period's tokens are used up."
+    if situation.is_model_down:
+        return False, MODEL_DOWN
+    if (age := situation.model_failure_age) is not None:
+        return (False, MODEL_FAILED) if age < FAILURE_COUNTS_FOR else (None, MODEL_UNSURE)
     if model_at is None:
-        return Link(name="model", is_ok=None, sentence="It has not asked its model anything yet.")
-    return Link(name="model", is_ok=True, sentence="Its model answers.")
+        return None, "It has not asked its model anything yet."
+    return True, "Its model answers."
 
 
 def _lowered(sentence: str) -> str:

@@ -47,6 +47,15 @@ HEADLINES = {
     BoxStatus.DESTROYING: ("Being deleted", "busy"),
     BoxStatus.DESTROYED: ("Deleted", "quiet"),
 }
+# What an active box is called while something keeps it from answering.
+BROKEN_HEADLINES = {
+    "pod": ("Not ready", "warning"),
+    "gateway": ("Not ready", "warning"),
+    "telegram": ("Not connected", "bad"),
+    "model": ("Not answering", "bad"),
+    "tokens": ("Out of tokens", "warning"),
+}
+UNSEEN_HEADLINE = ("Not seen", "warning")
 LINK_NAMES = {
     "pod": "Its process",
     "gateway": "Its inbox",
@@ -146,7 +155,7 @@ class HomeState(Loaded, UsageStrip):
         show(self, has_box=view is not None)
         if view is None:
             return
-        status, tone = HEADLINES[view.status]
+        status, tone = headline(view)
         bot_name = view.bot_username or ""
         show(
             self,
@@ -166,6 +175,15 @@ class HomeState(Loaded, UsageStrip):
                 for link in view.links
             ],
         )
+
+
+def headline(view: BoxView) -> tuple[str, str]:
+    """Return the word for how a box is, by the worst that is known, and its tone."""
+    if view.broken:
+        return BROKEN_HEADLINES[view.broken]
+    if view.is_unseen and view.status is BoxStatus.ACTIVE:
+        return UNSEEN_HEADLINE
+    return HEADLINES[view.status]
 
 
 def _plan(subscription: Subscription | None) -> str:

@@ -6,12 +6,11 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from openclaw_web.core.database import session_scope
-from openclaw_web.gateway.answers import Answers, Said
+from openclaw_web.gateway.answers import Answers, news_of
 from openclaw_web.gateway.credentials import Directory
 from openclaw_web.gateway.stopping import LAPTOP, Budget
 from openclaw_web.integrations import redis
@@ -271,12 +270,7 @@ class Settler:
     async def _tell(self, events: Sequence[Event]) -> None:
         """Tell pages and boxes; it may fail, the count is safe."""
         await redis.announce_change(*{event.customer_id for event in events})
-        newest: dict[UUID, Said] = {}
-        for event in events:
-            if event.outcome == COMPLETE and event.is_agent:
-                said = (event.generation or 0, event.timestamp)
-                newest[event.box_id] = max(newest.get(event.box_id, said), said)
-        self._answers.note(newest)
+        self._answers.note(news_of(events))
 
 
 async def _cancel(*tasks: asyncio.Task[None]) -> None:

@@ -15,8 +15,10 @@ import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 from sqlmodel import col, select
 
+from openclaw_web.boxes import proving, troubles
 from openclaw_web.boxes.models import Box
 from openclaw_web.core.database import session_scope
+from openclaw_web.core.switches import read_switch
 from openclaw_web.gateway import settling
 from openclaw_web.gateway.credentials import Directory
 from openclaw_web.gateway.proxy import Proxy
@@ -152,6 +154,34 @@ async def test_a_refused_request_is_no_sign_of_life(holder, upstream, session, p
     await proxy.flush()
     box = await session.get(Box, holder.box_id)
     assert box.first_answer_at is None
+
+
+async def test_a_call_in_vain_is_noted_until_the_next_one_is_answered(
+    holder, upstream, session, proxy
+):
+    upstream.will(whole({"error": {}}, status=500))
+    await holder.chat()
+    await proxy.flush()
+    box = await session.get_one(Box, holder.box_id)
+    assert proving.FAILED_AT in box.health
+    await holder.chat()
+    await proxy.flush()
+    await session.refresh(box)
+    assert proving.FAILED_AT not in box.health
+    assert list((await read_switch(session, troubles.ANSWERED)).keys()) == ["127.0.0.1"]
+
+
+async def test_what_is_wrong_with_a_request_or_a_program_is_no_trouble_of_the_box(
+    holder, make_holder, upstream, session, proxy
+):
+    program = await make_holder(kind=TokenKind.API, box={"api_access": True})
+    for caller, status in ((holder, 400), (program, 500)):
+        upstream.will(whole({"error": {}}, status=status))
+        await caller.chat()
+    await proxy.flush()
+    for caller in (holder, program):
+        box = await session.get_one(Box, caller.box_id)
+        assert proving.FAILED_AT not in box.health
 
 
 async def test_without_a_database_events_wait(holder, ledger, proxy, monkeypatch):

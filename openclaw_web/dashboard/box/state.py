@@ -19,7 +19,7 @@ from openclaw_web.core.errors import OpenClawError
 from openclaw_web.dashboard.acting import NO_SUCH_BACKUP, act, id_of
 from openclaw_web.dashboard.box import sentences
 from openclaw_web.dashboard.loading import Loaded
-from openclaw_web.dashboard.state import HEADLINES
+from openclaw_web.dashboard.state import headline
 from openclaw_web.integrations import telegram
 from openclaw_web.jobs import queries as jobs
 from openclaw_web.ui import format as fmt
@@ -139,7 +139,7 @@ class BoxState(Loaded, AuthState):
             former = await listing.list_former(session, customer_id)
             show(self, has_box=False, no_box_note=sentences.former_note(former))
             return
-        status, tone = HEADLINES[view.status]
+        status, tone = headline(view)
         self._box_id = box.id
         show(
             self,
