@@ -16,7 +16,7 @@ from openclaw_web.boxes.lifecycle import LIVE, RUNNING
 from openclaw_web.boxes.models import Box, BoxStatus
 from openclaw_web.boxes.queries import Standing
 from openclaw_web.boxes.sentences import Reason
-from openclaw_web.core.clock import business_now
+from openclaw_web.core.clock import business_now, real_now
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.errors import VendorError
 from openclaw_web.integrations.cluster import Cluster
@@ -42,7 +42,7 @@ class Found:
     untold: list[UUID] = field(default_factory=list)
     lacking: list[UUID] = field(default_factory=list)
     repairs: list[UUID] = field(default_factory=list)  # those of them that only answer no more
-    ending: list[UUID] = field(default_factory=list)
+    ending: dict[UUID, NamespaceView | None] = field(default_factory=dict)
 
 
 async def sweep(
@@ -70,9 +70,9 @@ async def sweep(
     for box_id in found.lacking if is_incident else [*found.lacking, *found.repairs]:
         async with session_scope() as session:
             await _request_what_lacks(session, box_id)
-    for box_id in found.ending:
+    for box_id, view in found.ending.items():
         async with session_scope() as session:
-            await _report_stuck(session, box_id)
+            await _report_stuck(session, box_id, view)
     return changes
 
 
@@ -152,7 +152,7 @@ def _sort(standing: Standing, views: Mapping[str, NamespaceView], found: Found) 
     if health.UNTOLD in box.health and box.status in LIVE:
         found.untold.append(box.id)
     if box.status is BoxStatus.DESTROYING:
-        found.ending.append(box.id)
+        found.ending[box.id] = views.get(box.k8s_namespace)
     wanted = _wanted_job(box, standing.desired)
     if wanted is None or standing.has_job:
         return
@@ -201,18 +201,31 @@ def _wanted_job(box: Box, desired: Desired) -> JobType | None:
     return JobType.UPDATE if box.status is BoxStatus.UPDATING else JobType.PROVISION
 
 
-async def _report_stuck(session: AsyncSession, box_id: UUID) -> None:
-    """Say it when a namespace does not end; it is never forced."""
+async def _report_stuck(session: AsyncSession, box_id: UUID, view: NamespaceView | None) -> None:
+    """Say it, and what keeps it, when a namespace does not end; it is never forced.
+
+    One that still waits for its last backup is not ending yet: that has an alert of its own.
+    """
     box = await queries.get_any_box(session, box_id, lock=True)
-    if box.status is not BoxStatus.DESTROYING or box.status_changed_at is None:
+    if box.status is not BoxStatus.DESTROYING:
         return
-    if await business_now(session) - box.status_changed_at < STUCK_AFTER:
+    since = view.ending_since if view is not None else None
+    if view is None or since is None or real_now() - since < STUCK_AFTER:
+        if box.status_reason == Reason.STUCK_TERMINATING:
+            box.status_reason = None
+            session.add(box)
+            await job_service.resolve_alert(session, code=health.ALERT_STUCK, subject=str(box.id))
         return
     box.status_reason = Reason.STUCK_TERMINATING
     session.add(box)
+    said = " ".join(view.remains) or "The cluster does not say why."
+    held = f" Finalizers: {', '.join(view.finalizers)}." if view.finalizers else ""
+    detail = {
+        "sentence": f"{view.name} is ending since {since:%d %B, %H:%M} UTC. {said}{held}",
+        "namespace": view.name,
+        "remains": list(view.remains),
+        "finalizers": list(view.finalizers),
+    }
     await job_service.raise_alert(
-        session,
-        code=health.ALERT_STUCK,
-        subject=str(box.id),
-        detail={"namespace": box.k8s_namespace},
+        session, code=health.ALERT_STUCK, subject=str(box.id), detail=detail
     )

@@ -27,6 +27,9 @@ class NamespaceView:
     state: NamespaceState
     labels: dict[str, str] = field(default_factory=dict)
     annotations: dict[str, str] = field(default_factory=dict)
+    ending_since: datetime | None = None  # real time, by the cluster's clock
+    remains: tuple[str, ...] = ()  # what keeps it from ending, in the cluster's words
+    finalizers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,17 +187,22 @@ def event_of(kind: str, change: str, document: Document) -> ClusterEvent:
 
 
 def namespace_view(document: Document) -> NamespaceView:
-    meta = document["metadata"]
-    is_ending = (
-        bool(meta.get("deletionTimestamp"))
-        or document.get("status", {}).get("phase") == "Terminating"
-    )
+    meta, status = document["metadata"], document.get("status") or {}
+    is_ending = bool(meta.get("deletionTimestamp")) or status.get("phase") == "Terminating"
+    finalizers = (document.get("spec") or {}).get("finalizers") or ()
     return NamespaceView(
         name=meta["name"],
         uid=meta["uid"],
         state=NamespaceState.TERMINATING if is_ending else NamespaceState.ACTIVE,
         labels=meta.get("labels") or {},
         annotations=meta.get("annotations") or {},
+        ending_since=_time(meta.get("deletionTimestamp")),
+        remains=tuple(
+            one.get("message") or one["type"]
+            for one in status.get("conditions") or ()
+            if one.get("status") == "True"
+        ),
+        finalizers=(*(meta.get("finalizers") or ()), *finalizers),
     )
 
 

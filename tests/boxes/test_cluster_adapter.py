@@ -16,6 +16,7 @@ from openclaw_web.integrations.cluster_objects import (
     NamespacesListed,
     NamespaceState,
     PodsListed,
+    namespace_view,
     pod_view,
 )
 from openclaw_web.local.ports import free_port
@@ -275,3 +276,21 @@ async def test_a_proxys_password_reaches_the_proxy_and_no_error(tmp_path, monkey
     assert heard[0] == "CONNECT cluster.invalid:443 HTTP/1.1"
     assert "Proxy-Authorization: Basic YWRhOnNAY3JldA==" in heard
     assert "cret" not in str(refused.value)
+
+
+def test_a_namespace_that_ends_says_since_when_and_what_remains():
+    told = {"type": "NamespaceContentRemaining", "status": "True", "message": "1 pod is left"}
+    view = namespace_view(
+        {
+            "metadata": {"name": "a", "uid": "u", "deletionTimestamp": "2026-11-21T00:00:00Z"},
+            "spec": {"finalizers": ["kubernetes"]},
+            "status": {
+                "phase": "Terminating",
+                "conditions": [told, {"type": "NamespaceDeletionDiscoveryFailure"}],
+            },
+        }
+    )
+    assert view.state is NamespaceState.TERMINATING
+    assert view.ending_since is not None
+    assert view.ending_since.isoformat() == "2026-11-21T00:00:00+00:00"
+    assert (view.remains, view.finalizers) == (("1 pod is left",), ("kubernetes",))

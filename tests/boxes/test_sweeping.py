@@ -12,8 +12,9 @@ from openclaw_web.boxes.sweeping import sweep
 from openclaw_web.core.database import session_scope
 from openclaw_web.integrations.cluster import Cluster
 from openclaw_web.integrations.cluster_objects import NamespaceState, NamespaceView
+from openclaw_web.jobs import queries as jobs_read
 from openclaw_web.jobs import service as jobs
-from openclaw_web.jobs.models import Alert, JobType, OperatorJob
+from openclaw_web.jobs.models import JobType, OperatorJob
 from tests.factories import make_box, make_subscription, now
 
 pytestmark = pytest.mark.usefixtures("database", "redis")
@@ -145,14 +146,61 @@ async def test_a_memory_lost_in_an_incident_is_told_when_it_is_over():
     assert [[change.kind for change in one] for one in found] == [[ChangeKind.MEMORY_LOST], []]
 
 
-async def test_a_deletion_that_hangs_is_said():
+REMAINS = "Some content has finalizers remaining: example.com/keep in 1 resource instances"
+
+
+class Ending(Namespaces):
+    """One namespace that ends since then; without a time, one that does not end yet."""
+
+    def __init__(self, name, since):
+        super().__init__(name)
+        self.since = since
+
+    async def list_namespaces(self, _selector="managed"):
+        state = NamespaceState.TERMINATING if self.since else NamespaceState.ACTIVE
+        return [
+            NamespaceView(
+                name=name,
+                uid="u",
+                state=state,
+                ending_since=self.since,
+                remains=(REMAINS,),
+                finalizers=("kubernetes",),
+            )
+            for name in self.names
+        ]
+
+
+async def swept_while_ending(box, *, minutes=None):
+    """Sweep while the namespace ends for so long; return the alert and what the page says."""
+    since = None if minutes is None else now() - timedelta(minutes=minutes)
+    await sweep(cast(Cluster, Ending(box.k8s_namespace, since)), "default")
+    async with session_scope() as session:
+        alert = await jobs_read.find_open_alert(
+            session, code="namespace_stuck", subject=str(box.id)
+        )
+        return alert, await queries.box_status_view(session, box.customer_id)
+
+
+async def test_a_deletion_that_hangs_is_said_with_what_keeps_it():
     box = await a_box(status=BoxStatus.DESTROYING)
-    async with session_scope() as session:
-        box.status_changed_at = now() - timedelta(minutes=16)
-        session.add(box)
-    await swept(box)
-    async with session_scope() as session:
-        assert "namespace_stuck" in {one.code for one in (await session.exec(select(Alert))).all()}
+    alert, view = await swept_while_ending(box, minutes=14)
+    assert alert is None
+    alert, view = await swept_while_ending(box, minutes=16)
+    assert alert.detail["remains"] == [REMAINS]
+    assert alert.detail["finalizers"] == ["kubernetes"]
+    assert REMAINS in alert.detail["sentence"]
+    assert "unusually long" in view.sentence
+
+
+async def test_a_deletion_that_waits_for_its_last_backup_does_not_hang():
+    long_ago = now() - timedelta(hours=3)
+    box = await a_box(status=BoxStatus.DESTROYING, status_changed_at=long_ago)
+    assert (await swept_while_ending(box))[0] is None
+    assert (await swept_while_ending(box, minutes=20))[0] is not None
+    alert, view = await swept_while_ending(box)
+    assert alert is None, "what an earlier release reported is taken back"
+    assert "unusually long" not in view.sentence
 
 
 async def synced(box, at):
