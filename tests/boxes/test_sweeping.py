@@ -156,7 +156,8 @@ class Ending(Namespaces):
         super().__init__(name)
         self.since = since
 
-    async def list_namespaces(self, _selector="managed"):
+    async def list_namespaces(self, selector="managed"):
+        assert selector in {"managed", ""}
         state = NamespaceState.TERMINATING if self.since else NamespaceState.ACTIVE
         return [
             NamespaceView(
