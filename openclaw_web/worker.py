@@ -59,7 +59,7 @@ from openclaw_web.core.pauses import back_off
 from openclaw_web.core.settings import require, settings
 from openclaw_web.integrations import cluster, payment_client, redis
 from openclaw_web.integrations.cluster import Cluster
-from openclaw_web.jobs import leases
+from openclaw_web.jobs import leases, stuck
 from openclaw_web.jobs import service as jobs
 from openclaw_web.jobs.leases import ClaimedJob, LeaseLostError
 from openclaw_web.jobs.models import OperatorJob
@@ -410,7 +410,7 @@ async def reap() -> None:
             logger.exception("A silent worker's job could not be taken back.", extra=fields)
             has_failed = True
     async with session_scope() as session:
-        await leases.watch_queue(session)
+        await stuck.watch_queue(session)
     if has_failed:
         raise OpenClawError("At least one job could not be taken back.")
 

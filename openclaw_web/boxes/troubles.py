@@ -12,7 +12,7 @@ from openclaw_web.core.clock import business_now
 from openclaw_web.core.switches import PlatformSetting, read_switch
 from openclaw_web.jobs import queries as jobs
 
-WATCH_SILENT = "watch_silent"  # its subject is the cluster
+WATCH_SILENT = jobs.WATCH_SILENT  # its subject is the cluster
 PROVIDER_DOWN = "model_provider_down"  # a provider, or "<provider>, key <number>"; by each proxy
 ANSWERED = "model_answered_at"  # the switch: when each provider answered last
 # A request that a provider failed goes on to the next one, and was asked before the alert.

@@ -32,12 +32,10 @@ LEASE = timedelta(seconds=60)
 HEARTBEAT_SECONDS = 15
 # A worker that cannot say it lives for so long stops by itself, well before its lease ends.
 LONGEST_SILENCE_SECONDS = 45
-WAITS_TOO_LONG = timedelta(minutes=30)
 CLAIM_TRIES = 3
 MAX_ERROR_CHARACTERS = 4_000
 SUPERSEDED = "superseded"
 LEASE_EXPIRED = "lease_expired"
-QUEUE_ALERT = "queue_stuck"
 RELEASED_BY_FORCE = "force_released"
 # What a job's story says to its customer; who held it and what it said is in the error log.
 INTERRUPTED = "Interrupted for a moment; going on."
@@ -145,7 +143,7 @@ def _claim_statement(
             OperatorJob.status == JobStatus.QUEUED,
             col(OperatorJob.run_after) <= REAL_NOW,
             ~sa.and_(queries.is_setting_up(), queries.is_provisioning_paused()),
-            is_of_cluster(cluster),
+            repairing.is_of_cluster(cluster),
             repairing.may_run(owner, most_repairs),
             ~sa.exists().where(
                 col(running.box_id) == col(OperatorJob.box_id),
@@ -173,15 +171,6 @@ def _claim_statement(
             sa.cast(sa.func.extract("epoch", REAL_NOW) * 1_000_000, sa.BigInteger),
         )
     )
-
-
-def is_of_cluster(cluster: str | None) -> sa.ColumnElement[bool]:
-    """Say that a job's box is in this cluster, or that it has no box."""
-    if cluster is None:
-        return sa.true()
-    boxes = repairing.BOXES
-    elsewhere = sa.exists().where(boxes.c.id == col(OperatorJob.box_id), boxes.c.cluster != cluster)
-    return ~elsewhere
 
 
 async def heartbeat(session: AsyncSession, fence: Fence) -> bool:
@@ -363,23 +352,6 @@ async def reap_job(session: AsyncSession, job_id: UUID) -> OperatorJob | None:
     if has_attempts:
         await _queue_again(session, job, 0)
     return job
-
-
-async def watch_queue(session: AsyncSession) -> int:
-    """Keep one alert open while due jobs wait for half an hour; return how many do."""
-    found = await session.exec(
-        select(sa.func.count(), sa.func.min(OperatorJob.run_after)).where(
-            OperatorJob.status == JobStatus.QUEUED,
-            col(OperatorJob.run_after) < REAL_NOW - WAITS_TOO_LONG,
-        )
-    )
-    stuck, oldest = found.one()
-    if oldest is not None:
-        detail = {"jobs": stuck, "oldest_due_at": oldest.isoformat()}
-        await service.raise_alert(session, code=QUEUE_ALERT, subject="operator_jobs", detail=detail)
-    else:
-        await service.resolve_alert(session, code=QUEUE_ALERT, subject="operator_jobs")
-    return stuck
 
 
 async def _end_as_asked(session: AsyncSession, job: OperatorJob, detail: str) -> None:

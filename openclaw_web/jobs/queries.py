@@ -16,6 +16,7 @@ from openclaw_web.jobs.models import Alert, JobStatus, JobType, OperatorJob
 
 LIVE = (JobStatus.QUEUED, JobStatus.RUNNING)
 PROVISIONING_PAUSED = "provisioning_paused"  # the switch of this name
+WATCH_SILENT = "watch_silent"  # the alert of a cluster of which nothing is heard
 SETS_NOTHING_UP = (JobType.SUSPEND, JobType.DESTROY, JobType.HEALTH_CHECK)
 TAKEN_WITHIN = timedelta(seconds=15)
 
@@ -193,9 +194,10 @@ async def any_customers_open_alerts(session: AsyncSession, *, limit: int = 100) 
 class QueueStanding:
     """Where a box's waiting job stands; `due_at` is the real clock's.
 
-    `position` counts who is before it and itself: 1 is next. `waiting_because` is "" (its turn
-    comes), "retry" (a pause after a failure), "paused" (nothing new is set up for now),
-    "another_job" (one of this box runs still) or "no_worker" (nobody takes jobs at all).
+    `position` counts who is before it in its cluster and itself: 1 is next; who is held on purpose
+    is before nobody. `waiting_because` is "" (its turn comes), "retry" (a pause after a failure),
+    "paused" (nothing new is set up for now), "held" (a repair, in an incident), "another_job" (one
+    of this box runs still) or "no_worker" (nobody takes jobs of this cluster).
     """
 
     position: int
@@ -218,34 +220,50 @@ async def queue_standing(
     job = found.first()
     if job is None or job.run_after is None:
         return None
+    boxes = repairing.BOXES
+    cluster = await session.scalar(sa.select(boxes.c.cluster).where(boxes.c.id == box_id))
     before = sa.and_(
         col(OperatorJob.status) == JobStatus.QUEUED,
+        repairing.is_of_cluster(cluster),
+        ~is_held_on_purpose(),
         sa.tuple_(col(OperatorJob.run_after), col(OperatorJob.created_at))
         < (job.run_after, job.created_at),
     )
     ahead = await session.scalar(select(sa.func.count()).select_from(OperatorJob).where(before))
     return QueueStanding(
         position=1 + (ahead or 0),
-        waiting_because=await _why_it_waits(session, job),
+        waiting_because=await _why_it_waits(session, job, cluster),
         due_at=job.run_after,
     )
 
 
-async def _why_it_waits(session: AsyncSession, job: OperatorJob) -> str:
+async def _why_it_waits(session: AsyncSession, job: OperatorJob, cluster: str | None) -> str:
     runs = col(OperatorJob.status) == JobStatus.RUNNING
-    is_new = sa.exists().where(col(OperatorJob.id) == job.id, is_setting_up())
+    is_it = col(OperatorJob.id) == job.id
     due_at = sa.literal(job.run_after)
-    # A worker looks every two seconds, and one that is busy shows it by its leases.
-    nobody_works = ~sa.exists().where(runs, col(OperatorJob.lease_until) > REAL_NOW)
+    is_late = due_at < REAL_NOW - TAKEN_WITHIN
     why = sa.case(
         (sa.exists().where(runs, col(OperatorJob.box_id) == job.box_id), "another_job"),
         # One that was never tried waits for its customer's next change.
         (sa.and_(due_at > REAL_NOW, sa.literal(job.attempt > 0)), "retry"),
-        (sa.and_(is_new, is_provisioning_paused()), "paused"),
-        (sa.and_(due_at < REAL_NOW - TAKEN_WITHIN, nobody_works), "no_worker"),
+        (sa.and_(sa.exists().where(is_it, is_setting_up()), is_provisioning_paused()), "paused"),
+        (sa.exists().where(is_it, repairing.is_held()), "held"),
+        (sa.and_(is_late, ~somebody_works(cluster)), "no_worker"),
         else_="",
     )
     return str(await session.scalar(sa.select(why)))
+
+
+def somebody_works(cluster: str | None) -> sa.ColumnElement[bool]:
+    """Say that a worker is at a job of this cluster.
+
+    A worker looks every two seconds, and one that is busy shows it by its leases.
+    """
+    return sa.exists().where(
+        col(OperatorJob.status) == JobStatus.RUNNING,
+        col(OperatorJob.lease_until) > REAL_NOW,
+        repairing.is_of_cluster(cluster),
+    )
 
 
 async def count_actions(
@@ -272,6 +290,11 @@ async def count_actions(
         )
     )
     return found or 0
+
+
+def is_held_on_purpose() -> sa.ColumnElement[bool]:
+    """Say that a job waits until an admin, or the end of an incident, lets it go."""
+    return sa.or_(sa.and_(is_setting_up(), is_provisioning_paused()), repairing.is_held())
 
 
 def is_setting_up() -> sa.ColumnElement[bool]:

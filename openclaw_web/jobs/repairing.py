@@ -30,13 +30,26 @@ def may_run(owner: str, most: int | None) -> sa.ColumnElement[bool]:
     `most` is how many repairs this worker does at once: the other hands are for what people asked.
     """
     is_other = col(OperatorJob.requested_by).is_distinct_from(REQUESTER)
-    is_held = sa.exists().where(
+    return sa.or_(is_other, sa.and_(~is_held(), _has_room(owner, most)))
+
+
+def is_held() -> sa.ColumnElement[bool]:
+    """Say that a job is a repair that waits for the end of an incident of its cluster."""
+    is_incident = sa.exists().where(
         BOXES.c.id == col(OperatorJob.box_id),
         col(Alert.subject) == BOXES.c.cluster,
         col(Alert.code) == HELD_BY,
         col(Alert.resolved_at).is_(None),
     )
-    return sa.or_(is_other, sa.and_(~is_held, _has_room(owner, most)))
+    return sa.and_(col(OperatorJob.requested_by) == REQUESTER, is_incident)
+
+
+def is_of_cluster(cluster: str | None) -> sa.ColumnElement[bool]:
+    """Say that a job's box is in this cluster, or that it has no box."""
+    if cluster is None:
+        return sa.true()
+    elsewhere = sa.exists().where(BOXES.c.id == col(OperatorJob.box_id), BOXES.c.cluster != cluster)
+    return ~elsewhere
 
 
 def _has_room(owner: str, most: int | None) -> sa.ColumnElement[bool]:

@@ -10,7 +10,7 @@ from sqlmodel import select
 from openclaw_web.accounts import service as accounts
 from openclaw_web.accounts.models import AuditLog
 from openclaw_web.billing.models import Hold, HoldKind, SubscriptionStatus
-from openclaw_web.boxes import windows
+from openclaw_web.boxes import waiting, windows
 from openclaw_web.boxes.memory import backups
 from openclaw_web.boxes.memory.listing import BackupView
 from openclaw_web.boxes.models import Box, BoxBackup, BoxStatus
@@ -293,6 +293,7 @@ def test_where_backups_are_off_there_is_no_card(client, open_tab):
         (7, "", "It is number 7 in the queue."),
         (1, "retry", "the next one is in 2 min"),
         (1, "paused", "stopped new set-ups"),
+        (1, "held", "until the cause is found"),
         (1, "another_job", "right after"),
         (1, "no_worker", "We were told"),
     ],
@@ -302,7 +303,7 @@ def test_the_queue_has_words_for_each_reason(position, because, said):
     standing = QueueStanding(
         position=position, waiting_because=because, due_at=now + timedelta(minutes=2, seconds=5)
     )
-    assert said in sentences.waiting(standing, now)
+    assert said in waiting.sentence_of(standing, now)
 
 
 def test_the_log_is_asked_for_only_while_it_is_open(client, open_tab):

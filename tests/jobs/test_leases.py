@@ -189,15 +189,3 @@ async def test_progress_is_told_in_order_and_without_secrets():
         await leases.finish_job(session, claimed.fence)
     lines = [line["text"] for line in (await read(claimed.job.id)).progress]
     assert lines == ["Making the namespace.", "Using [redacted]", "Done."]
-
-
-async def test_jobs_that_wait_for_half_an_hour_are_an_alert():
-    job = await request(await a_box())
-    await change(job.id, run_after=sa.func.clock_timestamp() - timedelta(minutes=31))
-    async with session_scope() as session:
-        assert await leases.watch_queue(session) == 1
-        assert len(await queries.any_customers_open_alerts(session)) == 1
-    await claim()
-    async with session_scope() as session:
-        assert await leases.watch_queue(session) == 0
-        assert list(await queries.any_customers_open_alerts(session)) == []

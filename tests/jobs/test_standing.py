@@ -13,7 +13,7 @@ from openclaw_web.boxes.models import BoxStatus
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.errors import NotFoundError, ValidationError
 from openclaw_web.core.switches import PlatformSetting
-from openclaw_web.jobs import leases, pauses, queries, service
+from openclaw_web.jobs import leases, pauses, queries, repairing, service
 from openclaw_web.jobs.models import JobStatus, JobType, OperatorJob
 from openclaw_web.workflows import operations
 from openclaw_web.workflows.operations import By
@@ -56,6 +56,46 @@ async def test_a_job_says_why_it_waits():
     await change(check.id, run_after=sa.func.clock_timestamp() - timedelta(hours=1))
     assert (await claim()).job.id == check.id
     assert (await standing(box)).waiting_because == "another_job"
+
+
+async def a_far_box(**fields):
+    async with session_scope() as session:
+        return await make_box(session, cluster="far", **fields)
+
+
+async def a_repair(box):
+    async with session_scope() as session:
+        return await service.request_job(
+            session,
+            customer_id=box.customer_id,
+            box_id=box.id,
+            job_type=JobType.PROVISION,
+            requested_by=repairing.REQUESTER,
+        )
+
+
+async def test_another_clusters_queue_is_not_ones_own():
+    far, here = await a_far_box(), await a_box()
+    await request(far)
+    job = await request(here)
+    assert [(await standing(box)).position for box in (far, here)] == [1, 1]
+    await change(job.id, run_after=sa.func.clock_timestamp() - timedelta(minutes=1))
+    async with session_scope() as session:
+        assert await leases.claim_job(session, owner="b", cluster="far") is not None
+    assert (await standing(here)).waiting_because == "no_worker", (
+        "who works there helps nobody here"
+    )
+
+
+async def test_a_repair_that_an_incident_holds_says_so_and_is_before_nobody():
+    ailing, fresh = await a_box(), await a_box()
+    await a_repair(ailing)
+    await request(fresh)
+    assert [(await standing(box)).position for box in (ailing, fresh)] == [1, 2]
+    async with session_scope() as session:
+        await service.raise_alert(session, code=repairing.HELD_BY, subject="default")
+    assert (await standing(ailing)).waiting_because == "held"
+    assert ((await standing(fresh)).position, (await standing(fresh)).waiting_because) == (1, "")
 
 
 async def test_only_its_own_customer_sees_where_a_job_stands():

@@ -12,7 +12,6 @@ from openclaw_web.boxes.sentences import Link
 from openclaw_web.boxes.windows import Happening, Line, Seen, Window, moment
 from openclaw_web.dashboard.state import JOB_NAMES, LINK_NAMES
 from openclaw_web.jobs.models import JobStatus, OperatorJob
-from openclaw_web.jobs.queries import QueueStanding
 from openclaw_web.ui import format as fmt
 
 STEPS_SHOWN = 8
@@ -39,12 +38,6 @@ BACKUP_REASONS = {
     Reason.SCHEDULED: "made by itself, while it ran",
 }
 FORMER = "what your former assistant remembered"
-WAITING = {
-    "retry": "The last try did not work; the next one is {due}.",
-    "paused": "We have stopped new set-ups for a moment. Yours is kept and goes on by itself.",
-    "another_job": "Something else is being done with it; this comes right after.",
-    "no_worker": "Nobody takes up work at the moment. We were told; yours is kept.",
-}
 
 
 def bot_note(word: str) -> str:
@@ -82,17 +75,6 @@ def kept_asleep(why: Why, *, is_paused: bool) -> str:
 
 def work(job: OperatorJob) -> str:
     return JOB_NAMES.get(job.job_type, "Working on your assistant")
-
-
-def waiting(standing: QueueStanding, now: datetime) -> str:
-    """Say where a waiting job stands, and why it waits; `now` is the real clock's."""
-    seconds = max(0, int((standing.due_at - now).total_seconds()))
-    due = f"in {fmt.duration(timedelta(seconds=seconds))}" if seconds else "due now"
-    if standing.waiting_because in WAITING:
-        return WAITING[standing.waiting_because].format(due=due)
-    if standing.position == 1:
-        return "It is next in the queue."
-    return f"It is number {standing.position} in the queue."
 
 
 def steps(job: OperatorJob) -> list[dict[str, str]]:

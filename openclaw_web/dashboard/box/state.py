@@ -9,7 +9,7 @@ import reflex as rx
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openclaw_web.accounts.state import AuthState
-from openclaw_web.boxes import incidents, windows
+from openclaw_web.boxes import incidents, waiting, windows
 from openclaw_web.boxes import queries as boxes
 from openclaw_web.boxes.lifecycle import RUNNING
 from openclaw_web.boxes.memory import backups, listing
@@ -178,7 +178,7 @@ class BoxState(Loaded, AuthState):
         show(
             self,
             work=sentences.work(job) if job else "",
-            work_note=sentences.waiting(standing, now) if standing else "",
+            work_note=waiting.sentence_of(standing, now) if standing else "",
             steps=sentences.steps(job) if job else [],
         )
 
