@@ -51,6 +51,10 @@ def _home_with_box() -> rx.Component:
                 HomeState.sentence, class_name="heading", id="box-sentence", aria_live="polite"
             ),
             rx.cond(
+                HomeState.queue_note != "",
+                rx.el.p(HomeState.queue_note, class_name="small", id="queue", aria_live="polite"),
+            ),
+            rx.cond(
                 HomeState.bot_link != "",
                 rx.el.div(
                     rx.el.a(

@@ -13,12 +13,12 @@ from openclaw_web.billing import deliveries
 from openclaw_web.billing import queries as billing
 from openclaw_web.billing.models import Subscription, SubscriptionStatus
 from openclaw_web.billing.tiers import plan_of
-from openclaw_web.boxes import incidents
+from openclaw_web.boxes import incidents, waiting
 from openclaw_web.boxes import queries as boxes
 from openclaw_web.boxes import service as box_service
 from openclaw_web.boxes.models import BoxStatus
 from openclaw_web.boxes.queries import BoxView
-from openclaw_web.core.clock import business_now
+from openclaw_web.core.clock import business_now, real_now
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.errors import NotFoundError
 from openclaw_web.dashboard import promises
@@ -111,6 +111,7 @@ class HomeState(Loaded, UsageStrip):
     status_tone: str = "quiet"
     sentence: str = ""
     since: str = ""
+    queue_note: str = ""
     memory_lost: str = ""
     links: list[dict[str, str]] = []
     bot_name: str = ""
@@ -136,7 +137,8 @@ class HomeState(Loaded, UsageStrip):
     async def _show(self, session: AsyncSession, customer_id: UUID) -> None:
         now = await business_now(session)
         self._show_period(await metering.current_usage(session, customer_id), now)
-        self._show_box(await boxes.box_status_view(session, customer_id), now)
+        view = await boxes.box_status_view(session, customer_id)
+        self._show_box(view, now)
         subscription = await billing.find_live_subscription(session, customer_id)
         newest = await jobs.jobs_of_customer(session, customer_id, limit=JOBS_SHOWN)
         show(
@@ -148,6 +150,7 @@ class HomeState(Loaded, UsageStrip):
                 await deliveries.find_promise(session, customer_id, now)
             ),
             incident_note=await incidents.banner(session, customer_id),
+            queue_note=await _queue_note(session, customer_id, view),
             story=[_story_line(job, now) for job in newest],
         )
 
@@ -175,6 +178,14 @@ class HomeState(Loaded, UsageStrip):
                 for link in view.links
             ],
         )
+
+
+async def _queue_note(session: AsyncSession, customer_id: UUID, view: BoxView | None) -> str:
+    """Return where the work stands that a box waits for, and why; '' for one that answers."""
+    if view is None or view.status is BoxStatus.ACTIVE:
+        return ""
+    standing = await jobs.queue_standing(session, customer_id, view.box_id)
+    return waiting.sentence_of(standing, real_now()) if standing else ""
 
 
 def headline(view: BoxView) -> tuple[str, str]:

@@ -234,14 +234,24 @@ def happenings() -> rx.Component:
             aria_live="polite",
         ),
         rx.cond(
-            ~is_any(OnboardingView.happenings),
-            rx.el.p(rx.el.span("Waiting for a free hand", class_name="status busy")),
+            OnboardingView.waiting_note != "",
+            rx.el.p(
+                rx.el.span("Waiting", class_name="status busy"),
+                " ",
+                rx.el.span(OnboardingView.waiting_note),
+                id="queue",
+                aria_live="polite",
+            ),
+            rx.cond(
+                ~is_any(OnboardingView.happenings),
+                rx.el.p(rx.el.span("Beginning", class_name="status busy")),
+            ),
         ),
         rx.el.p(
-            (
-                "This usually takes less than a minute. You may close the page; we mail you "
-                "when it is ready."
+            rx.cond(
+                OnboardingView.waiting_note == "", "This usually takes less than a minute. ", ""
             ),
+            "You may close the page; we mail you when it is ready.",
             class_name="small",
         ),
     )

@@ -19,7 +19,9 @@ from openclaw_web.billing import queries as billing
 from openclaw_web.billing.models import Tier
 from openclaw_web.billing.tiers import plans
 from openclaw_web.boxes import queries as boxes
+from openclaw_web.boxes import waiting
 from openclaw_web.boxes.models import BoxStatus
+from openclaw_web.core.clock import real_now
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.errors import OpenClawError
 from openclaw_web.integrations import telegram
@@ -57,6 +59,7 @@ class OnboardingView(rx.State):
     chips: list[dict[str, str]] = []
     offers: list[dict[str, str]] = []
     happenings: list[dict[str, str]] = []
+    waiting_note: str = ""
     done: int = 0
     composer_id: str = ""
     bot_name: str = ""
@@ -273,6 +276,7 @@ class OnboardingView(rx.State):
             code_email=str(known.config.get("email", "")),
             offers=_offers(known.config) if step is Step.TIER else [],
             happenings=await _happenings(session, chat, step),
+            waiting_note=await _waiting_note(session, chat, step),
             is_loaded=True,
         )
         await self._show_bot(session, chat, step)
@@ -313,6 +317,14 @@ async def _happenings(
     if step is Step.WATCH and lines:
         lines[-1]["tone"] = "busy"
     return lines
+
+
+async def _waiting_note(session: AsyncSession, chat: OnboardingSession, step: Step) -> str:
+    """Return where the set-up stands in the queue and why it waits; '' while somebody is at it."""
+    if step is not Step.WATCH or chat.customer_id is None or chat.box_id is None:
+        return ""
+    standing = await jobs.queue_standing(session, chat.customer_id, chat.box_id)
+    return waiting.sentence_of(standing, real_now()) if standing else ""
 
 
 def _offers(config: Any) -> list[dict[str, str]]:

@@ -106,6 +106,19 @@ def test_every_status_has_a_headline_and_a_sentence(client, ada, status):
     assert tab.sees("sentence").endswith(".")
 
 
+def test_a_box_that_waits_says_where_it_stands(client, ada):
+    for email in (EVE, ADA):
+        box = in_app(client, give_box, email, status=BoxStatus.PENDING)
+        in_app(client, add_job, box, JobStatus.QUEUED)
+    assert opened(client, ada).sees("queue_note") == "It is number 2 in the queue."
+
+
+def test_a_box_that_answers_speaks_of_no_queue(client, ada):
+    box = in_app(client, give_box, ADA, health=RUNNING)
+    in_app(client, add_job, box, JobStatus.QUEUED)
+    assert not opened(client, ada).sees("queue_note")
+
+
 def test_the_strip_shows_the_period(client, ada):
     in_app(client, give_box, ADA, tokens_used=2_500_000)
     tab = opened(client, ada)

@@ -5,7 +5,12 @@ import pytest
 from openclaw_web.accounts import guard
 from openclaw_web.accounts import service as accounts
 from openclaw_web.billing.models import Tier
+from openclaw_web.boxes.models import BoxStatus
 from openclaw_web.core.database import session_scope
+from openclaw_web.core.switches import PlatformSetting
+from openclaw_web.jobs import service as jobs
+from openclaw_web.jobs.models import JobType
+from openclaw_web.jobs.queries import PROVISIONING_PAUSED
 from openclaw_web.onboarding import conversation, service
 from openclaw_web.onboarding.conversation import Step
 from openclaw_web.onboarding.models import OnboardingState
@@ -181,6 +186,48 @@ def test_signing_in_gives_the_chat_its_customer(client):
         tab.open()
         assert tab.sees("step") == Step.PAY
         assert tab.sees("messages")[-1]["text"] == conversation.ASK_PAYMENT
+
+
+def test_whoever_has_paid_sees_the_place_in_the_queue_and_why_it_waits(client):
+    visitor, email = Visitor(), "ada@example.com"
+    in_app(client, put_in_queue, visitor, email, ahead=2)
+    cookie = f"{cookie_of(visitor)}; {customer_cookie(client, email)}"
+    with Tab(client, "/start", OnboardingView, cookie=cookie) as tab:
+        tab.open()
+        assert tab.sees("step") == Step.WATCH
+        assert tab.sees("waiting_note") == "It is number 3 in the queue."
+        in_app(client, pause_set_ups)
+        tab.does(OnboardingView.tick, _date="now")
+        assert tab.sees("waiting_note").startswith("We have stopped new set-ups for a moment.")
+
+
+async def put_in_queue(visitor, email, *, ahead):
+    """Have somebody paid whose set-up waits behind others."""
+    await put_at_payment(visitor, email)
+    async with session_scope() as session:
+        for _ in range(ahead):
+            await queue(session, await make_box(session))
+        customer = await accounts.ensure_customer(session, email)
+        subscription = await make_subscription(session, customer=customer)
+        box = await make_box(session, subscription=subscription, status=BoxStatus.PENDING)
+        await queue(session, box)
+        state = OnboardingState.PROVISIONING
+        await change(session, await visitor.chat(), state=state, box_id=box.id)
+
+
+async def queue(session, box):
+    await jobs.request_job(
+        session,
+        customer_id=box.customer_id,
+        box_id=box.id,
+        job_type=JobType.PROVISION,
+        requested_by="test",
+    )
+
+
+async def pause_set_ups():
+    async with session_scope() as session:
+        session.add(PlatformSetting(key=PROVISIONING_PAUSED, value=True))
 
 
 def test_whoever_has_an_assistant_is_led_to_it(client):
