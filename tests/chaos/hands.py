@@ -50,6 +50,7 @@ class Hands:
     # Where the story began: what was there before it, it has not done.
     generation: int = 0
     older: frozenset[UUID] = frozenset()
+    tokens: frozenset[UUID] = frozenset()
 
     async def from_here(self) -> "Hands":
         """Return hands for what begins now with this box."""
@@ -57,7 +58,8 @@ class Hands:
             box = await queries.get_any_box(session, self.box.id)
             found = await session.exec(select(BoxBackup.id).where(BoxBackup.box_id == box.id))
             older = frozenset(found.all())
-        return replace(self, box=box, generation=box.generation, older=older)
+        tokens = await self.live_tokens()
+        return replace(self, box=box, generation=box.generation, older=older, tokens=tokens)
 
     async def work(self) -> bool:
         """Do one due job of the box, and say whether there was one."""
@@ -115,21 +117,12 @@ class Hands:
         """Return what a customer and the cluster are left with, names and times aside."""
         async with session_scope() as session:
             box = await queries.get_any_box(session, self.box.id)
-            live = (
-                await session.exec(
-                    select(ProxyToken.id).where(
-                        ProxyToken.box_id == box.id,
-                        ProxyToken.kind == TokenKind.BOX,
-                        col(ProxyToken.revoked_at).is_(None),
-                    )
-                )
-            ).all()
         jobs = await self.jobs()
         namespace = await self.cluster.namespace_state(box.k8s_namespace)
         pods = await self.cluster.pods(box.k8s_namespace)
         secret = await self._notes("Secret")
         deployment = await self._notes("Deployment")
-        tokens = {str(one) for one in live}
+        tokens = {str(one) for one in await self.live_tokens()}
         marks = (manifests.TOKEN_ID, manifests.CONFIG_HASH)
         return {
             "status": (box.status.value, box.status_reason),
@@ -156,6 +149,17 @@ class Hands:
             "keepers": [job.name for job in await self._keepers(namespace)],
             "their tokens": await self._keepers_secrets(),
         }
+
+    async def live_tokens(self) -> frozenset[UUID]:
+        async with session_scope() as session:
+            found = await session.exec(
+                select(ProxyToken.id).where(
+                    ProxyToken.box_id == self.box.id,
+                    ProxyToken.kind == TokenKind.BOX,
+                    col(ProxyToken.revoked_at).is_(None),
+                )
+            )
+            return frozenset(found.all())
 
     async def _backup(self) -> str:
         """Return why there are new backups, or that a failure was told."""

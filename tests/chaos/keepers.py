@@ -66,7 +66,7 @@ class Keepers:
             # Another volume than the box's own was made from a snapshot.
             memory = self.memory.get(namespace, FRESH) if mounted == manifests.NAME else FRESH
             if way is Way.SAVE:
-                await carrying.take_in(backup_id, token, _pieces(memory))
+                await carrying.take_in(backup_id, token, pieces_of(memory))
             else:
                 sent = await carrying.give_out(backup_id, token)
                 self.memory[namespace] = b"".join([piece async for piece in sent.pieces])
@@ -82,7 +82,7 @@ class Keepers:
         return base64.b64decode(secret["data"][keeper_job.TOKEN_KEY]).decode()
 
 
-async def _pieces(content: bytes) -> AsyncIterator[bytes]:
+async def pieces_of(content: bytes) -> AsyncIterator[bytes]:
     yield content
 
 

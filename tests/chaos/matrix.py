@@ -79,7 +79,7 @@ class Matrix:
     async def _learn(self, story: str) -> None:
         scene = await self.scene(story, Passage())
         await scene.begin()
-        PEACE[story] = (scene.passage.passed, await _looked_up(scene.hands))
+        PEACE[story] = (scene.passage.passed, await _looked_up(scene.hands, story))
 
     def cells(self) -> list[Cell]:
         return [
@@ -120,7 +120,7 @@ class Matrix:
         scene = await self.scene(cell.story, Passage(disturb_at=cell.boundary))
         try:
             await self._disturbance(cell.disturbance)(scene)
-            outcome = await _looked_up(scene.hands)
+            outcome = await _looked_up(scene.hands, cell.story)
         finally:
             await scene.bury()
         expected, story = self.expected[cell.story], STORIES[cell.story]
@@ -166,12 +166,14 @@ class Matrix:
         return hands
 
 
-async def _looked_up(hands: Hands) -> dict[str, Any]:
+async def _looked_up(hands: Hands, story: str) -> dict[str, Any]:
     """Look at the end; our own look may come too late on a busy machine, and is no part of it."""
+    more = STORIES[story].more
+    shown = await more(hands) if more else {}
     for _ in range(LOOKS):
         with contextlib.suppress(VendorError):
-            return await hands.outcome()
-    return await hands.outcome()
+            return {**await hands.outcome(), **shown}
+    return {**await hands.outcome(), **shown}
 
 
 def table(cells: Iterable[Cell], boundaries: dict[str, list[Boundary]]) -> str:

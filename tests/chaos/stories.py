@@ -5,18 +5,22 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from openclaw_web.billing.models import Subscription, Tier
+from openclaw_web.accounts.models import Customer
+from openclaw_web.billing.models import Subscription, SubscriptionStatus, Tier
 from openclaw_web.boxes import queries
 from openclaw_web.boxes import service as boxes
-from openclaw_web.boxes.memory import backups, snapshots
-from openclaw_web.boxes.models import Box
+from openclaw_web.boxes.memory import backups, carrying, listing, snapshots
+from openclaw_web.boxes.models import Box, BoxStatus
 from openclaw_web.boxes.service import BoxSettings
 from openclaw_web.core.clock import business_now
 from openclaw_web.core.database import session_scope
 from openclaw_web.jobs.models import JobType
 from tests.chaos.hands import TOLD, Hands
+from tests.chaos.keepers import pieces_of
+from tests.factories import make_box, make_subscription
 
 Act = Callable[[Hands, Box], Awaitable[None]]
+FORMER = b"what the one before it had learnt"
 
 
 @dataclass(frozen=True)
@@ -25,12 +29,14 @@ class Story:
 
     `also`: other ends, by name, that are as good as the one in peace. `again` makes a box that
     ended exactly as in peace ready for the next cell; without it each cell has a box of its own.
+    `more`: what else its end has to show.
     """
 
     prepare: Act
     ask: Act
     also: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     again: Act | None = None
+    more: Callable[[Hands], Awaitable[dict[str, Any]]] | None = None
 
 
 async def nothing(_hands: Hands, _box: Box) -> None:
@@ -76,6 +82,16 @@ async def restart(_hands: Hands, box: Box) -> None:
     async with session_scope() as session:
         found = await queries.get_any_box(session, box.id, lock=True)
         await boxes.request_restart(session, found, requested_by="test")
+
+
+async def rotate(_hands: Hands, box: Box) -> None:
+    async with session_scope() as session:
+        found = await queries.get_any_box(session, box.id, lock=True)
+        await boxes.request_rotation(session, found, requested_by="test")
+
+
+async def without_its_old_tokens(hands: Hands) -> dict[str, Any]:
+    return {"old tokens that live": len(hands.tokens & await hands.live_tokens())}
 
 
 async def pause(_hands: Hands, box: Box) -> None:
@@ -143,6 +159,24 @@ async def restore(_hands: Hands, box: Box) -> None:
         await backups.request_restore(session, box, newest.id, requested_by="customer")
 
 
+async def succeeding(hands: Hands, box: Box) -> None:
+    """Bring it to where its customer had another assistant before, whose last backup is kept."""
+    await live(hands, box)
+    async with session_scope() as session:
+        customer = await session.get_one(Customer, box.customer_id)
+        over = SubscriptionStatus.CANCELLED
+        ended = await make_subscription(session, customer=customer, status=over)
+        former = await make_box(session, subscription=ended, status=BoxStatus.DESTROYED)
+        ticket = await backups.begin_save(session, former, backups.Reason.FINAL, most=len(FORMER))
+    await carrying.take_in(ticket.backup_id, ticket.token, pieces_of(FORMER))
+
+
+async def clone(_hands: Hands, box: Box) -> None:
+    async with session_scope() as session:
+        (kept,) = await listing.list_former(session, box.customer_id)
+        await backups.request_restore(session, box, kept.id, requested_by="customer")
+
+
 # In peace the pod takes these settings in, and the proof is its next model call. A worker from
 # which the cluster hid that pod makes another one, which proves them by itself.
 PROVED_BY_A_NEW_POD = {"generations": ((1, 1),)}
@@ -154,6 +188,7 @@ STORIES = {
     "update": Story(live, change_language, again=nothing),
     "update that needs no new pod": Story(live, change(thinking_level="high"), PROVED_BY_A_NEW_POD),
     "restart": Story(live, restart, again=nothing),
+    "rotate": Story(live, rotate, again=nothing, more=without_its_old_tokens),
     "suspend": Story(live, pause, BACKUP_IS_TOLD),
     "reactivate": Story(paused, resume),
     "resize": Story(live, upgrade),
@@ -162,4 +197,5 @@ STORIES = {
     "backup": Story(live, backup, BACKUP_IS_TOLD, again=nothing),
     "restore": Story(saved, restore, again=learn),
     "restore of a snapshot": Story(snapshot_taken, restore),
+    "clone": Story(succeeding, clone, again=learn),
 }

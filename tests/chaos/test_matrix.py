@@ -14,7 +14,7 @@ from tests.chaos import summary
 from tests.chaos.disturbances import DISTURBANCES, FAULTS
 from tests.chaos.keepers import FRESH
 from tests.chaos.matrix import table
-from tests.chaos.stories import STORIES
+from tests.chaos.stories import FORMER, STORIES
 
 SEED = int(os.environ.get("CHAOS_SEED", "20261121"))
 STORIES_OF_SAMPLE = 2
@@ -43,6 +43,8 @@ async def test_the_matrix_is_as_large_as_what_really_happens(matrix):
     ends = {story: matrix.expected[story]["backup"] for story in WITH_BACKUP}
     assert ends == WITH_BACKUP
     assert matrix.expected["restore"]["memory"] == FRESH
+    assert matrix.expected["clone"]["memory"] == FORMER
+    assert matrix.expected["rotate"]["old tokens that live"] == 0
 
 
 @pytest.mark.slow
