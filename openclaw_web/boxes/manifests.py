@@ -14,6 +14,10 @@ Manifest = dict[str, Any]
 
 NAME = "openclaw"
 MANAGED = "openclaw.cloud/managed"
+# Labels of a namespace by which the cluster refuses any pod that asks for more than ours do.
+GUARDS = {
+    f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "audit", "warn")
+}
 BOX_LABEL = "openclaw.cloud/box"
 CUSTOMER_LABEL = "openclaw.cloud/customer"
 GENERATION = "openclaw.cloud/generation"
@@ -104,11 +108,7 @@ def surroundings(spec: BoxSpec, *, fence: int) -> list[Manifest]:
 
 
 def namespace(spec: BoxSpec, *, fence: int) -> Manifest:
-    level = "restricted"
-    labels = {
-        **_labels(spec),
-        **{f"pod-security.kubernetes.io/{mode}": level for mode in ("enforce", "audit", "warn")},
-    }
+    labels = {**_labels(spec), **GUARDS}
     return {
         "apiVersion": "v1",
         "kind": "Namespace",

@@ -27,6 +27,8 @@ MEMORY_LOST = (
     "Its memory was lost: its volume was deleted together with everything else it had in the"
     " cluster, and there was no backup."
 )
+# All that the gateway says is that Telegram fails: not whose fault it is.
+NO_TELEGRAM = "it cannot connect to Telegram, which may be down or may have revoked its bot token"
 # Kubernetes' words for what may be wrong with a pod, in ours.
 TROUBLES = {
     "CrashLoopBackOff": "its process keeps ending right after its start",
@@ -47,7 +49,7 @@ TROUBLES = {
     "server_error": "the cluster has a problem",
     "not_ready": "it did not become ready in time",
     Reason.NO_POD: "the cluster runs no pod for it",
-    "telegram": "Telegram rejects its bot token",
+    "telegram": NO_TELEGRAM,
     Reason.NOT_SAVED: "its memory could not be saved first",
     "bad_settings": "one of its settings cannot be used",
 }
@@ -63,7 +65,7 @@ NOT_READY = "Not ready at this moment; it usually comes back by itself within a 
 BROKEN = {
     "pod": NOT_READY,
     "gateway": NOT_READY,
-    "telegram": "Running, but Telegram rejects its bot token.",
+    "telegram": f"Running, but {NO_TELEGRAM}.",
     "tokens": "Running, but this period's tokens are used up; it says so politely when asked.",
 }
 MODEL_DOWN = (
@@ -280,7 +282,7 @@ def _telegram_link(situation: Situation, *, is_ready: bool, failing: Sequence[st
     if is_ready:
         return Link(name="telegram", is_ok=True, sentence=f"Connected to Telegram{name}.")
     if "telegram" in failing:
-        sentence = "It cannot connect to Telegram; its bot token may have been revoked."
+        sentence = f"{NO_TELEGRAM[:1].upper()}{NO_TELEGRAM[1:]}."
         return Link(name="telegram", is_ok=False, sentence=sentence)
     return Link(name="telegram", is_ok=False, sentence="Not connected to Telegram yet.")
 

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from openclaw_web.accounts import service as accounts
 from openclaw_web.boxes import deletions, health, incidents, manifests, queries, service
 from openclaw_web.boxes.changes import BoxChange, Conclude, conclude_nothing
 from openclaw_web.boxes.desired import Desired
@@ -31,6 +32,8 @@ PAGE = 500
 REPAIR_EVERY = timedelta(minutes=10)
 STUCK_AFTER = timedelta(minutes=15)
 SWEEPER = "reconciler"
+LABELS = {manifests.MANAGED: "true", **manifests.GUARDS}
+MOST_PUT_BACK = 100  # by one sweep; the next one finds the others
 
 
 @dataclass(kw_only=True)
@@ -43,6 +46,7 @@ class Found:
     lacking: list[UUID] = field(default_factory=list)
     repairs: list[UUID] = field(default_factory=list)  # those of them that only answer no more
     ending: dict[UUID, NamespaceView | None] = field(default_factory=dict)
+    unguarded: list[NamespaceView] = field(default_factory=list)
 
 
 async def sweep(
@@ -61,6 +65,8 @@ async def sweep(
         is_incident = await incidents.is_incident(session, cluster_name, more=len(falling))
         if is_incident:
             await health.mark_fallen(session, falling)
+    for view in found.unguarded[:MOST_PUT_BACK]:
+        await put_back(cluster, view)
     changes: list[BoxChange] = []
     if not is_incident:
         for namespace, sight in missing.items():
@@ -76,22 +82,40 @@ async def sweep(
     return changes
 
 
-async def show_again(cluster: Cluster, view: NamespaceView) -> None:
-    """Put the label back by which we find our namespaces: somebody took it off."""
-    labels = {"metadata": {"labels": {manifests.MANAGED: "true"}}}
-    if view.labels.get(manifests.MANAGED) == "true":
+async def put_back(cluster: Cluster, view: NamespaceView) -> None:
+    """Put back the labels of a namespace that somebody took off or changed, and write it down.
+
+    By one of them we find our namespaces; by the others the cluster keeps pods in their bounds.
+    """
+    lost = {key: one for key, one in LABELS.items() if view.labels.get(key) != one}
+    if not lost:
         return
     try:
-        await cluster.merge("Namespace", "", view.name, labels)
+        await cluster.merge("Namespace", "", view.name, {"metadata": {"labels": lost}})
     except VendorError as error:
         logger.warning("The namespace %s could not be labelled again: %s", view.name, error)
+        return
+    async with session_scope() as session:
+        box = await queries.any_customers_box_of_namespace(session, view.name)
+        if box is None:
+            return
+        await accounts.audit(
+            session,
+            action="box.labels_put_back",
+            actor_type="system",
+            actor_id=SWEEPER,
+            user_id=box.customer_id,
+            resource_type="box",
+            resource_id=str(box.id),
+            diff={"found": {key: view.labels.get(key) for key in lost}},
+        )
 
 
 async def find_hidden(cluster: Cluster, namespace: str) -> NamespaceView | None:
-    """Look at one namespace directly, and show it again when it only lost its label."""
+    """Look at one namespace directly, and put its labels back when it only lost these."""
     view = await cluster.find_namespace(namespace)
     if view is not None and view.state is NamespaceState.ACTIVE:
-        await show_again(cluster, view)
+        await put_back(cluster, view)
     return view
 
 
@@ -102,7 +126,7 @@ async def _surely_missing(cluster: Cluster, names: list[str]) -> dict[str, Sight
     for name in names:
         view = views.get(name)
         if view is not None and view.state is NamespaceState.ACTIVE:
-            await show_again(cluster, view)
+            await put_back(cluster, view)
         else:
             missing[name] = Sight.of(view, ())
     return missing
@@ -154,9 +178,21 @@ def _sort(standing: Standing, views: Mapping[str, NamespaceView], found: Found) 
     if box.status is BoxStatus.DESTROYING:
         found.ending[box.id] = views.get(box.k8s_namespace)
     wanted = _wanted_job(box, standing.desired)
-    if wanted is None or standing.has_job:
+    if standing.has_job:
+        return
+    view = views.get(box.k8s_namespace)
+    if view is not None and _is_unguarded(box, view):
+        found.unguarded.append(view)
+    if wanted is None:
         return
     (found.repairs if _is_repair(box, wanted) else found.lacking).append(box.id)
+
+
+def _is_unguarded(box: Box, view: NamespaceView) -> bool:
+    """Say whether a namespace that nobody works at lacks labels of ours."""
+    is_made = box.status in RUNNING or box.status is BoxStatus.SUSPENDED
+    is_whole = LABELS.items() <= view.labels.items()
+    return is_made and view.state is NamespaceState.ACTIVE and not is_whole
 
 
 def _is_missing(box: Box, views: Mapping[str, NamespaceView]) -> bool:

@@ -152,7 +152,10 @@ async def _why_not(session: AsyncSession, checkout: Checkout, box: Box | None) -
     if box is not None and box.user_paused_at is not None:
         return "Its customer has paused it; that is no failure of ours."
     if box is not None and await _is_customers_fault(session, box):
-        return "Telegram rejects the customer's bot token; only they can mend that."
+        return (
+            "It cannot connect to Telegram. If Telegram is not down, its bot token was revoked, and"
+            " only its customer can mend that."
+        )
     if await _has_used(session, checkout):
         return "Tokens were used since the payment, so something answered; look at it by hand."
     return ""

@@ -7,7 +7,15 @@ import pytest
 from aiohttp import web
 from sqlmodel import select
 
-from openclaw_web.boxes import health, incidents, manifests, openclaw_config, queries, service
+from openclaw_web.boxes import (
+    health,
+    incidents,
+    manifests,
+    openclaw_config,
+    queries,
+    sentences,
+    service,
+)
 from openclaw_web.boxes.changes import ChangeKind
 from openclaw_web.boxes.health import Sight
 from openclaw_web.boxes.models import BoxStatus
@@ -149,12 +157,14 @@ async def test_a_good_check_heals_unless_a_job_is_at_it(session):
     assert box.status is BoxStatus.UNHEALTHY
 
 
-async def test_a_refused_bot_is_named_and_not_repaired(session):
+async def test_trouble_with_telegram_is_named_without_blame_and_not_repaired(session):
     box = await a_box(session)
     for _ in range(3):
         await observe(session, box, sight(is_ready=False, failing=("telegram",)), is_strike=True)
     view = await view_of(session, box)
-    assert view.sentence.startswith("Not answering: Telegram rejects its bot token")
+    said = f"{sentences.NO_TELEGRAM}; we are watching it."
+    assert view.sentence == f"Not answering: {said}"
+    assert {"may", "down"} <= set(said.split()), "in an outage it is not the token"
     assert [(link.name, link.is_ok) for link in view.links][1:3] == [
         ("gateway", True),
         ("telegram", False),

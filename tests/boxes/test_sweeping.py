@@ -4,8 +4,9 @@ from typing import cast
 import pytest
 from sqlmodel import select
 
+from openclaw_web.accounts.models import AuditLog
 from openclaw_web.billing.models import BillingSync, SubscriptionStatus
-from openclaw_web.boxes import deletions, health, incidents, manifests, queries
+from openclaw_web.boxes import deletions, health, incidents, queries, sweeping
 from openclaw_web.boxes.changes import ChangeKind
 from openclaw_web.boxes.models import BoxStatus
 from openclaw_web.boxes.sweeping import sweep
@@ -20,12 +21,16 @@ from tests.factories import make_box, make_subscription, now
 pytestmark = pytest.mark.usefixtures("database", "redis")
 
 
+ENFORCE = "pod-security.kubernetes.io/enforce"
+
+
 class Namespaces:
     """As much of a cluster as the sweep looks at."""
 
     def __init__(self, *names):
         self.names = set(names)
-        self.hidden: set[str] = set()  # somebody took off their label
+        self.hidden: set[str] = set()  # somebody took off their labels
+        self.unguarded: set[str] = set()  # somebody lets any pod into these
 
     async def list_namespaces(self, selector="managed"):
         return [
@@ -33,14 +38,20 @@ class Namespaces:
                 name=name,
                 uid=f"uid-{name}",
                 state=NamespaceState.ACTIVE,
-                labels={} if name in self.hidden else {manifests.MANAGED: "true"},
+                labels=self.labels_of(name),
             )
             for name in self.names - (self.hidden if selector else set())
         ]
 
+    def labels_of(self, name):
+        found = {} if name in self.hidden else dict(sweeping.LABELS)
+        return found | ({ENFORCE: "privileged"} if name in self.unguarded else {})
+
     async def merge(self, _kind, _namespace, name, change):
-        assert change == {"metadata": {"labels": {manifests.MANAGED: "true"}}}
+        labels = self.labels_of(name) | change["metadata"]["labels"]
+        assert labels == sweeping.LABELS
         self.hidden.discard(name)
+        self.unguarded.discard(name)
 
     async def find_namespace(self, name):
         return next((one for one in await self.list_namespaces("") if one.name == name), None)
@@ -132,6 +143,30 @@ async def test_a_label_that_somebody_took_off_is_put_back():
         assert not await incidents.is_incident(session, "default")
 
 
+@pytest.mark.parametrize("status", [BoxStatus.ACTIVE, BoxStatus.SUSPENDED])
+async def test_a_namespace_that_lets_any_pod_in_is_closed_again_and_that_is_written_down(status):
+    paused_at = now() if status is BoxStatus.SUSPENDED else None
+    box = await a_box(activated_at=now(), status=status, user_paused_at=paused_at)
+    cluster = Namespaces(box.k8s_namespace)
+    cluster.unguarded = {box.k8s_namespace}
+    for _ in range(2):
+        await sweep(cast(Cluster, cluster), "default")
+    assert cluster.unguarded == set()
+    async with session_scope() as session:
+        (line,) = (await session.exec(select(AuditLog))).all()
+    assert (line.action, line.resource_id) == ("box.labels_put_back", str(box.id))
+    assert line.diff == {"found": {ENFORCE: "privileged"}}
+
+
+async def test_a_namespace_that_a_job_works_at_is_left_to_it():
+    box = await a_box(status=BoxStatus.UPDATING)
+    await swept(box)  # asks for the job
+    cluster = Namespaces(box.k8s_namespace)
+    cluster.unguarded = {box.k8s_namespace}
+    await sweep(cast(Cluster, cluster), "default")
+    assert cluster.unguarded == {box.k8s_namespace}
+
+
 async def test_a_memory_lost_in_an_incident_is_told_when_it_is_over():
     boxes = [await a_box(activated_at=now()) for _ in range(6)]
     cluster = Namespaces(*(box.k8s_namespace for box in boxes))
@@ -165,6 +200,7 @@ class Ending(Namespaces):
                 uid="u",
                 state=state,
                 ending_since=self.since,
+                labels=self.labels_of(name),
                 remains=(REMAINS,),
                 finalizers=("kubernetes",),
             )
