@@ -66,7 +66,7 @@ def plan_changed(payload: Payload) -> Letter:
         paragraphs=(
             f"Your assistant has {_tokens(payload)}{f' until {until}' if until else ''}.",
             (
-                "It restarts once, to get its new size; that takes a minute or two. "
+                "It restarts once, to get its new size; that takes up to 2 minutes. "
                 "It forgets nothing."
             ),
         ),

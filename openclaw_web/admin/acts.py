@@ -8,6 +8,7 @@ import reflex as rx
 
 from openclaw_web.accounts.state import STAFF, AuthState
 from openclaw_web.admin.state import AdminState
+from openclaw_web.boxes.reloading import RESTART_TAKES
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.errors import NotFoundError, OpenClawError, ValidationError
 from openclaw_web.ui.showing import show
@@ -49,13 +50,13 @@ ACTS: dict[str, tuple[Callable[..., Awaitable[Any]], str, str, str]] = {
     "restart": (
         operations.restart_box,
         "Restart this assistant?",
-        "It gets a new pod with the same settings and is away for about a minute.",
+        f"It gets a new pod with the same settings and is away for {RESTART_TAKES}.",
         "It restarts.",
     ),
     "rotate": (
         operations.rotate_token,
         "Give this assistant a new token?",
-        "It restarts with it and is away for about a minute; the old one ends by fifteen minutes.",
+        f"It restarts with it and is away for {RESTART_TAKES}; the old one ends by 15 minutes.",
         "It gets a new token.",
     ),
     "answer": (

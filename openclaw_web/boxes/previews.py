@@ -23,7 +23,6 @@ from openclaw_web.boxes.service import BoxSettings
 from openclaw_web.jobs import queries as jobs
 
 LIVE_SECONDS = int(proving.TAKEN_WITHIN.total_seconds())
-RESTART_SECONDS = 30  # measured: 11 to 38 s until OpenClaw is ready, after 2 to 4 s for its end
 NOT_RUNNING = frozenset({BoxStatus.SUSPENDED, BoxStatus.DESTROYING, BoxStatus.DESTROYED})
 STARTING = frozenset({BoxStatus.PENDING, BoxStatus.PROVISIONING})
 NOTHING = "none"
@@ -103,9 +102,9 @@ def _preview(changes: list[Change], status: BoxStatus, *, needs_restart: bool) -
     elif status in NOT_RUNNING:
         seconds, sentence = 0, "Takes effect when the assistant runs again."
     elif needs_restart:
-        seconds = RESTART_SECONDS
+        seconds = reloading.RESTART_SECONDS
         sentence = (
-            f"The assistant restarts: about {seconds} seconds of silence. Messages sent meanwhile"
+            f"The assistant restarts: {reloading.RESTART_TAKES} of silence. Messages sent meanwhile"
             " are answered afterwards."
         )
     else:

@@ -20,6 +20,10 @@ HOT = (
     ("models", "providers", PROVIDER, "headers", GENERATION_HEADER),
     ("models", "providers", PROVIDER, "models"),
 )
+# Measured from the end of the old pod: 22 to 30 s until it is ready and 10 to 12 s to its first
+# answer, more on busy processors.
+RESTART_SECONDS = 120
+RESTART_TAKES = f"up to {RESTART_SECONDS // 60} minutes"
 PEOPLE = "telegram_user_ids"
 # The key in a revision's settings: with which generation somebody was last taken off the list.
 REMOVED_AT = "removed_at"

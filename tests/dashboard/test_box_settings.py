@@ -8,6 +8,7 @@ from openclaw_web.accounts.models import AuditLog
 from openclaw_web.billing.models import Tier
 from openclaw_web.boxes import revisions
 from openclaw_web.boxes.models import Box, BoxRevision
+from openclaw_web.boxes.reloading import RESTART_TAKES
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.errors import ValidationError
 from openclaw_web.dashboard.box_settings import reading
@@ -96,7 +97,7 @@ def test_a_change_is_shown_before_it_is_saved(client, open_tab):
         ("English", "German"),
         ("medium", "high"),
     }
-    assert "second" in tab.sees("takes")
+    assert RESTART_TAKES in tab.sees("takes")
     assert in_app(client, rows, OperatorJob) == []
     heard = tab.does(State.save)
     assert "Saved." in heard

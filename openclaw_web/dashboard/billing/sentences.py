@@ -7,6 +7,7 @@ from openclaw_web.billing.keeping import KEPT_AFTER_END
 from openclaw_web.billing.models import Invoice, Subscription, SubscriptionStatus
 from openclaw_web.billing.tiers import Plan, plan_of
 from openclaw_web.boxes.fitting import Misfit
+from openclaw_web.boxes.reloading import RESTART_TAKES
 from openclaw_web.integrations.payment_changes import Card, Charge
 from openclaw_web.ui import format as fmt
 
@@ -110,8 +111,8 @@ def preview_note(shown: ChangePreview) -> str:
     if shown.is_upgrade:
         return (
             "A new month begins now, with all of its tokens. What is left of the month that you "
-            "have paid for is taken off the price. Your assistant restarts once; that takes about "
-            "a minute."
+            "have paid for is taken off the price. Your assistant restarts once; that takes "
+            f"{RESTART_TAKES}."
         )
     return (
         "Nothing changes before that day, and you can take it back until then. Your assistant "

@@ -2,6 +2,8 @@
 
 import reflex as rx
 
+from openclaw_web.boxes.reloading import RESTART_TAKES
+from openclaw_web.boxes.service import STOPS_AN_HOUR
 from openclaw_web.dashboard.box.state import BoxState as State
 from openclaw_web.dashboard.components import (
     confirmed,
@@ -106,8 +108,9 @@ def _restart() -> rx.Component:
         ),
         "Restart your assistant?",
         "It gets a new process with the same settings and the same memory. It does not answer for "
-        "up to two minutes; what is written to it meanwhile is answered afterwards. At most five "
-        "times an hour.",
+        f"{RESTART_TAKES}; what is written to it meanwhile is answered afterwards. At most "
+        f"{STOPS_AN_HOUR} times an hour, together with pauses, backups and settings that restart "
+        "it: Telegram locks out a bot that comes back too often.",
         rx.el.button("Restart", on_click=State.restart, class_name="button primary", type="button"),
     )
 
@@ -315,8 +318,8 @@ def _back_up() -> rx.Component:
             id="back-up",
         ),
         "Make a backup now?",
-        "Your assistant stops for a minute or two, so that nothing changes while its memory is "
-        "copied, and then goes on.",
+        "Your assistant stops, so that nothing changes while its memory is copied. Then it starts "
+        f"again, which takes {RESTART_TAKES}.",
         rx.el.button(
             "Make a backup", on_click=State.back_up, class_name="button primary", type="button"
         ),

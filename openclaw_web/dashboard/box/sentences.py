@@ -8,6 +8,7 @@ from openclaw_web.boxes.desired import Why
 from openclaw_web.boxes.memory.backups import Reason
 from openclaw_web.boxes.memory.listing import BackupView
 from openclaw_web.boxes.models import Box
+from openclaw_web.boxes.reloading import RESTART_TAKES
 from openclaw_web.boxes.sentences import Link
 from openclaw_web.boxes.windows import Happening, Line, Seen, Window, moment
 from openclaw_web.dashboard.state import JOB_NAMES, LINK_NAMES
@@ -21,7 +22,7 @@ LOG_COMES = "Fetching what it writes…"
 LOG_IS_LATE = "The cluster's side does not answer just now. It is asked again all the time."
 LOG_NO_POD = "It has no running process at the moment, so it writes nothing."
 LOG_EMPTY = "It has written nothing yet."
-BOT_REPLACED = "Telegram knows this bot. Your assistant restarts with it, within two minutes."
+BOT_REPLACED = f"Telegram knows this bot. Your assistant restarts with it: {RESTART_TAKES}."
 BOT_PROBLEMS = {
     **bots.SENTENCES,
     "restarts": "It was restarted too often within the hour. Try again later.",

@@ -14,6 +14,7 @@ from openclaw_web.boxes import queries as boxes
 from openclaw_web.boxes.lifecycle import RUNNING
 from openclaw_web.boxes.memory import backups, listing
 from openclaw_web.boxes.models import Box, BoxStatus
+from openclaw_web.boxes.reloading import RESTART_TAKES
 from openclaw_web.core.clock import business_now, real_now
 from openclaw_web.core.errors import OpenClawError
 from openclaw_web.dashboard.acting import NO_SUCH_BACKUP, act, id_of
@@ -81,7 +82,7 @@ class BoxState(Loaded, AuthState):
 
     @rx.event
     async def restart(self) -> rx.event.EventSpec | None:
-        return await self._do(box_acts.restart, "It restarts. That takes up to two minutes.")
+        return await self._do(box_acts.restart, f"It restarts. That takes {RESTART_TAKES}.")
 
     @rx.event
     async def pause(self) -> rx.event.EventSpec | None:
@@ -89,17 +90,17 @@ class BoxState(Loaded, AuthState):
 
     @rx.event
     async def resume(self) -> rx.event.EventSpec | None:
-        return await self._do(box_acts.resume, "It wakes up. That takes up to two minutes.")
+        return await self._do(box_acts.resume, f"It wakes up. That takes {RESTART_TAKES}.")
 
     @rx.event
     async def back_up(self) -> rx.event.EventSpec | None:
-        done = "A backup is made. Your assistant is away for a minute or two meanwhile."
+        done = f"A backup is made. Then your assistant starts again: {RESTART_TAKES}."
         return await self._do(box_acts.back_up, done)
 
     @rx.event
     async def restore(self, backup: str) -> rx.event.EventSpec | None:
         """Bring a backup back in place of what there is now."""
-        done = "The backup comes back. Your assistant is away for a minute or two meanwhile."
+        done = f"The backup comes back. Then your assistant starts again: {RESTART_TAKES}."
         try:
             found = id_of(backup, NO_SUCH_BACKUP)
         except OpenClawError as error:
