@@ -10,7 +10,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openclaw_web.billing.models import Subscription
 from openclaw_web.billing.tiers import plan_of
-from openclaw_web.boxes import manifests, openclaw_config, queries, reloading, revisions
+from openclaw_web.boxes import manifests, openclaw_config, queries, reloading, revisions, stops
 from openclaw_web.boxes.models import (
     DEFAULT_LANGUAGE,
     DEFAULT_MODEL,
@@ -28,7 +28,6 @@ from openclaw_web.core.errors import NotFoundError, ValidationError
 from openclaw_web.core.settings import settings as deployment
 from openclaw_web.integrations import redis
 from openclaw_web.jobs import merging
-from openclaw_web.jobs import queries as job_queries
 from openclaw_web.jobs import service as jobs
 from openclaw_web.jobs.models import JobType, OperatorJob
 from openclaw_web.metering import service as metering
@@ -39,10 +38,7 @@ FINGERPRINT_PURPOSE = "bot-token"
 GATEWAY_PURPOSE = "gateway-token"
 STRONGER = frozenset({JobType.SUSPEND, JobType.DESTROY})
 RESTART_MARK = "restart_mark"
-# A job's actions that take the pod away for a while.
-RESTART, BACKUP, RESTORE = "restart", "backup", "restore"
 CUSTOMER = "customer"
-STOPS_AN_HOUR = 5
 ROTATE = "rotate"
 SAVES_A_MINUTE = 6
 COALESCE = timedelta(seconds=10)  # who edits saves again: one job, and one restart, for all of it
@@ -143,16 +139,22 @@ async def request_converge(
 
 
 async def change_settings(
-    session: AsyncSession, box: Box, settings: BoxSettings, *, requested_by: str
+    session: AsyncSession,
+    box: Box,
+    settings: BoxSettings,
+    *,
+    requested_by: str,
+    needs_restart: bool = False,
 ) -> OperatorJob:
     """Write a new generation of settings and ask for it; saving the same again writes none.
 
     A customer's edits wait ten seconds for the next one, and become one job. Whether that job has
-    to restart the assistant is found when it runs: see `boxes/reloading.py`.
+    to restart the assistant is found when it runs: see `boxes/reloading.py`. `needs_restart` is
+    what its preview says, and counts among the customer's stops.
 
     Raises:
-        ValidationError: the settings are more than the tier gives, make no sense, or were saved
-            too often within a minute.
+        ValidationError: the settings are more than the tier gives, make no sense, were saved too
+            often within a minute, or restart it too often within the hour.
     """
     check_settings(settings, await queries.get_subscription(session, box))
     box = await queries.get_any_box(session, box.id, lock=True)
@@ -162,6 +164,8 @@ async def change_settings(
     if newest is None or newest.outcome in revisions.GIVEN_UP or _differ(newest.spec, chosen):
         if requested_by == CUSTOMER:
             await _check_saves(session, box)
+        if requested_by == CUSTOMER and needs_restart:
+            await stops.check(session, box)
         box.telegram_user_ids = list(settings.telegram_user_ids)
         box.language = settings.language
         box.model = settings.model
@@ -173,6 +177,7 @@ async def change_settings(
         box,
         job_type=JobType.UPDATE,
         requested_by=requested_by,
+        payload={merging.ACTIONS: [stops.RESTART]} if needs_restart else None,
         delay=COALESCE if requested_by == CUSTOMER else timedelta(),
     )
 
@@ -274,7 +279,7 @@ async def request_restart(session: AsyncSession, box: Box, *, requested_by: str)
         ValidationError: its customer has restarted it too often within the hour.
     """
     if requested_by == CUSTOMER:
-        await check_stops(session, box)
+        await stops.check(session, box)
     mark = (await business_now(session)).isoformat()
     box.health = {**box.health, RESTART_MARK: mark}
     session.add(box)
@@ -284,37 +289,35 @@ async def request_restart(session: AsyncSession, box: Box, *, requested_by: str)
         box,
         job_type=JobType.UPDATE,
         requested_by=requested_by,
-        payload={merging.ACTIONS: [RESTART]},
+        payload={merging.ACTIONS: [stops.RESTART]},
     )
 
 
-async def check_stops(session: AsyncSession, box: Box) -> None:
-    """Keep a box from stopping all the time: Telegram locks a bot out that keeps coming back.
+async def pause(session: AsyncSession, box: Box, *, requested_by: str) -> OperatorJob:
+    """Stop a box by its customer's wish; a payment does not undo it.
+
+    It counts as a stop, and may always be asked for: what must not come too often is its return.
+    """
+    box.user_paused_at = box.user_paused_at or await business_now(session)
+    session.add(box)
+    await session.flush()
+    return await request_converge(
+        session,
+        box,
+        job_type=JobType.SUSPEND,
+        requested_by=requested_by,
+        payload={merging.ACTIONS: [stops.PAUSE]},
+    )
+
+
+async def resume(session: AsyncSession, box: Box, *, requested_by: str) -> OperatorJob:
+    """Take the customer's pause back; holds and unpaid subscriptions still keep a box suspended.
 
     Raises:
         ValidationError: its customer has stopped it too often within the hour.
     """
-    since = await business_now(session) - timedelta(hours=1)
-    done = await job_queries.count_actions(
-        session, box.customer_id, box.id, {RESTART, BACKUP, RESTORE}, since
-    )
-    if done >= STOPS_AN_HOUR:
-        raise ValidationError(
-            f"It was stopped {done} times within the hour; Telegram locks out a bot that comes"
-            " back too often. Try again later."
-        )
-
-
-async def pause(session: AsyncSession, box: Box, *, requested_by: str) -> OperatorJob:
-    """Stop a box by its customer's wish; a payment does not undo it."""
-    box.user_paused_at = box.user_paused_at or await business_now(session)
-    session.add(box)
-    await session.flush()
-    return await request_converge(session, box, job_type=JobType.SUSPEND, requested_by=requested_by)
-
-
-async def resume(session: AsyncSession, box: Box, *, requested_by: str) -> OperatorJob:
-    """Take the customer's pause back; holds and unpaid subscriptions still keep a box suspended."""
+    if requested_by == CUSTOMER:
+        await stops.check_return(session, box)
     box.user_paused_at = None
     session.add(box)
     await session.flush()

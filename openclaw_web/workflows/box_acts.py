@@ -9,7 +9,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openclaw_web.accounts import queries as account_queries
 from openclaw_web.accounts import service as accounts
-from openclaw_web.boxes import bots, queries
+from openclaw_web.boxes import bots, previews, queries, stops
 from openclaw_web.boxes import service as boxes
 from openclaw_web.boxes.desired import Why
 from openclaw_web.boxes.memory import backups
@@ -32,6 +32,10 @@ WORK_OUT_HOLD = (
     " back: it starts by itself as soon as that is done."
 )
 
+PAUSED_FOR_LONG = (
+    "It is being paused. It was stopped so often within the hour that it can be resumed only later:"
+    " Telegram locks out a bot that comes back too often."
+)
 BACKUP_ASLEEP = "A backup is made now. Your assistant stays asleep."
 RESTORE_ASLEEP = "The backup comes back as soon as your assistant wakes up."
 
@@ -50,8 +54,10 @@ async def restart(session: AsyncSession, *, by: By) -> None:
     await _audit(session, "box.restart", box, by=by)
 
 
-async def pause(session: AsyncSession, *, by: By) -> None:
+async def pause(session: AsyncSession, *, by: By) -> str:
     """Stop the box until its customer resumes it; the plan goes on.
+
+    Returns what is special about it, or nothing.
 
     Raises:
         NotFoundError: the customer has no box.
@@ -60,6 +66,7 @@ async def pause(session: AsyncSession, *, by: By) -> None:
     if box.user_paused_at is None:
         await boxes.pause(session, box, requested_by=CUSTOMER)
         await _audit(session, "box.pause", box, by=by)
+    return "" if await stops.may_return(session, box) else PAUSED_FOR_LONG
 
 
 async def resume(session: AsyncSession, *, by: By) -> str:
@@ -67,6 +74,7 @@ async def resume(session: AsyncSession, *, by: By) -> str:
 
     Raises:
         NotFoundError: the customer has no box.
+        ValidationError: it was stopped too often within the hour.
     """
     box = await get_box(session, by.customer_id)
     if box.user_paused_at is not None:
@@ -126,7 +134,8 @@ async def change_settings(
 
     Raises:
         NotFoundError: the customer has no box.
-        ValidationError: the tier does not give it, or it makes no sense.
+        ValidationError: the tier does not give it, it makes no sense, or it would restart the box
+            once more than an hour allows.
     """
     box = await get_box(session, by.customer_id)
     before = await boxes.current_settings(session, box)
@@ -134,7 +143,10 @@ async def change_settings(
     if await boxes.choose_limit_behaviour(session, by.customer_id, limit_behaviour):
         await _audit(session, "box.settings", box, by=by, diff={"changed": ["limit_behaviour"]})
     if changed:
-        await boxes.change_settings(session, box, settings, requested_by=CUSTOMER)
+        preview = await previews.preview_settings(session, box, settings)
+        await boxes.change_settings(
+            session, box, settings, requested_by=CUSTOMER, needs_restart=preview.needs_restart
+        )
         await _audit(session, "box.settings", box, by=by, diff={"changed": sorted(changed)})
 
 
@@ -146,7 +158,7 @@ async def back_up(session: AsyncSession, *, by: By) -> str:
         ValidationError: backups are off, or there is nothing to back up.
     """
     box = await get_box(session, by.customer_id)
-    await boxes.check_stops(session, box)
+    await stops.check(session, box)
     await backups.request_backup(session, box, requested_by=CUSTOMER)
     await _audit(session, "box.backup", box, by=by)
     return BACKUP_ASLEEP if box.status is BoxStatus.SUSPENDED else ""
@@ -162,7 +174,7 @@ async def restore(session: AsyncSession, backup_id: UUID, *, by: By) -> str:
         ValidationError: the backup cannot be used.
     """
     box = await get_box(session, by.customer_id)
-    await boxes.check_stops(session, box)
+    await stops.check(session, box)
     await backups.request_restore(session, box, backup_id, requested_by=CUSTOMER)
     await _audit(session, "box.restore", box, by=by, diff={"backup": str(backup_id)})
     return RESTORE_ASLEEP if box.status is BoxStatus.SUSPENDED else ""

@@ -5,6 +5,7 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+import sqlalchemy as sa
 from sqlmodel import select
 
 from openclaw_web.accounts import service as accounts
@@ -23,7 +24,7 @@ from openclaw_web.dashboard.box.page import box_page
 from openclaw_web.dashboard.box.state import BoxState
 from openclaw_web.integrations import redis
 from openclaw_web.jobs import leases, service
-from openclaw_web.jobs.models import JobType, OperatorJob
+from openclaw_web.jobs.models import JobStatus, JobType, OperatorJob
 from openclaw_web.jobs.queries import QueueStanding
 from openclaw_web.workflows import box_acts
 from openclaw_web.workflows.api_access import By
@@ -111,6 +112,7 @@ def test_a_restart_is_a_job_and_written_down_and_five_an_hour_are_enough(client,
 
     async def four_more():
         async with session_scope() as session:
+            await session.exec(sa.update(OperatorJob).values(status=JobStatus.COMPLETE))
             for _ in range(4):
                 session.add(
                     OperatorJob(

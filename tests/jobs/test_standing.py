@@ -9,6 +9,7 @@ from sqlmodel import col, select
 
 from openclaw_web.accounts.models import AuditLog
 from openclaw_web.boxes import service as boxes
+from openclaw_web.boxes import stops
 from openclaw_web.boxes.models import BoxStatus
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.errors import NotFoundError, ValidationError
@@ -193,7 +194,7 @@ async def test_a_pause_fits_its_cause_and_what_the_vendor_asks_for():
 
 async def test_a_customer_restarts_five_times_an_hour_and_no_more():
     box = await a_box()
-    for _ in range(boxes.STOPS_AN_HOUR):
+    for _ in range(stops.AN_HOUR):
         async with session_scope() as session:
             await boxes.request_restart(session, box, requested_by="customer")
         await claim()

@@ -16,7 +16,7 @@ from sqlmodel import col, select
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from openclaw_web.accounts.models import Customer
-from openclaw_web.boxes import queries, service
+from openclaw_web.boxes import queries, service, stops
 from openclaw_web.boxes.memory.addresses import Ticket, Way, make_token
 from openclaw_web.boxes.models import Box, BoxBackup, BoxStatus
 from openclaw_web.core import sealing, secrets
@@ -27,7 +27,7 @@ from openclaw_web.jobs.models import JobStatus, JobType, OperatorJob
 from openclaw_web.jobs.service import CANCELLED
 
 KEY_PURPOSE = "box-backup"
-BACKUP, RESTORE_ACTION = service.BACKUP, service.RESTORE
+BACKUP, RESTORE_ACTION = stops.BACKUP, stops.RESTORE
 RESTORE = "restore"  # in `health`: which backup shall come back before the box starts again
 SNAPSHOT = "snapshot:"  # how the place of a snapshot begins; its name follows
 ALERT_FINAL = "final_backup_failed"

@@ -2,8 +2,8 @@
 
 import reflex as rx
 
+from openclaw_web.boxes import stops
 from openclaw_web.boxes.reloading import RESTART_TAKES
-from openclaw_web.boxes.service import STOPS_AN_HOUR
 from openclaw_web.dashboard.box.state import BoxState as State
 from openclaw_web.dashboard.components import (
     confirmed,
@@ -109,7 +109,7 @@ def _restart() -> rx.Component:
         "Restart your assistant?",
         "It gets a new process with the same settings and the same memory. It does not answer for "
         f"{RESTART_TAKES}; what is written to it meanwhile is answered afterwards. At most "
-        f"{STOPS_AN_HOUR} times an hour, together with pauses, backups and settings that restart "
+        f"{stops.AN_HOUR} times an hour, together with pauses, backups and settings that restart "
         "it: Telegram locks out a bot that comes back too often.",
         rx.el.button("Restart", on_click=State.restart, class_name="button primary", type="button"),
     )
