@@ -78,7 +78,7 @@ class BoxView:
     box_id: UUID
     status: BoxStatus
     sentence: str
-    since: datetime | None
+    since: datetime | None  # of its status; nothing while that is not what is said
     links: list[Link]
     bot_username: str
     last_seen: datetime | None
@@ -186,11 +186,13 @@ async def box_status_view(session: AsyncSession, customer_id: UUID) -> BoxView |
     )
     links = sentences.links_of(situation, box.health, box.first_answer_at)
     telling = links if "pod" in box.health else links[-1:]
+    broken = sentences.broken_of(situation, telling)
+    is_plain = not broken and not (situation.is_unseen and box.status is BoxStatus.ACTIVE)
     return BoxView(
         box_id=box.id,
         status=box.status,
         sentence=sentences.sentence_of(situation, telling),
-        since=box.status_changed_at,
+        since=box.status_changed_at if is_plain else None,
         links=links,
         bot_username=situation.bot_username,
         last_seen=box.last_seen,
@@ -199,7 +201,7 @@ async def box_status_view(session: AsyncSession, customer_id: UUID) -> BoxView |
         delete_after=box.delete_after,
         is_busy=job is not None,
         progress=progress,
-        broken=sentences.broken_of(situation, telling),
+        broken=broken,
         is_unseen=situation.is_unseen,
     )
 

@@ -69,8 +69,8 @@ BROKEN = {
     "tokens": "Running, but this period's tokens are used up; it says so politely when asked.",
 }
 MODEL_DOWN = (
-    "Our model provider does not answer at the moment. That is on our side, not yours: it is asked"
-    " again all the time, and your assistant answers as soon as it does."
+    "Our model provider does not answer at the moment. That is on our side, not yours, and we were"
+    " told: each new message asks it again, and your assistant answers as soon as it does."
 )
 MODEL_FAILED = (
     "Its newest question to the model got no answer. That is on our side, not yours: write again"

@@ -43,6 +43,9 @@ async def test_a_question_without_an_answer_turns_the_page_red_until_the_next_an
     assert (word, tone, is_ok) == ("Not answering", "bad", False)
     assert "on our side" in link
     assert sentence.startswith("Running, but its newest question to the model got no answer.")
+    view = await queries.box_status_view(session, box.customer_id)
+    assert view is not None
+    assert view.since is None, "it has not been so for as long as the box is active"
     await proving.record_model_call(session, box.id, asked_at=now())
     assert (await seen(session, box))[:3] == ("Answering", "good", True)
     assert proving.FAILED_AT not in box.health
