@@ -35,6 +35,7 @@ class Connection(asyncio.Protocol):
         self._can_keep = True
         self._body_bytes = 0
         self.status = 0
+        self.has_retry_after = False
         self.events = 0
         self.has_ended_well = False
         self.has_left = False
@@ -95,6 +96,7 @@ class Connection(asyncio.Protocol):
         self._received = b""
         head = head.lower()
         self.status = int(head[9:12])
+        self.has_retry_after = b"\r\nretry-after:" in head
         self._is_chunked = b"transfer-encoding: chunked" in head
         _, given, rest = head.partition(b"content-length:")
         self._length = int(rest.split(b"\r\n", 1)[0]) if given else None

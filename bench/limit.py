@@ -58,18 +58,18 @@ def _run(chosen: argparse.Namespace, outcome: Outcome, *, flushes: bool) -> None
             for proxy in proxies
         ]
         if flushes:
-            _wait_for_requests(opened)
+            wait_for_requests(opened)
             time.sleep(FLUSH_AFTER_SECONDS)
             outage.flush(opened)
         results = [asking.result_of(one) for one in running]
         if chosen.sabotage:
-            _tamper(opened, holder.token)
+            tamper(opened, holder.token)
         outcome.figures["statuses"] = [result["statuses"] for result in results]
-        _check_overshoot(outcome, _granted(opened))
-        _check_leases(outcome, opened)
+        _check_overshoot(outcome, granted(opened))
+        check_leases(outcome, opened)
         served = counts.served(opened)
         counts.wait_until_written(opened, holder.customer_id, at_least=served.requests)
-        _check_books(outcome, opened, holder.customer_id)
+        check_books(outcome, opened, holder.customer_id, used_before=USED)
 
 
 def _check_overshoot(outcome: Outcome, granted: list[Granted]) -> None:
@@ -108,7 +108,7 @@ def _moment_of(granted: list[Granted], tokens: int) -> float:
     return float("inf")
 
 
-def _check_leases(outcome: Outcome, opened: Stack) -> None:
+def check_leases(outcome: Outcome, opened: Stack) -> None:
     deadline = time.monotonic() + LEASES_SECONDS
     while (left := _leases(opened)) and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -121,9 +121,9 @@ def _leases(opened: Stack) -> list[bytes]:
         return [field for key in meters for field in client.hkeys(key) if field.startswith(LEASE)]
 
 
-def _check_books(outcome: Outcome, opened: Stack, customer_id: UUID) -> None:
+def check_books(outcome: Outcome, opened: Stack, customer_id: UUID, *, used_before: int) -> None:
     served, found = counts.served(opened), counts.metered(opened, customer_id)
-    month = found.month_tokens - USED
+    month = found.month_tokens - used_before
     outcome.figures |= {"served": vars(served), "metered": vars(found)}
     outcome.check(
         "served = metered, also in the period's total",
@@ -132,18 +132,18 @@ def _check_books(outcome: Outcome, opened: Stack, customer_id: UUID) -> None:
     )
 
 
-def _granted(opened: Stack) -> list[Granted]:
+def granted(opened: Stack) -> list[Granted]:
     url = f"{opened.upstream_url}/__timeline"
     with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - our own address
         return [Granted(*one) for one in json.load(answer)]
 
 
-def _wait_for_requests(opened: Stack) -> None:
+def wait_for_requests(opened: Stack) -> None:
     while not counts.served(opened).requests:
         time.sleep(0.02)
 
 
-def _tamper(opened: Stack, token: str) -> None:
+def tamper(opened: Stack, token: str) -> None:
     """Sabotage: ask the provider behind the proxies' back, and leave a lease behind."""
     asking.load(
         opened.upstream_url + metering.CHAT,

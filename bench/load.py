@@ -42,6 +42,7 @@ class Tally:
     statuses: Counter[int] = field(default_factory=Counter)
     samples: list[tuple[float, float, int]] = field(default_factory=list)
     events: int = 0
+    without_retry_after: int = 0  # told that it is not now, and not when
 
 
 class Load:
@@ -122,6 +123,7 @@ class Load:
 
     def _check(self, connection: Connection) -> None:
         if connection.status != OK:
+            self.tally.without_retry_after += not connection.has_retry_after
             raise RefusedError(f"status {connection.status}")
         if self._chosen.stream and not (connection.has_ended_well or connection.has_left):
             raise RefusedError("the stream was cut")
@@ -144,6 +146,7 @@ class Load:
             **{f"ttfb_p{rank}": _quantile(tally.first_bytes, rank) for rank in (50, 95, 99)},
             "errors": sum(tally.errors.values()),
             "error_kinds": dict(tally.errors),
+            "without_retry_after": tally.without_retry_after,
             "statuses": {str(status): count for status, count in tally.statuses.items()},
         }
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from bench import crash, endurance, limit, machine, metering, outage
+from bench import crash, endurance, limit, limit_outage, machine, metering, outage
 from bench.checks import Outcome
 
 Run = Callable[[argparse.Namespace, Outcome], None]
@@ -36,6 +36,12 @@ PROOFS = {
     "crash-loaded": Proof(crash.run_loaded, "the proxy is killed under load", 5, "kills"),
     "limit": Proof(limit.run, "200 clients at 99 % of a limit, 4 proxies", 15),
     "limit-flushed": Proof(limit.run_flushed, "the same, and Redis is emptied in between", 15),
+    "limit-outage": Proof(
+        limit_outage.run, "the same at 96 %, and Redis and PostgreSQL go away together", 15
+    ),
+    "limit-outage-flushed": Proof(
+        limit_outage.run_flushed, "the same, and Redis is emptied and stays", 15
+    ),
     "million": Proof(endurance.run, "memory over very many requests", 1_000_000, "requests"),
 }
 
