@@ -5,6 +5,9 @@ a flush starts the next one, and a segment is deleted once its events are in the
 that nobody locks belongs to a dead process: its segments are read again, and the ledger knows which
 events it has.
 
+What is written survives the process, and with `secure` the machine: a proxy asks for that once
+events have waited for half a second, so not while the database takes them at once.
+
 A line that cannot be read is kept below `.torn`, for a person. When the disk is full, an event is
 in memory only: `append` raises, the proxy goes on, and the log says what a crash would lose.
 
@@ -18,7 +21,7 @@ import fcntl
 import logging
 import os
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from uuid import uuid4
 
@@ -79,6 +82,10 @@ class Spool:
             self._segment, self._is_torn = None, False
         return _segments(self._folder)
 
+    def segments(self) -> list[Path]:
+        """Return all segments, the oldest first; the last one may still be written."""
+        return _segments(self._folder)
+
     def close(self) -> None:
         """Give the folder up; what is left in it is for the next process."""
         left = self.turn()
@@ -111,6 +118,23 @@ def read(segment: Path) -> list[Event]:
         OSError: the disk does not give it.
     """
     return _read(segment)[0]
+
+
+def secure(segments: Sequence[Path]) -> None:
+    """Have the disk itself hold these segments, which until then a power cut could take.
+
+    Raises:
+        OSError: it does not.
+    """
+    for path in [*segments, *{segment.parent for segment in segments}]:
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:  # in the ledger meanwhile
+            continue
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def finish(segment: Path) -> None:

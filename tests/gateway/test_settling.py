@@ -488,3 +488,27 @@ async def test_a_segment_that_cannot_be_deleted_counts_once(
     await settler.flush()
     assert len({event.request_id for event in book.events}) == len(book.events) == 12
     assert meters.meter(event.customer_id, event.period_start).unwritten == 0
+
+
+async def test_what_waits_for_the_database_is_soon_safe_from_a_power_cut(
+    monkeypatch, small_settler, book, new_event
+):
+    settler, _ = small_settler
+    real, loop, secured = spool.secure, asyncio.get_running_loop(), asyncio.Queue()
+
+    def secure(segments):
+        real(segments)
+        loop.call_soon_threadsafe(secured.put_nowait, [len(spool.read(one)) for one in segments])
+
+    monkeypatch.setattr(settling, "SECURE_SECONDS", 0.01)
+    monkeypatch.setattr(spool, "secure", secure)
+    for expected in ([1], [2], [3], [4], [4, 1], [2]):
+        settler.settle(new_event())
+        while (found := await secured.get()) != expected:
+            assert len(found) <= len(expected)
+    book.leaves_after = 1_000
+    await settler.flush()
+
+
+def test_securing_a_segment_that_is_in_the_ledger_meanwhile_is_no_error(tmp_path):
+    spool.secure([tmp_path / "gone.jsonl"])
