@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections import Counter
 from typing import Protocol
+from uuid import UUID
 
 import msgspec
 
@@ -11,13 +12,23 @@ from openclaw_web.core.errors import VendorError
 from openclaw_web.gateway.admission import Admission, Admitted
 from openclaw_web.gateway.calls import Call
 from openclaw_web.gateway.guessing import CHARACTERS_PER_TOKEN
+from openclaw_web.gateway.providers import OK, NoRouteError
 from openclaw_web.gateway.settling import COMPLETE, Settler
-from openclaw_web.gateway.wire import Request, Usage, read_usage
-from openclaw_web.integrations.upstream import Answer
+from openclaw_web.gateway.wire import Request, StreamReader, Usage, read_usage
+from openclaw_web.integrations.upstream import (
+    MAX_WHOLE_BYTES,
+    Answer,
+    UnsafeHeaderError,
+    UpstreamError,
+    too_large,
+)
 from openclaw_web.metering.ledger import Event
 from openclaw_web.metering.models import TokenKind
 
 DRAIN_SECONDS = 120.0
+# Of one customer's answers that nobody waits for any more, so many are read on for their count:
+# they are at the provider beside what the plan allows at once, and the smallest plan allows two.
+MOST_LEFT = 2
 SECOND_MS = 1_000
 
 FAILED = "failed"  # the provider refused or did not answer
@@ -51,6 +62,7 @@ class Exchange(msgspec.Struct, eq=False):
     status: int | None = None
     upstream: str = ""
     has_left: bool = False
+    is_read_on: bool = False  # though the client has left
     is_over: bool = False
 
     def begin(self, answer: Answer) -> None:
@@ -66,6 +78,7 @@ class Tally:
     def __init__(self, settler: Settler, admission: Admission) -> None:
         self._settler = settler
         self._admission = admission
+        self._read_on: Counter[UUID] = Counter()  # by customer; those that have none are left out
 
     def settle(self, exchange: Exchange, usage: Usage, outcome: str, *, guessed: int = 0) -> None:
         """Write the event and give the reservation back, once."""
@@ -117,23 +130,73 @@ class Tally:
         guessed = reader.estimated_completion() if usage.completion is None else 0
         self.settle(exchange, usage, outcome, guessed=guessed)
 
+    def settle_early(self, exchange: Exchange, answer: Answer, reader: Reader) -> None:
+        """Count what came of an answer that is not passed on to its end, if it began at all."""
+        exchange.status = answer.status or None
+        if answer.error is not None and not answer.status:
+            self.fail(exchange, answer.error)
+        elif answer.status in {0, OK}:
+            self.settle_stream(exchange, reader, ABANDONED if exchange.has_left else CUT)
+        else:
+            self.settle(exchange, Usage(prompt=0, completion=0), FAILED)
+
+    def fail(self, exchange: Exchange, error: UpstreamError) -> None:
+        """Count a request that had no answer; there is nothing to count if nobody took it."""
+        if error.was_sent:
+            self.settle(exchange, Usage(prompt=0, completion=0), FAILED)
+        else:
+            self.release(exchange)
+
     def abandon(self, exchange: Exchange, answer: Answer, reader: Reader) -> None:
         """The client left: read on for the provider's count, within bounds."""
-        self.leave(exchange)
-        if not self._settler.drain(self._drain(exchange, answer, reader)):
+        if not self.leave(exchange) or not self._settler.drain(
+            self._drain(exchange, answer, reader)
+        ):
             answer.abort()
-            self.settle_stream(exchange, reader, ABANDONED)
+            self.settle_early(exchange, answer, reader)
 
-    def leave(self, exchange: Exchange) -> None:
-        """Give the place among the parallel requests back at once; the count comes later."""
+    def abandon_asked(self, exchange: Exchange, asking: asyncio.Task[Answer]) -> None:
+        """The client left before there was an answer: wait for it and its count, within bounds."""
+        if not self.leave(exchange) or not self._settler.drain(self._wait(exchange, asking)):
+            asking.cancel()
+            self.settle(exchange, Usage(completion=0), ABANDONED)
+
+    def leave(self, exchange: Exchange) -> bool:
+        """Give the place among the parallel requests back at once; the count comes later.
+
+        Say whether the answer may be read on for it: few of one customer may.
+        """
         if not exchange.is_over and not exchange.has_left:
             exchange.has_left = True
             self._admission.leave(exchange.admitted.reservation)
+            customer = exchange.admitted.caller.customer_id
+            exchange.is_read_on = self._read_on[customer] < MOST_LEFT
+            self._read_on[customer] += exchange.is_read_on
+        return exchange.is_read_on
 
     def release(self, exchange: Exchange, tokens: int = 0) -> None:
         """Give back what was held, without an event when there is nothing to count."""
         exchange.is_over = True
         self._admission.end(exchange.admitted.reservation, tokens)
+        if exchange.is_read_on:
+            exchange.is_read_on = False
+            customer = exchange.admitted.caller.customer_id
+            self._read_on[customer] -= 1
+            if not self._read_on[customer]:
+                del self._read_on[customer]
+
+    async def _wait(self, exchange: Exchange, asking: asyncio.Task[Answer]) -> None:
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await self._drain(exchange, await asking, reader_for(exchange.request))
+        except UpstreamError as error:
+            self.fail(exchange, error)
+        except (NoRouteError, UnsafeHeaderError):
+            self.release(exchange)
+        except TimeoutError:
+            pass  # what has come by now is all that is counted
+        finally:
+            self.settle(exchange, Usage(completion=0), ABANDONED)  # unless that is done
 
     async def _drain(self, exchange: Exchange, answer: Answer, reader: Reader) -> None:
         try:
@@ -144,28 +207,45 @@ class Tally:
         except (VendorError, TimeoutError):
             answer.abort()
         finally:
-            self.settle_stream(exchange, reader, ABANDONED)
+            self.settle_early(exchange, answer, reader)
 
 
 class WholeReader:
-    """Reads a whole body that nobody waits for, as `StreamReader` reads a stream."""
+    """Gathers a whole body, and reads it as `StreamReader` reads a stream."""
 
-    def __init__(self, begun: Sequence[bytes] = ()) -> None:
+    def __init__(self) -> None:
         self.usage = Usage()
         self.is_finished = False
         self.has_error = False
-        self._parts: list[bytes] = list(begun)
+        self._parts: list[bytes] = []
+        self._bytes = 0
 
     def feed(self, data: bytes) -> bytes:
+        """Take over a part; nothing is passed on.
+
+        Raises:
+            UpstreamError: there is no end of it.
+        """
+        self._bytes += len(data)
+        if self._bytes > MAX_WHOLE_BYTES:
+            raise too_large()
         self._parts.append(data)
         return b""
 
     def close(self) -> bytes:
-        self.is_finished = read_usage(b"".join(self._parts), self.usage) is not None
+        self.is_finished = read_usage(self.body(), self.usage) is not None
         return b""
 
+    def body(self) -> bytes:
+        """Return what has come."""
+        return self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+
     def estimated_completion(self) -> int:
-        return sum(map(len, self._parts)) // CHARACTERS_PER_TOKEN
+        return self._bytes // CHARACTERS_PER_TOKEN
+
+
+def reader_for(request: Request) -> StreamReader | WholeReader:
+    return StreamReader(request) if request.is_stream else WholeReader()
 
 
 def _milliseconds(seconds: float) -> int:

@@ -19,7 +19,7 @@ from openclaw_web.gateway.errors import (
 )
 from openclaw_web.gateway.exchange import ABANDONED, CUT, FAILED, Exchange, Tally, WholeReader
 from openclaw_web.gateway.patience import Patience
-from openclaw_web.gateway.providers import ABOUT_THE_REQUEST, NoRouteError, Providers, Sent
+from openclaw_web.gateway.providers import ABOUT_THE_REQUEST, OK, NoRouteError, Providers, Sent
 from openclaw_web.gateway.stopping import stopping
 from openclaw_web.gateway.wire import StreamReader, Usage
 from openclaw_web.integrations.upstream import (
@@ -30,7 +30,6 @@ from openclaw_web.integrations.upstream import (
 
 logger = logging.getLogger(__name__)
 
-OK = 200
 SLOW_DOWN = 429
 DEFAULT_RETRY_SECONDS = 2
 LAST_WORD_SECONDS = 0.5
@@ -48,8 +47,12 @@ class Forwarder:
         Raises:
             RefusalError: the provider refused or failed before the answer began.
         """
+        leaving = asyncio.ensure_future(exchange.call.gone())
         try:
-            answer = await self._ask(exchange, sent)
+            answer = await self._ask(exchange, sent, leaving)
+            if answer is None:
+                return
+            leaving.add_done_callback(partial(self._leave, exchange, answer))
             if exchange.request.is_stream and answer.status == OK:
                 await self._pass_stream(exchange, answer)
             else:
@@ -59,29 +62,48 @@ class Forwarder:
         except Exception:
             self._tally.settle(exchange, Usage(), CUT)
             raise
+        finally:
+            leaving.cancel()
 
-    async def _ask(self, exchange: Exchange, sent: Sent | None) -> Answer:
+    async def _ask(
+        self, exchange: Exchange, sent: Sent | None, leaving: asyncio.Future[None]
+    ) -> Answer | None:
+        """Return the answer's beginning; `None` when the client did not wait for it."""
         passed = exchange.call.head.passed_on
         customer = exchange.admitted.caller.customer_id
+        asking = asyncio.ensure_future(
+            self._providers.ask(exchange.request, passed, customer, exchange, sent)
+        )
         try:
-            answer = await self._providers.ask(exchange.request, passed, customer, exchange, sent)
+            await asyncio.wait((asking, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if not asking.done():
+                self._tally.abandon_asked(exchange, asking)
+                return None
+            answer = asking.result()
         except UpstreamError as error:
-            if error.was_sent:
-                self._tally.settle(exchange, Usage(prompt=0, completion=0), FAILED)
-            else:  # there is nothing to count
-                self._tally.release(exchange)
+            self._tally.fail(exchange, error)
             raise unavailable(error) from error
         except (NoRouteError, UnsafeHeaderError) as error:
             self._tally.release(exchange)
             raise BadRequestError(str(error)) from error
         except asyncio.CancelledError:
-            self._tally.settle(exchange, Usage(), ABANDONED)
+            asking.cancel()
+            self._tally.settle(exchange, Usage(completion=0), ABANDONED)
             raise
         exchange.begin(answer)
         return answer
 
+    def _leave(self, exchange: Exchange, answer: Answer, leaving: asyncio.Future[None]) -> None:
+        """The client has left an answer that has begun; who passes it on sees that by itself."""
+        if leaving.cancelled() or self._tally.leave(exchange):
+            return
+        if not exchange.is_over and not answer.is_complete:
+            answer.fail(UpstreamError("The client has left.", code="left"))
+
     async def _pass_whole(self, exchange: Exchange, answer: Answer) -> None:
         body = await self._read_whole(exchange, answer)
+        if body is None:
+            return
         if answer.status != OK and answer.status not in ABOUT_THE_REQUEST:
             raise _refusal(answer)
         call = exchange.call
@@ -95,16 +117,23 @@ class Forwarder:
         finally:
             self._patience.end(call.task)
 
-    async def _read_whole(self, exchange: Exchange, answer: Answer) -> bytes:
-        """Read and count a body that is not streamed, also when nobody waits for it any more."""
+    async def _read_whole(self, exchange: Exchange, answer: Answer) -> bytes | None:
+        """Read and count a body that is not streamed; `None` when nobody waits for it any more."""
+        reader = WholeReader()
         try:
-            body = await answer.read()
+            async for part in answer.parts():
+                reader.feed(part)
+                if exchange.has_left:
+                    self._tally.abandon(exchange, answer, reader)
+                    return None
         except VendorError as error:
-            self._tally.settle(exchange, Usage(), CUT)
+            answer.abort()
+            self._tally.settle_early(exchange, answer, reader)
             raise unavailable(error) from error
         except asyncio.CancelledError:
-            self._tally.abandon(exchange, answer, WholeReader())
+            self._tally.abandon(exchange, answer, reader)
             raise
+        body = reader.body()
         if answer.status == OK:
             self._tally.settle_whole(exchange, body)
         else:
@@ -115,15 +144,11 @@ class Forwarder:
         reader, task = StreamReader(exchange.request), exchange.call.task
         ending, stop = exchange.admitted.caller.ending, partial(cut, answer)
         ending.watch(stop)
-        leaving = asyncio.ensure_future(exchange.call.gone())
-        leaving.add_done_callback(lambda gone: gone.cancelled() or self._tally.leave(exchange))
         try:
-            await self._pump(exchange, answer, reader, leaving)
-        except VendorError as error:
-            self._tally.settle_stream(exchange, reader, CUT)
-            refusal = UnknownTokenError() if ending.has_come else unavailable(error)
-            event = errors.event_of(refusal, exchange.request.form)
-            await exchange.call.end(reader.separator + event)
+            rest = await self._pump(exchange, answer, reader)
+            if rest is not None:
+                self._patience.begin(task)
+                await exchange.call.end(rest)
         except (OSError, RuntimeError):  # what servers raise when the client has gone
             self._tally.abandon(exchange, answer, reader)
         except asyncio.CancelledError:
@@ -133,32 +158,36 @@ class Forwarder:
         finally:
             self._patience.end(task)
             ending.forget(stop)
-            leaving.cancel()
 
-    async def _pump(
-        self,
-        exchange: Exchange,
-        answer: Answer,
-        reader: StreamReader,
-        leaving: asyncio.Future[None],
-    ) -> None:
+    async def _pump(self, exchange: Exchange, answer: Answer, reader: StreamReader) -> bytes | None:
+        """Pass on and count; return what the client gets at the end, or `None` if it has left."""
+        try:
+            if not await self._pass_parts(exchange, answer, reader):
+                self._tally.abandon(exchange, answer, reader)
+                return None
+        except VendorError as error:
+            self._tally.settle_early(exchange, answer, reader)
+            has_ended = exchange.admitted.caller.ending.has_come
+            refusal = UnknownTokenError() if has_ended else unavailable(error)
+            return reader.separator + errors.event_of(refusal, exchange.request.form)
+        rest = reader.close()
+        self._tally.settle_stream(exchange, reader, CUT)
+        return rest
+
+    async def _pass_parts(self, exchange: Exchange, answer: Answer, reader: StreamReader) -> bool:
         call, task, patience = exchange.call, exchange.call.task, self._patience
         patience.begin(task)
         await call.begin(answer.status, _head(answer, length=None))
         patience.end(task)
         async for part in answer.parts():
             passed = reader.feed(part)
-            if leaving.done():
-                self._tally.abandon(exchange, answer, reader)
-                return
+            if exchange.has_left:
+                return False
             if passed:
                 patience.begin(task)
                 await call.go_on(passed)
                 patience.end(task)
-        rest = reader.close()
-        self._tally.settle_stream(exchange, reader, CUT)
-        patience.begin(task)
-        await call.end(rest)
+        return True
 
 
 def cut(answer: Answer) -> None:

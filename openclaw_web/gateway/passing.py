@@ -10,12 +10,20 @@ from openclaw_web.gateway import errors
 from openclaw_web.gateway.calls import JSON
 from openclaw_web.gateway.direct import DirectCall
 from openclaw_web.gateway.errors import UnknownTokenError
-from openclaw_web.gateway.exchange import ABANDONED, CUT, Exchange, Tally, WholeReader
-from openclaw_web.gateway.forwarding import OK, Forwarder, cut, unavailable
+from openclaw_web.gateway.exchange import (
+    ABANDONED,
+    CUT,
+    Exchange,
+    Tally,
+    WholeReader,
+    reader_for,
+)
+from openclaw_web.gateway.forwarding import Forwarder, cut, unavailable
 from openclaw_web.gateway.patience import Patience
-from openclaw_web.gateway.providers import Providers, Sent
+from openclaw_web.gateway.providers import OK, Providers, Sent
 from openclaw_web.gateway.stopping import stopping
 from openclaw_web.gateway.wire import StreamReader, Usage
+from openclaw_web.integrations.upstream import UpstreamError
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +47,9 @@ class Passing:
             NoRouteError: there is nobody to ask.
             UnsafeHeaderError: a header holds a line break.
         """
+        if call.disconnected:  # while the other processes were asked
+            self.tally.release(exchange)
+            return True
         customer = exchange.admitted.caller.customer_id
         sent = self.providers.ask_now(exchange.request, call.head.passed_on, customer, exchange)
         if sent is None:
@@ -55,7 +66,7 @@ class Passing:
 class Passage:
     """One exchange. Its methods are called by the provider's connection and by the client's."""
 
-    __slots__ = ("_all", "_answer", "_call", "_exchange", "_parts", "_reader", "_sent")
+    __slots__ = ("_all", "_answer", "_call", "_exchange", "_reader", "_sent", "_whole")
 
     def __init__(
         self, everything: Passing, call: DirectCall, exchange: Exchange, sent: Sent
@@ -67,18 +78,19 @@ class Passage:
         self._sent = sent
         self._answer = sent.answer
         self._reader: StreamReader | None = None
-        self._parts: list[bytes] = []  # of a whole answer that is too large to wait in one piece
+        self._whole: WholeReader | None = None  # of an answer that does not come in one piece
         self._answer.listener = self._go_on
+        call.on_gone = self._leave
 
     def cancel(self) -> None:
         """Close the client's connection, which does not take what it asked for."""
         self._call.close()
-        self._leave()
+        self._let_go()
 
     def stop(self) -> None:
         """Tell the client, in its API's form, that it gets no more from this process."""
         call, reader, form = self._call, self._reader, self._exchange.request.form
-        self._leave()
+        self._let_go()
         if reader is None:
             call.run(call.refuse(stopping(), form))
         elif call.is_held_back:
@@ -102,10 +114,7 @@ class Passage:
             self._call.close()
             self._end()
             self._answer.abort()
-            if self._reader is not None:
-                self._all.tally.settle_stream(self._exchange, self._reader, CUT)
-            else:
-                self._all.tally.settle(self._exchange, Usage(), CUT)
+            self._all.tally.settle_early(self._exchange, self._answer, self._seen())
 
     def _begin(self) -> None:
         """The head has arrived, and often everything else with it."""
@@ -117,16 +126,26 @@ class Passage:
             self._begin_stream()
         elif answer.is_complete:
             self._end()
-            body = b"".join([*self._parts, answer.take()]) if self._parts else answer.take()
+            body = answer.take()
+            if self._whole is not None:
+                body = self._whole.body() + body
             self._all.tally.settle_whole(exchange, body)
             self._call.write_whole(*_kind(self._sent), body)
         elif answer.waiting_bytes:
-            self._parts.append(answer.take())
+            self._gather(answer.take())
+
+    def _gather(self, part: bytes) -> None:
+        if self._whole is None:
+            self._whole = WholeReader()
+        try:
+            self._whole.feed(part)
+        except UpstreamError as error:
+            self._answer.fail(error)
 
     def _begin_stream(self) -> None:
         call = self._call
         self._reader = reader = StreamReader(self._exchange.request)
-        call.on_gone, call.on_drained = self._leave, self._drained
+        call.on_drained = self._drained
         call.begin_stream(*_kind(self._sent))
         if call.disconnected:
             self._leave()
@@ -166,7 +185,11 @@ class Passage:
     def _hand_over(self) -> None:
         """Let the provider's refusal, or its failure, be dealt with by who can try another."""
         self._end()
-        self._call.run(self._all.forwarder.forward(self._exchange, self._sent))
+        if self._whole is None or self._answer.error is None:
+            self._call.run(self._all.forwarder.forward(self._exchange, self._sent))
+        else:  # of what was gathered here
+            self._all.tally.settle_early(self._exchange, self._answer, self._whole)
+            self._call.run(_refuse(self._answer.error))
 
     def _drained(self) -> None:
         self._all.patience.end(self)
@@ -175,26 +198,38 @@ class Passage:
     def _revoke(self) -> None:
         cut(self._answer)
 
+    def _let_go(self) -> None:
+        """Leave the client: what has not begun is not waited for."""
+        if self._answer.status:
+            self._leave()
+        elif self._answer.listener is not None:
+            self._end()
+            self._answer.abort()
+            self._all.tally.settle(self._exchange, Usage(completion=0), ABANDONED)
+
     def _leave(self) -> None:
         """The client has gone: what has begun is read on for its count."""
         if self._answer.listener is None:
             return
         self._end()
-        tally, exchange, answer = self._all.tally, self._exchange, self._answer
-        if answer.status:
-            tally.abandon(exchange, answer, self._reader or WholeReader(self._parts))
-        else:
-            answer.abort()
-            tally.settle(exchange, Usage(), ABANDONED)
+        self._all.tally.abandon(self._exchange, self._answer, self._seen())
+
+    def _seen(self) -> StreamReader | WholeReader:
+        """Return who has seen what came until now."""
+        return self._reader or self._whole or reader_for(self._exchange.request)
 
     def _end(self) -> None:
         """Listen to nobody any more."""
-        self._answer.listener = None
+        self._answer.listener = self._call.on_gone = None
         self._all.running.discard(self)
         if self._reader is not None:
-            self._call.on_gone = self._call.on_drained = None
+            self._call.on_drained = None
             self._all.patience.end(self)
             self._exchange.admitted.caller.ending.forget(self._revoke)
+
+
+async def _refuse(error: UpstreamError) -> None:
+    raise unavailable(error)
 
 
 def _kind(sent: Sent) -> tuple[bytes, bytes | None]:

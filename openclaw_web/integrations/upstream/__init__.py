@@ -4,12 +4,17 @@ General clients cost several times the proxy's own work here (docs/upstreams.md 
 this one is our own: a socket, the httptools parser, and no objects for what nobody reads.
 """
 
-from openclaw_web.integrations.upstream.answer import Answer
+from openclaw_web.integrations.upstream.answer import MAX_WHOLE_BYTES, Answer
 from openclaw_web.integrations.upstream.connection import TimeOuts
-from openclaw_web.integrations.upstream.errors import UnsafeHeaderError, UpstreamError
+from openclaw_web.integrations.upstream.errors import (
+    UnsafeHeaderError,
+    UpstreamError,
+    too_large,
+)
 from openclaw_web.integrations.upstream.pool import Headers, Limits, Upstream
 
 __all__ = [
+    "MAX_WHOLE_BYTES",
     "Answer",
     "Headers",
     "Limits",
@@ -17,4 +22,5 @@ __all__ = [
     "UnsafeHeaderError",
     "Upstream",
     "UpstreamError",
+    "too_large",
 ]

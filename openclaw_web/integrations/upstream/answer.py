@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
+from openclaw_web.integrations.upstream import errors
 from openclaw_web.integrations.upstream.errors import UpstreamError
 
+MAX_WHOLE_BYTES = 64 * 1024 * 1024  # of an answer that is held until it is complete
 MAX_DISCARDED_BYTES = 65_536  # more than this costs more than a new connection
 
 _NO_HEADERS: dict[bytes, bytes] = {}
@@ -78,11 +80,19 @@ class Answer:
         """Return the whole body.
 
         Raises:
-            UpstreamError: the answer ended early, was malformed or stood still for too long.
+            UpstreamError: the answer ended early, was malformed, too large or stood still for too
+                long.
         """
         if self.is_complete:
             return self.take() if self._parts else b""
-        return b"".join([part async for part in self])
+        parts, size = [], 0
+        async for part in self:
+            size += len(part)
+            if size > MAX_WHOLE_BYTES:
+                self.abort()
+                raise errors.too_large()
+            parts.append(part)
+        return b"".join(parts)
 
     def parts(self) -> "Answer":
         """Iterate over the body as it comes; the sender is held back while much is waiting.

@@ -53,5 +53,9 @@ def idle() -> UpstreamError:
     return UpstreamError("The model provider stopped answering.", code="idle")
 
 
+def too_large() -> UpstreamError:
+    return UpstreamError("The model provider's answer does not end.", code="too_large")
+
+
 def unread() -> UpstreamError:
     return UpstreamError("Nobody read the answer any more.", code="unread")
