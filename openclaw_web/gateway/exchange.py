@@ -1,4 +1,4 @@
-"""One request on its way through us, which ends as exactly one usage event."""
+"""One request on its way through us: each time that it reached a provider is one usage event."""
 
 import asyncio
 import time
@@ -12,7 +12,14 @@ from openclaw_web.core.errors import VendorError
 from openclaw_web.gateway.admission import Admission, Admitted
 from openclaw_web.gateway.calls import Call
 from openclaw_web.gateway.guessing import CHARACTERS_PER_TOKEN
-from openclaw_web.gateway.providers import OK, NoRouteError
+from openclaw_web.gateway.providers import (
+    ABOUT_THE_REQUEST,
+    MAY_BE_WORKING,
+    NOTHING_RAN,
+    OK,
+    NoRouteError,
+    Route,
+)
 from openclaw_web.gateway.settling import COMPLETE, Settler
 from openclaw_web.gateway.wire import Request, StreamReader, Usage, read_usage
 from openclaw_web.integrations.upstream import (
@@ -60,7 +67,8 @@ class Exchange(msgspec.Struct, eq=False):
     started: float = msgspec.field(default_factory=time.monotonic)
     first_byte: float | None = None
     status: int | None = None
-    upstream: str = ""
+    route: Route | None = None  # who has it, or had it last
+    refused: tuple[tuple[Route, Answer], ...] = ()  # who was asked before
     has_left: bool = False
     is_read_on: bool = False  # though the client has left
     is_over: bool = False
@@ -80,11 +88,20 @@ class Tally:
         self._admission = admission
         self._read_on: Counter[UUID] = Counter()  # by customer; those that have none are left out
 
-    def settle(self, exchange: Exchange, usage: Usage, outcome: str, *, guessed: int = 0) -> None:
+    def settle(
+        self,
+        exchange: Exchange,
+        usage: Usage,
+        outcome: str,
+        *,
+        guessed: int = 0,
+        is_unsure: bool = False,
+    ) -> None:
         """Write the event and give the reservation back, once."""
         if exchange.is_over:
             return
         request, admitted = exchange.request, exchange.admitted
+        route = exchange.route
         ended = time.monotonic()
         first = exchange.first_byte
         prompt = len(request.body) // CHARACTERS_PER_TOKEN if usage.prompt is None else usage.prompt
@@ -96,7 +113,7 @@ class Tally:
                 box_id=admitted.caller.box_id,
                 period_start=admitted.period_start,
                 timestamp=admitted.timestamp,
-                model=request.model,
+                model=request.model if route is None else route.model,
                 prompt_tokens=prompt,
                 completion_tokens=completion,
                 cached_tokens=usage.cached,
@@ -106,14 +123,16 @@ class Tally:
                 latency_ms=_milliseconds(ended - exchange.started),
                 ttfb_ms=None if first is None else _milliseconds(first - exchange.started),
                 streamed=request.is_stream,
-                estimated=usage.prompt is None or usage.completion is None,
+                estimated=is_unsure or usage.prompt is None or usage.completion is None,
                 outcome=outcome,
-                upstream=exchange.upstream,
+                upstream="" if route is None else route.upstream,
                 generation=exchange.generation,
                 is_agent=admitted.caller.kind is TokenKind.BOX,
             ),
             admitted.reservation.meter,
         )
+        if exchange.refused:
+            self._settle_earlier(exchange)
         self.release(exchange, prompt + completion)
 
     def settle_whole(self, exchange: Exchange, body: bytes) -> None:
@@ -138,12 +157,18 @@ class Tally:
         elif answer.status in {0, OK}:
             self.settle_stream(exchange, reader, ABANDONED if exchange.has_left else CUT)
         else:
-            self.settle(exchange, Usage(prompt=0, completion=0), FAILED)
+            self.settle_refused(exchange, answer.status)
+
+    def settle_refused(self, exchange: Exchange, status: int) -> None:
+        """Count a refusal or a failure by its status: docs/upstreams.md has the rule."""
+        is_sure = status in NOTHING_RAN or status in ABOUT_THE_REQUEST
+        prompt = None if status in MAY_BE_WORKING else 0
+        self.settle(exchange, Usage(prompt, completion=0), FAILED, is_unsure=not is_sure)
 
     def fail(self, exchange: Exchange, error: UpstreamError) -> None:
         """Count a request that had no answer; there is nothing to count if nobody took it."""
         if error.was_sent:
-            self.settle(exchange, Usage(prompt=0, completion=0), FAILED)
+            self.settle(exchange, Usage(completion=0), FAILED)
         else:
             self.release(exchange)
 
@@ -184,6 +209,26 @@ class Tally:
             self._read_on[customer] -= 1
             if not self._read_on[customer]:
                 del self._read_on[customer]
+
+    def _settle_earlier(self, exchange: Exchange) -> None:
+        """Write an event for each time that the request was refused before, without a token."""
+        admitted = exchange.admitted
+        for number, (route, answer) in enumerate(exchange.refused, 1):
+            event = Event(
+                request_id=f"{exchange.call.request_id}-{number}",
+                customer_id=admitted.caller.customer_id,
+                box_id=admitted.caller.box_id,
+                period_start=admitted.period_start,
+                timestamp=admitted.timestamp,
+                model=route.model,
+                prompt_tokens=0,
+                completion_tokens=0,
+                status_code=answer.status,
+                streamed=exchange.request.is_stream,
+                outcome=FAILED,
+                upstream=route.upstream,
+            )
+            self._settler.settle(event, admitted.reservation.meter)
 
     async def _wait(self, exchange: Exchange, asking: asyncio.Task[Answer]) -> None:
         try:

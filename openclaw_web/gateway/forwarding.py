@@ -17,7 +17,7 @@ from openclaw_web.gateway.errors import (
     UnavailableError,
     UnknownTokenError,
 )
-from openclaw_web.gateway.exchange import ABANDONED, CUT, FAILED, Exchange, Tally, WholeReader
+from openclaw_web.gateway.exchange import ABANDONED, CUT, Exchange, Tally, WholeReader
 from openclaw_web.gateway.patience import Patience
 from openclaw_web.gateway.providers import ABOUT_THE_REQUEST, OK, NoRouteError, Providers, Sent
 from openclaw_web.gateway.stopping import stopping
@@ -137,7 +137,7 @@ class Forwarder:
         if answer.status == OK:
             self._tally.settle_whole(exchange, body)
         else:
-            self._tally.settle(exchange, Usage(prompt=0, completion=0), FAILED)
+            self._tally.settle_refused(exchange, answer.status)
         return body
 
     async def _pass_stream(self, exchange: Exchange, answer: Answer) -> None:

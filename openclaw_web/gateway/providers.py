@@ -31,6 +31,8 @@ SLOW_DOWN = 429
 FIRST_FAILURE = 400
 FIRST_SERVER_FAILURE = 500
 ABOUT_THE_REQUEST = frozenset({400, 404, 405, 413, 415, 422})  # every provider would say so
+# Nothing is billed, so somebody else may be asked; docs/upstreams.md has the reason for each.
+NOTHING_RAN = frozenset({401, 402, 403, 429, 500, 503, 521, 522, 523, 525, 526, 529})
 MAY_BE_WORKING = frozenset({504, 524})  # a machine before the provider gave up waiting for it
 # What no request can bring about, so that none can shut the others out. 403 and 500 can be.
 OF_THE_KEY = frozenset({401, 402})
@@ -43,12 +45,6 @@ MAX_KNOWN_ROUTES = 256
 
 class NoRouteError(OpenClawError):
     """No provider of this deployment speaks this API, or has this model."""
-
-
-class Trail(Protocol):
-    """What is told on the way: the provider that has the request now."""
-
-    upstream: str
 
 
 @dataclass(frozen=True)
@@ -120,6 +116,14 @@ class Route:
     @property
     def is_trusted(self) -> bool:
         return self.key.breaker.is_closed and self.provider.breaker.is_closed
+
+
+class Trail(Protocol):
+    """What is told on the way: who has the request now, and who has refused it before."""
+
+    route: Route | None
+    refused: tuple[tuple[Route, Answer], ...]
+    has_left: bool  # nobody waits for the answer
 
 
 class Sent(msgspec.Struct, eq=False):
@@ -204,7 +208,7 @@ class Providers:
         answer = route.pool.post_now(route.prepared, _body_for(route, request), headers)
         if answer is None:
             return None
-        trail.upstream = route.upstream
+        trail.route = route
         route.key.requests += 1
         return Sent(route, answer)
 
@@ -230,15 +234,28 @@ class Providers:
             NoRouteError: there is nobody to ask.
             UnsafeHeaderError: a header holds a line break.
         """
-        refused: tuple[Answer, Route] | None = None
+        try:
+            return await self._ask_in_turn(request, headers, customer, trail, sent)
+        finally:
+            for _, answer in trail.refused:
+                answer.discard()
+
+    async def _ask_in_turn(
+        self,
+        request: Request,
+        headers: Headers,
+        customer: Hashable,
+        trail: Trail,
+        sent: Sent | None,
+    ) -> Answer:
         failure: UpstreamError | None = None
         unreachable: _Provider | None = None
-        for route in self._in_order(request, customer, sent):
+        for route in self._in_order(request, customer, sent, trail):
             under_way = sent.answer if sent is not None and sent.route is route else None
             if under_way is None:
                 if route.provider is unreachable or not route.may_go():
                     continue
-                trail.upstream = route.upstream
+                trail.route = route
                 route.key.requests += 1
             body = _body_for(route, request)
             try:
@@ -251,17 +268,22 @@ class Providers:
                 continue
             if not self._is_refused(route, answer):
                 return answer
-            refused = _worse((answer, route), refused)
-        if refused is None:
+            trail.refused += ((route, answer),)
+        if not trail.refused:
             raise failure or _resting()
-        trail.upstream = refused[1].upstream
-        return refused[0]
+        return _take_refusal(trail)
 
-    def _in_order(self, request: Request, customer: Hashable, sent: Sent | None) -> Iterable[Route]:
-        routes = self.choose(request.form, request.asked_model, customer)
-        if sent is None:
-            return routes
-        return (sent.route, *(route for route in routes if route is not sent.route))
+    def _in_order(
+        self, request: Request, customer: Hashable, sent: Sent | None, trail: Trail
+    ) -> Iterable[Route]:
+        """Yield who is asked next, while somebody waits for it."""
+        if sent is not None:
+            yield sent.route
+        for route in self.choose(request.form, request.asked_model, customer):
+            if trail.has_left and trail.refused:
+                return
+            if sent is None or route is not sent.route:
+                yield route
 
     def subjects(self) -> list[str]:
         """Return what a change may be about: each provider and each of its keys."""
@@ -314,7 +336,7 @@ class Providers:
             self._note_success(route)
         if status == SLOW_DOWN:
             key.rests_until = self._clock() + _rest_seconds(answer)
-        return status not in MAY_BE_WORKING
+        return status in NOTHING_RAN
 
     def _note_success(self, route: Route) -> None:
         if route.provider.breaker.succeeded():
@@ -408,13 +430,14 @@ def _rest_seconds(answer: Answer) -> float:
     return min(seconds, LONGEST_REST_SECONDS)
 
 
-def _worse(new: tuple[Answer, Route], old: tuple[Answer, Route] | None) -> tuple[Answer, Route]:
-    """Return the refusal to tell the client, and give the other up."""
-    if old is None:
-        return new
-    kept, other = (new, old) if new[0].status == SLOW_DOWN != old[0].status else (old, new)
-    other[0].discard()
-    return kept
+def _take_refusal(trail: Trail) -> Answer:
+    """Return the refusal to tell the client: the first that says to wait, else the first."""
+    refused = list(trail.refused)
+    statuses = [answer.status for _, answer in refused]
+    told = statuses.index(SLOW_DOWN) if SLOW_DOWN in statuses else 0
+    trail.route, answer = refused.pop(told)
+    trail.refused = tuple(refused)
+    return answer
 
 
 def _status(provider: _Provider, now: float) -> ProviderStatus:

@@ -10,7 +10,7 @@ import pytest
 
 from openclaw_web.gateway.breaker import State
 from openclaw_web.gateway.errors import Form
-from openclaw_web.gateway.providers import Change, NoRouteError, Providers
+from openclaw_web.gateway.providers import NOTHING_RAN, Change, NoRouteError, Providers
 from openclaw_web.gateway.upstreams import UpstreamConfig
 from openclaw_web.gateway.wire import read_request
 from openclaw_web.integrations.upstream import Limits, TimeOuts, UpstreamError
@@ -32,7 +32,9 @@ class Clock:
 
 @dataclass
 class Asker:
-    upstream: str = ""
+    route: Any = None
+    refused: tuple[Any, ...] = ()
+    has_left: bool = False
 
 
 @pytest.fixture
@@ -86,23 +88,29 @@ def both(make_providers, first, second):
     )
 
 
-async def ask(providers, body=BODY, form=Form.OPENAI, customer=0):
-    asker = Asker()
+async def ask(providers, body=BODY, form=Form.OPENAI, customer=0, asker=None):
+    asker = asker or Asker()
     request = read_request(body, form, model_for)
     answer = await providers.ask(request, (), customer, asker)
     await answer.read()
-    return asker.upstream, answer.status
+    return asker.route.upstream, answer.status
 
 
 def keys_seen(server):
     return [seen.headers["authorization"].removeprefix("Bearer ") for seen in server.seen]
 
 
-@pytest.mark.parametrize("status", [401, 402, 403, 408, 429, 500, 502, 503, 520, 529])
+@pytest.mark.parametrize("status", sorted(NOTHING_RAN))
 async def test_a_refusal_is_not_billed_so_the_next_key_is_asked(two_keys, first, status):
     first.will(whole({"error": {}}, status=status), whole(b"{}"))
     assert await ask(two_keys) == ("one", 200)
     assert keys_seen(first) == list(KEYS)
+
+
+async def test_nobody_else_is_asked_for_a_client_that_has_left(two_keys, first):
+    first.will(whole({"error": {}}, status=503))
+    assert await ask(two_keys, asker=Asker(has_left=True)) == ("one", 503)
+    assert len(first.seen) == 1
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -112,8 +120,10 @@ async def test_after_the_keys_the_next_provider_is_asked(both, first, second, st
     assert (len(first.seen), keys_seen(second)) == (1, ["sk-other"])
 
 
-@pytest.mark.parametrize("status", [400, 404, 405, 413, 415, 422, 504, 524])
-async def test_what_concerns_the_request_or_may_be_working_is_the_answer(two_keys, first, status):
+@pytest.mark.parametrize("status", [400, 404, 405, 413, 415, 422, 408, 418, 502, 504, 520, 524])
+async def test_what_concerns_the_request_or_may_have_been_billed_is_the_answer(
+    two_keys, first, status
+):
     first.will(whole({"error": {}}, status=status))
     assert await ask(two_keys) == ("one", status)
     assert len(first.seen) == 1

@@ -144,6 +144,21 @@ async def test_the_providers_refusal_is_said_in_our_words(holder, upstream, ledg
     assert (event.total_tokens, meta.outcome, meta.status_code) == (0, "failed", theirs)
 
 
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [(400, (False, False)), (502, (False, True)), (504, (True, True))],
+    ids=["refused", "unclear", "gave up waiting"],
+)
+async def test_what_may_have_been_billed_is_flagged_and_what_was_worked_at_counts(
+    holder, upstream, ledger, status, expected
+):
+    upstream.will(whole({"error": {}}, status=status))
+    await holder.chat()
+    ((event, meta),) = await ledger(holder)
+    assert (event.prompt_tokens > 0, meta.estimated) == expected
+    assert (event.completion_tokens, meta.outcome) == (0, "failed")
+
+
 async def test_the_providers_word_on_the_request_itself_passes(holder, upstream):
     body = b'{"error":{"message":"messages: too short","type":"invalid_request_error"}}'
     upstream.will(whole(body, status=400))

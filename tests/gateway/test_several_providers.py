@@ -58,16 +58,23 @@ async def test_the_event_names_the_provider_that_answered(holder, upstream, stan
     response = await holder.chat(model="kimi-for-coding", stream=True)
     assert (response.status_code, response.content) == (200, chunk("a") + DONE)
     assert stand_in.seen[0].json["model"] == "another-name"
-    ((event, meta),) = await ledger(holder)
+    (event, meta), (before, told) = await ledger(holder)
     assert (event.total_tokens, meta.upstream, meta.outcome) == (120, "stand-in", "complete")
+    assert event.model == "another-name"
+    assert before.request_id == f"{event.request_id}-1"
+    assert (before.model, before.total_tokens) == ("kimi-for-coding", 0)
+    assert (told.upstream, told.status_code, told.outcome) == ("main", 402, "failed")
+    assert not told.estimated
 
 
 async def test_a_failure_of_the_last_one_names_it(holder, upstream, stand_in, ledger):
     upstream.will(whole({"error": {}}, status=503))
     stand_in.will(raw(b""))
     assert (await holder.chat()).status_code == 502
-    ((event, meta),) = await ledger(holder)
-    assert (event.total_tokens, meta.upstream, meta.outcome) == (0, "stand-in", "failed")
+    (event, meta), (_, told) = await ledger(holder)
+    assert (event.completion_tokens, meta.upstream, meta.outcome) == (0, "stand-in", "failed")
+    assert (event.prompt_tokens > 0, meta.estimated) == (True, True)
+    assert (told.upstream, told.status_code) == ("main", 503)
 
 
 async def test_the_refusal_of_all_is_said_in_our_words(holder, upstream, stand_in, ledger):
@@ -77,8 +84,9 @@ async def test_the_refusal_of_all_is_said_in_our_words(holder, upstream, stand_i
     response = await holder.chat()
     assert (response.status_code, response.headers["retry-after"]) == (429, "7")
     assert not {"sk-main", "credits"} & set(response.text.split())
-    ((_, meta),) = await ledger(holder)
+    (_, meta), (_, told) = await ledger(holder)
     assert (meta.upstream, meta.status_code) == ("main", 429)
+    assert (told.upstream, told.status_code) == ("stand-in", 401)
 
 
 async def test_a_form_is_spoken_where_it_is_known(holder, upstream, stand_in):

@@ -46,7 +46,9 @@ def silent() -> UpstreamError:
 
 
 def stuck() -> UpstreamError:
-    return UpstreamError("The model provider does not take the request.", code="stuck")
+    return UpstreamError(
+        "The model provider does not take the request.", code="stuck", was_sent=False
+    )
 
 
 def idle() -> UpstreamError:
