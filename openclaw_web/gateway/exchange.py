@@ -73,6 +73,11 @@ class Exchange(msgspec.Struct, eq=False):
     is_read_on: bool = False  # though the client has left
     is_over: bool = False
 
+    @property
+    def query(self) -> bytes:
+        """Return what stood behind the address' question mark; the short way has none."""
+        return self.call.head.scope.get("query_string", b"")
+
     def begin(self, answer: Answer) -> None:
         """Note that the provider's answer has begun."""
         self.status = answer.status

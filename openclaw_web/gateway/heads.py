@@ -17,7 +17,7 @@ _END = b"\r\n\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(?P<digits>[0-9]+)[ \t]*(?=\r\n)", re.IGNORECASE)
 
 # What of a client's request the provider may need; all else stays with us.
-_PASSED_ON = frozenset({b"user-agent", b"anthropic-version", b"anthropic-beta"})
+_PASSED_ON = frozenset({b"user-agent", b"anthropic-version", b"anthropic-beta", b"openai-beta"})
 
 
 class Head:

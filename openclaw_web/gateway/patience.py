@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import logging
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -31,7 +32,7 @@ class Patience:
         self._seconds = seconds
         self._clock = clock
         self._waiting: dict[Waiter, float] = {}
-        self._lost: set[Task] = set()
+        self._lost: weakref.WeakSet[Task] = weakref.WeakSet()  # one may end without asking
         self._watch: asyncio.Task[None] | None = None
 
     def start(self) -> None:

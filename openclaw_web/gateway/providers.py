@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 OK = 200
 OPENAI = Form.OPENAI  # looking an enum's member up costs as much as using it
 SLOW_DOWN = 429
+BETA = b"beta=true"  # Anthropic's clients ask so for what is new
 FIRST_FAILURE = 400
 FIRST_SERVER_FAILURE = 500
 ABOUT_THE_REQUEST = frozenset({400, 404, 405, 413, 415, 422})  # every provider would say so
@@ -124,6 +125,10 @@ class Trail(Protocol):
     route: Route | None
     refused: tuple[tuple[Route, Answer], ...]
     has_left: bool  # nobody waits for the answer
+
+    @property
+    def query(self) -> bytes:
+        """What stood behind the question mark."""
 
 
 class Sent(msgspec.Struct, eq=False):
@@ -259,7 +264,8 @@ class Providers:
                 route.key.requests += 1
             body = _body_for(route, request)
             try:
-                answer = await route.pool.post(route.prepared, body, headers, sent=under_way)
+                prepared = _prepared(route, trail.query)
+                answer = await route.pool.post(prepared, body, headers, sent=under_way)
             except UpstreamError as error:
                 self._note_error(route, error)
                 if error.was_sent:
@@ -365,6 +371,13 @@ class Providers:
 
 def _resting() -> UpstreamError:
     return UpstreamError("The model provider is not answering.", code="resting", was_sent=False)
+
+
+def _prepared(route: Route, query: bytes) -> bytes:
+    """Return a request's beginning, with the one query that means something in these APIs."""
+    if query != BETA:
+        return route.prepared
+    return route.prepared.replace(b" HTTP/1.1", b"?%b HTTP/1.1" % BETA, 1)
 
 
 def _body_for(route: Route, request: Request) -> bytes:

@@ -35,6 +35,7 @@ class Asker:
     route: Any = None
     refused: tuple[Any, ...] = ()
     has_left: bool = False
+    query: bytes = b""
 
 
 @pytest.fixture

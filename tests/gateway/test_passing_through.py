@@ -121,6 +121,17 @@ async def test_the_provider_sees_our_key_and_the_real_model_and_nothing_of_the_b
     assert holder.clear not in str(seen)
 
 
+async def test_what_asks_for_something_new_goes_up(holder, upstream):
+    beta = {"anthropic-beta": "one", "openai-beta": "two"}
+    body = {"model": "k2p5", "max_tokens": 9, "messages": []}
+    for path in ("/messages?beta=true", "/messages?key=secret", "/messages"):
+        await holder.client.post(path, headers=beta, json=body)
+    assert [seen.path for seen in upstream.seen] == [
+        f"/coding/v1/messages{query}" for query in ("?beta=true", "", "")
+    ]
+    assert all(beta.items() <= seen.headers.items() for seen in upstream.seen)
+
+
 @pytest.mark.parametrize("model", ["kimi-for-coding", "kimi-coding/kimi-for-coding"])
 async def test_a_model_of_the_plan_passes_under_its_name(holder, upstream, model):
     assert (await holder.chat(model=model)).status_code == 200

@@ -1,6 +1,7 @@
 """Clients that neither send nor take: their place is given to others."""
 
 import asyncio
+import gc
 
 import pytest
 
@@ -91,14 +92,22 @@ def impatient(monkeypatch):
     return made
 
 
-async def test_a_client_that_takes_nothing_is_left_and_still_counted(
-    impatient, holder, upstream, ledger, proxy
+WHOLE = stream(chunk("a"), chunk("b"), USAGE_CHUNK, DONE)
+
+
+@pytest.mark.parametrize(
+    ("script", "untaken", "is_estimated"),
+    [(WHOLE, b"data", False), (stream(chunk("a"), cut=True), b"error", True)],
+    ids=["a part", "our last word"],
+)
+async def test_a_client_that_takes_nothing_is_left_and_still_counted(  # noqa: PLR0917 - fixtures
+    impatient, holder, upstream, ledger, proxy, script, untaken, is_estimated
 ):
-    upstream.will(stream(chunk("a"), chunk("b"), USAGE_CHUNK, DONE))
+    upstream.will(script)
     stuck = asyncio.Event()
 
     async def send(message):
-        if message.get("more_body"):
+        if untaken in message.get("body", b""):
             stuck.set()
             await asyncio.get_running_loop().create_future()
 
@@ -122,5 +131,18 @@ async def test_a_client_that_takes_nothing_is_left_and_still_counted(
     await stuck.wait()
     impatient[-1].look()
     await answering
-    ((event, _),) = await settled(holder, ledger)
-    assert (event.prompt_tokens, event.completion_tokens) == (100, 20)
+    ((event, meta),) = await settled(holder, ledger)
+    assert meta.estimated is is_estimated
+    assert is_estimated or event.total_tokens == 120
+
+
+async def test_who_was_lost_and_ended_otherwise_is_forgotten(patience, clock):
+    waiting = asyncio.create_task(asyncio.sleep(0))
+    patience.begin(waiting)
+    await waiting
+    clock.now += 61
+    patience.look()
+    del waiting
+    await asyncio.sleep(0)  # what woke us holds it until now
+    gc.collect()
+    assert not patience._lost  # noqa: SLF001 - nothing else shows it
