@@ -95,12 +95,15 @@ class Answers:
     def __init__(self) -> None:
         self._waiting = News()
         self._noted: dict[UUID, tuple[int, float]] = {}
-        self._others_noted: dict[UUID | str, float] = {}  # failures, and providers
+        # Failures, and providers; a box stays until a later answer of it is noted.
+        self._others_noted: dict[UUID | str, float] = {}
         self._task: asyncio.Task[None] | None = None
 
     def note(self, news: News) -> None:
         """Note calls soon, a good one at once when its generation is new."""
-        self._waiting.add(self._fresh(news))
+        fresh = self._fresh(news)
+        self._waiting.add(fresh)
+        self._others_noted |= dict.fromkeys([*fresh.failed, *fresh.by], time.monotonic())
         if self._waiting and (self._task is None or self._task.done()):
             self._task = asyncio.create_task(self._run(), name="answers")
 
@@ -155,10 +158,8 @@ class Answers:
             self._others_noted.clear()
         now = time.monotonic()
         self._noted |= {key: (said[0], now) for key, said in due.good.items() if key in noted}
-        for box_id in noted & due.good.keys():
+        for box_id in (noted & due.good.keys()) - due.failed.keys() - self._waiting.failed.keys():
             self._others_noted.pop(box_id, None)
-        self._others_noted |= dict.fromkeys(noted & due.failed.keys(), now)
-        self._others_noted |= dict.fromkeys(due.by, now)
 
 
 async def _write(due: News) -> set[UUID]:
