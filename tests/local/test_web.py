@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from openclaw_web.core.settings import settings
+from openclaw_web.core.settings import PRODUCTION, settings
+from openclaw_web.gateway import stopping
 from openclaw_web.local import web
 
 
@@ -33,3 +34,9 @@ def test_the_server_does_not_say_what_it_is(served):
 
 def test_the_server_believes_no_header_about_who_calls(served):
     assert served["proxy_headers"] is False  # the app does, for pages behind a trusted proxy
+
+
+def test_a_stop_gives_streams_as_long_as_the_one_budget_says(served):
+    assert served["timeout_graceful_shutdown"] == stopping.LAPTOP.streams
+    live = replace(settings(), environment=PRODUCTION)
+    assert stopping.budget_of(live) is stopping.PRODUCTION
