@@ -105,8 +105,10 @@ class Tally:
         """Write the event and give the reservation back, once."""
         if exchange.is_over:
             return
-        request, admitted = exchange.request, exchange.admitted
-        route = exchange.route
+        request, admitted, route = exchange.request, exchange.admitted, exchange.route
+        if route is None:  # nobody was asked
+            self.release(exchange)
+            return
         ended = time.monotonic()
         first = exchange.first_byte
         prompt = len(request.body) // CHARACTERS_PER_TOKEN if usage.prompt is None else usage.prompt
@@ -118,7 +120,7 @@ class Tally:
                 box_id=admitted.caller.box_id,
                 period_start=admitted.period_start,
                 timestamp=admitted.timestamp,
-                model=request.model if route is None else route.model,
+                model=route.model,
                 prompt_tokens=prompt,
                 completion_tokens=completion,
                 cached_tokens=usage.cached,
@@ -130,7 +132,7 @@ class Tally:
                 streamed=request.is_stream,
                 estimated=is_unsure or usage.prompt is None or usage.completion is None,
                 outcome=outcome,
-                upstream="" if route is None else route.upstream,
+                upstream=route.upstream,
                 generation=exchange.generation,
                 is_agent=admitted.caller.kind is TokenKind.BOX,
             ),

@@ -8,6 +8,8 @@ import contextlib
 import pytest
 
 from openclaw_web.gateway import exchange
+from openclaw_web.gateway.direct import DirectCall
+from openclaw_web.metering.meters import Meters
 from tests.gateway.conftest import WAYS
 from tests.gateway.test_settling import settled
 from tests.gateway.upstream_server import (
@@ -97,6 +99,35 @@ async def test_few_of_one_customers_answers_are_read_on_for_nobody(
     found = await settled(holder, ledger, 5)
     assert [event.total_tokens for event, meta in found if not meta.estimated] == [120] * 2
     assert not proxy._running.tally._read_on
+
+
+async def test_nobody_is_asked_for_who_left_while_the_other_processes_were(
+    make_holder, upstream, ledger, proxy, monkeypatch
+):
+    start_near, may_start, has_asked = Meters.start_near, asyncio.Event(), asyncio.Event()
+
+    async def start_late(*arguments, **named):
+        has_asked.set()
+        await may_start.wait()
+        return await start_near(*arguments, **named)
+
+    def lose(call):
+        lose_call(call)
+        has_left.set()
+
+    lose_call, has_left = DirectCall.lose, asyncio.Event()
+    monkeypatch.setattr(DirectCall, "lose", lose)
+    monkeypatch.setattr(Meters, "start_near", start_late)
+    near = await make_holder(period={"tokens_limit": 100_000})
+    asking = asyncio.create_task(near.chat())
+    await has_asked.wait()
+    asking.cancel()
+    await has_left.wait()
+    may_start.set()
+    (meter,) = proxy._running.meters._meters.values()
+    while meter.requests:  # noqa: ASYNC110 - as above
+        await asyncio.sleep(0.005)
+    assert (upstream.seen, await ledger(near), meter.underway) == ([], [], 0)
 
 
 BEGUN = b'{"choices":[{"message":{"content":"' + b"word " * 8_000

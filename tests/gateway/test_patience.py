@@ -130,7 +130,8 @@ async def test_a_client_that_takes_nothing_is_left_and_still_counted(  # noqa: P
     answering = asyncio.create_task(proxy(scope, receive, send))
     await stuck.wait()
     impatient[-1].look()
-    await answering
+    async with asyncio.timeout(10):  # nobody else would end it
+        await answering
     ((event, meta),) = await settled(holder, ledger)
     assert meta.estimated is is_estimated
     assert is_estimated or event.total_tokens == 120
