@@ -7,7 +7,7 @@ from typing import Any
 
 from openclaw_web.accounts.models import Customer
 from openclaw_web.billing.models import Subscription, SubscriptionStatus, Tier
-from openclaw_web.boxes import queries
+from openclaw_web.boxes import queries, upgrading
 from openclaw_web.boxes import service as boxes
 from openclaw_web.boxes.memory import backups, carrying, listing, snapshots
 from openclaw_web.boxes.models import Box, BoxStatus
@@ -20,6 +20,7 @@ from tests.chaos.keepers import pieces_of
 from tests.factories import make_box, make_subscription
 
 Act = Callable[[Hands, Box], Awaitable[None]]
+NEXT_IMAGE = "test/assistant:2"
 FORMER = b"what the one before it had learnt"
 
 
@@ -114,6 +115,11 @@ async def upgrade(hands: Hands, box: Box) -> None:
     await request(JobType.RESIZE)(hands, box)
 
 
+async def another_image(_hands: Hands, box: Box) -> None:
+    async with session_scope() as session:
+        await upgrading.request_upgrade(session, box, NEXT_IMAGE, requested_by="test")
+
+
 async def backup(_hands: Hands, box: Box) -> None:
     async with session_scope() as session:
         await backups.request_backup(session, box, requested_by="customer")
@@ -182,6 +188,8 @@ async def clone(_hands: Hands, box: Box) -> None:
 PROVED_BY_A_NEW_POD = {"generations": ((1, 1),)}
 # A backup that does not work keeps nobody from being stopped or from answering: it is told.
 BACKUP_IS_TOLD = {"backup": (TOLD,)}
+# Of an upgrade it keeps the new image away: the assistant goes on with the one it had.
+NOT_UPGRADED = {**BACKUP_IS_TOLD, "generations": ((1, 0),)}
 
 STORIES = {
     "provision": Story(nothing, request(JobType.PROVISION)),
@@ -192,6 +200,7 @@ STORIES = {
     "suspend": Story(live, pause, BACKUP_IS_TOLD),
     "reactivate": Story(paused, resume),
     "resize": Story(live, upgrade),
+    "upgrade": Story(live, another_image, NOT_UPGRADED),
     "destroy": Story(live, request(JobType.DESTROY)),
     "health_check": Story(live, request(JobType.HEALTH_CHECK), again=nothing),
     "backup": Story(live, backup, BACKUP_IS_TOLD, again=nothing),

@@ -19,7 +19,12 @@ from tests.chaos.stories import FORMER, STORIES
 SEED = int(os.environ.get("CHAOS_SEED", "20261121"))
 STORIES_OF_SAMPLE = 2
 CELLS_OF_SAMPLE = 4  # a second of work each: `make test` has to stay quick
-WITH_BACKUP = {"suspend": "suspend", "backup": "manual", "destroy": "final"}
+WITH_BACKUP = {
+    "suspend": "suspend",
+    "backup": "manual",
+    "destroy": "final",
+    "upgrade": "before_upgrade",
+}
 LEAST_CELLS = 1_000  # fewer would mean that boundaries are not seen any more
 
 
