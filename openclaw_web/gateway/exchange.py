@@ -201,9 +201,10 @@ class Tally:
         if not exchange.is_over and not exchange.has_left:
             exchange.has_left = True
             self._admission.leave(exchange.admitted.reservation)
-            customer = exchange.admitted.caller.customer_id
-            exchange.is_read_on = self._read_on[customer] < MOST_LEFT
-            self._read_on[customer] += exchange.is_read_on
+            caller = exchange.admitted.caller
+            held = self._read_on[caller.customer_id]
+            exchange.is_read_on = held < MOST_LEFT or caller.is_unthrottled
+            self._read_on[caller.customer_id] = held + exchange.is_read_on
         return exchange.is_read_on
 
     def release(self, exchange: Exchange, tokens: int = 0) -> None:

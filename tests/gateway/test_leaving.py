@@ -28,15 +28,15 @@ from tests.gateway.upstream_server import (
 def leave(holder, upstream, proxy):
     """Return a function that asks, and leaves when the provider has the request."""
 
-    async def ask_and_leave(**fields):
+    async def ask_and_leave(who=holder, **fields):
         seen = len(upstream.seen)
-        asking = asyncio.create_task(holder.chat(**fields))
+        asking = asyncio.create_task(who.chat(**fields))
         await upstream.until_seen(seen + 1)
         asking.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await asking
-        (meter,) = proxy._running.meters._meters.values()
-        while meter.requests:  # noqa: ASYNC110 - a closed socket has no event
+        meters = proxy._running.meters._meters
+        while any(meter.requests for meter in meters.values()):  # noqa: ASYNC110 - has no event
             await asyncio.sleep(0.005)
 
     return ask_and_leave
@@ -99,6 +99,30 @@ async def test_few_of_one_customers_answers_are_read_on_for_nobody(
     found = await settled(holder, ledger, 5)
     assert [event.total_tokens for event, meta in found if not meta.estimated] == [120] * 2
     assert not proxy._running.tally._read_on
+
+
+async def test_without_a_limit_all_are_read_on(leave, make_holder, upstream, ledger):
+    unthrottled = await make_holder(is_unthrottled=True)
+    slow, go_on = late(stream(chunk("a"), USAGE_CHUNK, DONE))
+    upstream.will(*[slow] * 3)
+    for _ in range(3):
+        await leave(unthrottled, stream=True)
+    go_on.set()
+    found = await settled(unthrottled, ledger, 3)
+    assert [event.total_tokens for event, _ in found] == [120] * 3
+
+
+@pytest.mark.parametrize("way", WAYS[1:])
+async def test_what_does_not_come_in_time_is_not_waited_for(
+    leave, holder, upstream, ledger, monkeypatch
+):
+    monkeypatch.setattr(exchange, "DRAIN_SECONDS", 0.1)
+    slow, _ = late(whole(completion(usage=USAGE)))
+    upstream.will(slow)
+    await leave()
+    ((event, meta),) = await settled(holder, ledger)
+    assert (event.prompt_tokens > 0, event.completion_tokens) == (True, 0)
+    assert (meta.estimated, meta.outcome) == (True, "abandoned")
 
 
 async def test_nobody_is_asked_for_who_left_while_the_other_processes_were(

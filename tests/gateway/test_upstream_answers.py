@@ -306,6 +306,9 @@ async def test_a_provider_that_does_not_take_the_request_is_given_up():
     line = Line(b"x" * 3 * client.SLICE_BYTES, takes=10)
     line.wait(21)
     assert await line.outcome() == ("stuck", b"")
+    error = line.answer.error
+    assert error is not None
+    assert not error.was_sent, "half a request is worked at by nobody"
 
 
 @pytest.mark.parametrize("unsent_bytes", [0, 5], ids=["with us", "in the socket"])
