@@ -281,13 +281,12 @@ async def test_a_counter_that_ran_ahead_is_brought_back_and_its_customer_served_
     proxy = Meters(Sharing(reconnect_seconds=0.0))
     await proxy.start()
     meter = proxy.meter(used.customer_id, start)
-    admitted = await until_admitted(proxy, meter, limit)
+    admitted = await until(proxy, meter, limit, lambda answer: isinstance(answer, Reservation))
     proxy.settled(meter, 5_000)
     proxy.end(admitted, 5_000)
     event = event_of(prompt_tokens=5_000, completion_tokens=0)  # its commit was lost
     proxy.written([event], [PeriodTotal(used.customer_id, start, 5_267)])
-    while await proxy.start_near(meter, 1, limit=limit) is not Verdict.REACHED:
-        pass
+    await until(proxy, meter, limit, lambda answer: answer is Verdict.REACHED)
     await check(used)  # as if the meter had been looked at and had not moved since
     await do("UPDATE usage_checks SET agrees = true")
     assert await tasks.check_meters() == 1
@@ -296,7 +295,7 @@ async def test_a_counter_that_ran_ahead_is_brought_back_and_its_customer_served_
     (alert,) = await rows(Alert)
     assert alert.code == repairing.REPAIRED
     assert "5267 instead of 267" in alert.detail["sentence"]
-    await until_admitted(proxy, meter, limit)
+    await until(proxy, meter, limit, lambda answer: isinstance(answer, Reservation))
     assert meter.base == 267
     await tasks.check_meters()
     assert await tasks.check_meters() == 0
@@ -305,11 +304,15 @@ async def test_a_counter_that_ran_ahead_is_brought_back_and_its_customer_served_
     await proxy.stop()
 
 
-async def until_admitted(proxy, meter, limit):
+async def until(proxy, meter, limit, holds):
+    """Ask for a place near the limit until the answer is the wanted one."""
     async with asyncio.timeout(20):
-        while not isinstance(answer := await proxy.start_near(meter, 1, limit=limit), Reservation):
-            pass
-    return answer
+        while True:
+            proxy.take_place(meter)
+            answer = await proxy.start_near(meter, 1, limit=limit)
+            if holds(answer):
+                return answer
+            await asyncio.sleep(0)
 
 
 async def test_without_redis_there_is_no_counter_and_the_check_goes_on(used, monkeypatch):
