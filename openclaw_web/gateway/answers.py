@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from openclaw_web.boxes import proving, troubles
 from openclaw_web.boxes import queries as boxes
 from openclaw_web.core.database import session_scope
-from openclaw_web.gateway.providers import ABOUT_THE_REQUEST
+from openclaw_web.gateway.statuses import ABOUT_THE_REQUEST
 from openclaw_web.metering.ledger import Event
 
 logger = logging.getLogger(__name__)

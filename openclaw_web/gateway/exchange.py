@@ -12,15 +12,10 @@ from openclaw_web.core.errors import VendorError
 from openclaw_web.gateway.admission import Admission, Admitted
 from openclaw_web.gateway.calls import Call
 from openclaw_web.gateway.guessing import CHARACTERS_PER_TOKEN
-from openclaw_web.gateway.providers import (
-    ABOUT_THE_REQUEST,
-    MAY_BE_WORKING,
-    NOTHING_RAN,
-    OK,
-    NoRouteError,
-    Route,
-)
+from openclaw_web.gateway.providers import NoRouteError
+from openclaw_web.gateway.routes import Route
 from openclaw_web.gateway.settling import COMPLETE, Settler
+from openclaw_web.gateway.statuses import ABOUT_THE_REQUEST, MAY_BE_WORKING, NOTHING_RAN, OK
 from openclaw_web.gateway.wire import Request, StreamReader, Usage, read_usage
 from openclaw_web.integrations.upstream import (
     MAX_WHOLE_BYTES,

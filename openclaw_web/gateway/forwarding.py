@@ -19,7 +19,8 @@ from openclaw_web.gateway.errors import (
 )
 from openclaw_web.gateway.exchange import ABANDONED, CUT, Exchange, Tally, WholeReader
 from openclaw_web.gateway.patience import Patience
-from openclaw_web.gateway.providers import ABOUT_THE_REQUEST, OK, NoRouteError, Providers, Sent
+from openclaw_web.gateway.providers import NoRouteError, Providers, Sent
+from openclaw_web.gateway.statuses import ABOUT_THE_REQUEST, OK, SLOW_DOWN
 from openclaw_web.gateway.stopping import stopping
 from openclaw_web.gateway.wire import StreamReader, Usage
 from openclaw_web.integrations.upstream import (
@@ -30,7 +31,6 @@ from openclaw_web.integrations.upstream import (
 
 logger = logging.getLogger(__name__)
 
-SLOW_DOWN = 429
 DEFAULT_RETRY_SECONDS = 2
 LAST_WORD_SECONDS = 0.5
 

@@ -20,7 +20,8 @@ from openclaw_web.gateway.exchange import (
 )
 from openclaw_web.gateway.forwarding import Forwarder, cut, unavailable
 from openclaw_web.gateway.patience import Patience
-from openclaw_web.gateway.providers import OK, Providers, Sent
+from openclaw_web.gateway.providers import Providers, Sent
+from openclaw_web.gateway.statuses import OK
 from openclaw_web.gateway.stopping import stopping
 from openclaw_web.gateway.wire import StreamReader, Usage
 from openclaw_web.integrations.upstream import UpstreamError

@@ -7,9 +7,8 @@ table, and tests/gateway/test_failing_over.py a test for each row.
 import itertools
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
@@ -17,27 +16,33 @@ import msgspec
 from openclaw_web.core.errors import OpenClawError
 from openclaw_web.core.settings import Settings
 from openclaw_web.gateway import upstreams, wire
-from openclaw_web.gateway.breaker import Breaker, State
+from openclaw_web.gateway.breaker import Breaker
 from openclaw_web.gateway.errors import Form
+from openclaw_web.gateway.routes import (
+    Provider,
+    ProviderStatus,
+    Route,
+    key_name,
+    open_provider,
+    routes_of,
+    status_of,
+)
+from openclaw_web.gateway.statuses import (
+    ABOUT_THE_REQUEST,
+    FIRST_FAILURE,
+    NOTHING_RAN,
+    OF_THE_KEY,
+    OF_THE_PROVIDER,
+    SLOW_DOWN,
+)
 from openclaw_web.gateway.upstreams import UpstreamConfig
 from openclaw_web.gateway.wire import PROVIDER_PREFIX, Request
-from openclaw_web.integrations.upstream import Answer, Headers, Upstream, UpstreamError
+from openclaw_web.integrations.upstream import Answer, Headers, UpstreamError
 
 logger = logging.getLogger(__name__)
 
-OK = 200
 OPENAI = Form.OPENAI  # looking an enum's member up costs as much as using it
-SLOW_DOWN = 429
 BETA = b"beta=true"  # Anthropic's clients ask so for what is new
-FIRST_FAILURE = 400
-FIRST_SERVER_FAILURE = 500
-ABOUT_THE_REQUEST = frozenset({400, 404, 405, 413, 415, 422})  # every provider would say so
-# Nothing is billed, so somebody else may be asked; docs/upstreams.md has the reason for each.
-NOTHING_RAN = frozenset({401, 402, 403, 429, 500, 503, 521, 522, 523, 525, 526, 529})
-MAY_BE_WORKING = frozenset({504, 524})  # a machine before the provider gave up waiting for it
-# What no request can bring about, so that none can shut the others out. 403 and 500 can be.
-OF_THE_KEY = frozenset({401, 402})
-OF_THE_PROVIDER = frozenset({502, 503, 521, 522, 523, 529})
 
 DEFAULT_REST_SECONDS = 1.0  # of a key that has asked too much and was not told for how long
 LONGEST_REST_SECONDS = 60.0
@@ -55,68 +60,6 @@ class Change:
     subject: str
     is_open: bool
     reason: str
-
-
-@dataclass(frozen=True)
-class KeyStatus:
-    number: int  # from 1, as they are given
-    state: State
-    is_resting: bool
-    requests: int
-    failures: dict[str, int]
-
-
-@dataclass(frozen=True)
-class ProviderStatus:
-    """For metrics and screens. Failures are counted by kind: an error's code, or "http_503"."""
-
-    name: str
-    priority: int
-    state: State
-    requests: int
-    failures: dict[str, int]
-    open_connections: int
-    idle_connections: int
-    waiting_requests: int
-    keys: tuple[KeyStatus, ...]
-
-
-@dataclass(slots=True, eq=False)
-class _Key:
-    number: int
-    breaker: Breaker
-    headers: dict[Form, Headers] = field(repr=False)
-    requests: int = 0
-    failures: Counter[str] = field(default_factory=Counter)
-    rests_until: float = 0.0
-
-
-@dataclass(slots=True, eq=False)
-class _Provider:
-    config: UpstreamConfig
-    breaker: Breaker
-    pools: dict[str, Upstream]  # by address
-    keys: tuple[_Key, ...]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Route:
-    """One way to a model: a provider's address, one of its keys, and the model's name there."""
-
-    upstream: str
-    model: str
-    prepared: bytes = field(repr=False)
-    pool: Upstream = field(repr=False)
-    provider: _Provider = field(repr=False)
-    key: _Key = field(repr=False)
-
-    def may_go(self) -> bool:
-        key, provider = self.key.breaker, self.provider.breaker
-        return key.allows() and provider.begin() and key.begin()
-
-    @property
-    def is_trusted(self) -> bool:
-        return self.key.breaker.is_closed and self.provider.breaker.is_closed
 
 
 class Trail(Protocol):
@@ -151,7 +94,7 @@ class Providers:
         self._clock = clock
         self._on_change = on_change
         ordered = sorted(configs, key=lambda config: config.priority)
-        self._providers = [_open(config, clock) for config in ordered]
+        self._providers = [open_provider(config, clock) for config in ordered]
         self._known_openai: dict[str, tuple[tuple[Route, ...], ...]] = {}
         self._known_anthropic: dict[str, tuple[tuple[Route, ...], ...]] = {}
 
@@ -254,7 +197,7 @@ class Providers:
         sent: Sent | None,
     ) -> Answer:
         failure: UpstreamError | None = None
-        unreachable: _Provider | None = None
+        unreachable: Provider | None = None
         for route in self._in_order(request, customer, sent, trail):
             under_way = sent.answer if sent is not None and sent.route is route else None
             if under_way is None:
@@ -298,14 +241,14 @@ class Providers:
             for provider in self._providers
             for subject in (
                 provider.config.name,
-                *(_key_name(provider.config.name, key.number) for key in provider.keys),
+                *(key_name(provider.config.name, key.number) for key in provider.keys),
             )
         ]
 
     def snapshot(self) -> tuple[ProviderStatus, ...]:
         """Return how the providers are, in the order in which they are asked."""
         now = self._clock()
-        return tuple(_status(provider, now) for provider in self._providers)
+        return tuple(status_of(provider, now) for provider in self._providers)
 
     async def close(self) -> None:
         for provider in self._providers:
@@ -316,7 +259,7 @@ class Providers:
         routes = [
             (provider.config.priority, route)
             for provider in self._providers
-            for route in _routes(provider, form, model)
+            for route in routes_of(provider, form, model)
         ]
         if not routes:
             raise NoRouteError(f"No model provider has {model} in this API.")
@@ -337,7 +280,7 @@ class Providers:
         if status in OF_THE_PROVIDER:
             self._note_failure(provider.breaker, route.upstream, kind)
         elif status in OF_THE_KEY:
-            self._note_failure(key.breaker, _key_name(route.upstream, route.key.number), kind)
+            self._note_failure(key.breaker, key_name(route.upstream, route.key.number), kind)
         else:
             self._note_success(route)
         if status == SLOW_DOWN:
@@ -348,9 +291,7 @@ class Providers:
         if route.provider.breaker.succeeded():
             self._tell(Change(route.upstream, is_open=False, reason=""))
         if route.key.breaker.succeeded():
-            self._tell(
-                Change(_key_name(route.upstream, route.key.number), is_open=False, reason="")
-            )
+            self._tell(Change(key_name(route.upstream, route.key.number), is_open=False, reason=""))
 
     def _note_error(self, route: Route, error: UpstreamError) -> None:
         if error.code != "busy":  # that we ask too much tells nothing about the provider
@@ -386,57 +327,6 @@ def _body_for(route: Route, request: Request) -> bytes:
     return wire.with_model(request.body, route.model)
 
 
-def _open(config: UpstreamConfig, clock: Callable[[], float]) -> _Provider:
-    def connect(url: str) -> Upstream:
-        return Upstream(
-            url,
-            time_outs=config.time_outs,
-            limits=config.limits,
-            ca_file=config.ca_file,
-            clock=clock,
-        )
-
-    addresses = {_address(url) for url in (config.openai_url, config.anthropic_url) if url}
-    keys = tuple(
-        _Key(number, Breaker(clock), _auth(config, key))
-        for number, key in enumerate(config.keys or ("",), 1)
-    )
-    return _Provider(config, Breaker(clock), {url: connect(url) for url in addresses}, keys)
-
-
-def _auth(config: UpstreamConfig, key: str) -> dict[Form, Headers]:
-    """Return the headers that show a key; none where the provider wants none."""
-    if not key:
-        return {Form.OPENAI: (), Form.ANTHROPIC: ()}
-    bearer: Headers = ((b"Authorization", b"Bearer " + key.encode()),)
-    is_named = config.anthropic_auth == "x-api-key"
-    own: Headers = ((b"x-api-key", key.encode()),)
-    return {Form.OPENAI: bearer, Form.ANTHROPIC: own if is_named else bearer}
-
-
-def _routes(provider: _Provider, form: Form, model: str) -> Iterable[Route]:
-    config = provider.config
-    is_openai = form is Form.OPENAI
-    url = config.openai_url if is_openai else config.anthropic_url
-    there = config.model_there(model)
-    if not url or not there:
-        return
-    pool = provider.pools[_address(url)]
-    path = url.removeprefix(_address(url)) + ("/chat/completions" if is_openai else "/messages")
-    for key in provider.keys:
-        prepared = pool.prepare(path, key.headers[form])
-        yield Route(config.name, there, prepared, pool, provider, key)
-
-
-def _address(url: str) -> str:
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.partition('/')[0]}"
-
-
-def _key_name(provider: str, number: int) -> str:
-    return f"{provider}, key {number}"
-
-
 def _rest_seconds(answer: Answer) -> float:
     given = answer.header(b"retry-after") or b""
     seconds = float(given) if given.isdigit() else DEFAULT_REST_SECONDS
@@ -451,30 +341,3 @@ def _take_refusal(trail: Trail) -> Answer:
     trail.route, answer = refused.pop(told)
     trail.refused = tuple(refused)
     return answer
-
-
-def _status(provider: _Provider, now: float) -> ProviderStatus:
-    pools, keys = provider.pools.values(), provider.keys
-    failures: Counter[str] = Counter()
-    for counted in (*(pool.failures for pool in pools), *(key.failures for key in keys)):
-        failures.update(counted)
-    return ProviderStatus(
-        name=provider.config.name,
-        priority=provider.config.priority,
-        state=provider.breaker.state,
-        requests=sum(key.requests for key in keys),
-        failures=dict(failures),
-        open_connections=sum(pool.open_connections for pool in pools),
-        idle_connections=sum(pool.idle_connections for pool in pools),
-        waiting_requests=sum(pool.waiting_requests for pool in pools),
-        keys=tuple(
-            KeyStatus(
-                number=key.number,
-                state=key.breaker.state,
-                is_resting=key.rests_until > now,
-                requests=key.requests,
-                failures=dict(key.failures),
-            )
-            for key in keys
-        ),
-    )

@@ -10,7 +10,8 @@ import pytest
 
 from openclaw_web.gateway.breaker import State
 from openclaw_web.gateway.errors import Form
-from openclaw_web.gateway.providers import NOTHING_RAN, Change, NoRouteError, Providers
+from openclaw_web.gateway.providers import Change, NoRouteError, Providers
+from openclaw_web.gateway.statuses import NOTHING_RAN
 from openclaw_web.gateway.upstreams import UpstreamConfig
 from openclaw_web.gateway.wire import read_request
 from openclaw_web.integrations.upstream import Limits, TimeOuts, UpstreamError
