@@ -260,7 +260,7 @@ class Directory:
         self._take_accounts(look, began)
         for seen in look.tokens.values():
             self._take(hmacs.pop(seen.token_hmac), seen, began)
-        self._make_room()
+        self._make_room(frozenset(batch))
         for hmac, token in hmacs.items():
             self._drop(token)
             self._strangers[hmac] = self._clock() + STRANGER_SECONDS
@@ -353,12 +353,20 @@ class Directory:
                 del self._entries[token]
         self._forget_customers()
 
-    def _make_room(self) -> None:
-        """Forget who has not asked for longest, once there are many."""
-        if len(self._entries) <= MOST_ENTRIES:
+    def _make_room(self, arrived: frozenset[bytes]) -> None:
+        """Forget who has not asked for longest, once there are many.
+
+        Who has just come stays, and whose streams run: they are to be cut when their token ends.
+        """
+        too_many = len(self._entries) - MOST_ENTRIES
+        if too_many <= 0:
             return
-        by_use = sorted(self._entries.items(), key=lambda item: item[1].used_at)
-        for token, _ in by_use[:-MOST_ENTRIES]:
+        idle = [
+            (token, entry.used_at)
+            for token, entry in self._entries.items()
+            if token not in arrived and not entry.holder[0].ending.is_watched
+        ]
+        for token, _ in sorted(idle, key=lambda found: found[1])[:too_many]:
             del self._entries[token]
         self._forget_customers()
 

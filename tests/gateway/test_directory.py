@@ -355,6 +355,21 @@ async def test_who_has_not_asked_for_long_is_forgotten_unless_a_stream_runs(dire
     assert len(vars(directory)["_standings"]) == 1
 
 
+async def test_whose_stream_runs_is_not_forgotten_for_newer_ones_and_still_cut(
+    directory, clock, monkeypatch
+):
+    monkeypatch.setattr(credentials, "MOST_ENTRIES", 2)
+    streaming, *others = [await a_token() for _ in range(4)]
+    cut = await watched(directory, streaming)
+    for one in others:
+        clock.seconds += 1
+        await directory.find(one.clear)
+    assert [directory.known(one.clear.encode()) is not None for one in others] == [0, 0, 1]
+    await revoke(streaming)
+    await directory.refresh()
+    assert cut == ["cut"]
+
+
 async def test_more_tokens_than_one_look_holds_are_all_refreshed(directory, monkeypatch):
     monkeypatch.setattr(credentials, "TOKENS_IN_A_LOOK", 2)
     issued = [await a_token() for _ in range(5)]
