@@ -154,7 +154,7 @@ async def test_an_added_person_and_a_new_level_need_no_restart_and_are_proved(wo
     assert await world.pod_name(box) == pod
 
     preview = await change(box, telegram_user_ids=(ALEX,), thinking_level="off")
-    assert (preview.needs_restart, preview.takes_seconds) == (True, 30)
+    assert (preview.needs_restart, preview.takes_seconds) == (True, 120)
     await world.work()
     assert await world.pod_name(box) != pod
     assert await state_of(world, box) == "applied"
