@@ -31,7 +31,7 @@ SECURE_SECONDS = 0.5  # twice: an event is safe from a power cut within a second
 LONGEST_HEIR_SECONDS = 30.0  # between two looks at what an earlier process left
 MAX_DRAINS = 200
 MOST_PENDING = 5_000  # events in memory too; while the database is behind, more wait on disk alone
-SEGMENT_EVENTS = 5_000  # so many are read back at once
+SEGMENT_EVENTS = 1_000  # so many are read back at once: a batch, or memory grows by what is read
 MOST_UNSPOOLED = 20_000  # events in memory only, when the disk refuses them
 GIVE_UP_SECONDS = 0.25  # for tasks that were cancelled; one that a silent database holds is left
 
