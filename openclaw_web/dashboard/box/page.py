@@ -248,7 +248,7 @@ def _backups_card() -> rx.Component:
             rx.el.div(
                 rx.el.h2("Backups of its memory", class_name="heading"),
                 rx.el.p(
-                    "One is made by itself whenever it is paused and before it is ever deleted, "
+                    "One is made by itself whenever it is paused, upgraded or deleted, "
                     "encrypted with a key of its own.",
                     class_name="small",
                 ),
