@@ -8,8 +8,6 @@ from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
-import msgspec
-
 from openclaw_web.billing.tiers import Plan, context_tokens, plan_of
 from openclaw_web.core.settings import settings
 from openclaw_web.gateway.credentials import Account, Caller, Directory
@@ -41,19 +39,27 @@ _UNTHROTTLED = replace(
 Headers = list[tuple[bytes, bytes]]
 
 
-class Admitted(msgspec.Struct):
+class Admitted:
     """Permission for one request. It is counted in this period, at this (business) time."""
 
-    caller: Caller
-    period_start: datetime
-    timestamp: datetime
-    reservation: Reservation
+    __slots__ = ("caller", "period_start", "reservation", "timestamp")
+
+    def __init__(
+        self, caller: Caller, period_start: datetime, timestamp: datetime, reservation: Reservation
+    ) -> None:
+        self.caller = caller
+        self.period_start = period_start
+        self.timestamp = timestamp
+        self.reservation = reservation
 
 
-class Place(msgspec.Struct, eq=False):
+class Place:
     """One of the parallel requests, whose tokens nobody has promised yet: await `admit_near`."""
 
-    meter: Meter
+    __slots__ = ("meter",)
+
+    def __init__(self, meter: Meter) -> None:
+        self.meter = meter
 
 
 class Admission:

@@ -6,8 +6,6 @@ from collections import Counter
 from typing import Protocol
 from uuid import UUID
 
-import msgspec
-
 from openclaw_web.core.errors import VendorError
 from openclaw_web.gateway.admission import Admission, Admitted
 from openclaw_web.gateway.calls import Call
@@ -16,7 +14,9 @@ from openclaw_web.gateway.providers import NoRouteError
 from openclaw_web.gateway.routes import Route
 from openclaw_web.gateway.settling import COMPLETE, Settler
 from openclaw_web.gateway.statuses import ABOUT_THE_REQUEST, MAY_BE_WORKING, NOTHING_RAN, OK
-from openclaw_web.gateway.wire import Request, StreamReader, Usage, read_usage
+from openclaw_web.gateway.streams import StreamReader
+from openclaw_web.gateway.usage import Usage, read_usage
+from openclaw_web.gateway.wire import Request
 from openclaw_web.integrations.upstream import (
     MAX_WHOLE_BYTES,
     Answer,
@@ -52,21 +52,39 @@ class Reader(Protocol):
     def estimated_completion(self) -> int: ...
 
 
-class Exchange(msgspec.Struct, eq=False):
+class Exchange:
     """One request on its way through us."""
 
-    call: Call
-    request: Request
-    admitted: Admitted
-    generation: int | None
-    started: float = msgspec.field(default_factory=time.monotonic)
-    first_byte: float | None = None
-    status: int | None = None
-    route: Route | None = None  # who has it, or had it last
-    refused: tuple[tuple[Route, Answer], ...] = ()  # who was asked before
-    has_left: bool = False
-    is_read_on: bool = False  # though the client has left
-    is_over: bool = False
+    __slots__ = (
+        "admitted",
+        "call",
+        "first_byte",
+        "generation",
+        "has_left",
+        "is_over",
+        "is_read_on",
+        "refused",
+        "request",
+        "route",
+        "started",
+        "status",
+    )
+
+    def __init__(
+        self, call: Call, request: Request, admitted: Admitted, generation: int | None
+    ) -> None:
+        self.call = call
+        self.request = request
+        self.admitted = admitted
+        self.generation = generation
+        self.started = time.monotonic()
+        self.first_byte: float | None = None
+        self.status: int | None = None
+        self.route: Route | None = None  # who has it, or had it last
+        self.refused: tuple[tuple[Route, Answer], ...] = ()  # who was asked before
+        self.has_left = False
+        self.is_read_on = False  # though the client has left
+        self.is_over = False
 
     @property
     def query(self) -> bytes:

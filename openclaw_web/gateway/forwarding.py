@@ -22,7 +22,8 @@ from openclaw_web.gateway.patience import Patience
 from openclaw_web.gateway.providers import NoRouteError, Providers, Sent
 from openclaw_web.gateway.statuses import ABOUT_THE_REQUEST, OK, SLOW_DOWN
 from openclaw_web.gateway.stopping import stopping
-from openclaw_web.gateway.wire import StreamReader, Usage
+from openclaw_web.gateway.streams import StreamReader
+from openclaw_web.gateway.usage import Usage
 from openclaw_web.integrations.upstream import (
     Answer,
     UnsafeHeaderError,

@@ -23,7 +23,8 @@ from openclaw_web.gateway.patience import Patience
 from openclaw_web.gateway.providers import Providers, Sent
 from openclaw_web.gateway.statuses import OK
 from openclaw_web.gateway.stopping import stopping
-from openclaw_web.gateway.wire import StreamReader, Usage
+from openclaw_web.gateway.streams import StreamReader
+from openclaw_web.gateway.usage import Usage
 from openclaw_web.integrations.upstream import UpstreamError
 
 logger = logging.getLogger(__name__)

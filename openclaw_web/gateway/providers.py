@@ -11,8 +11,6 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import msgspec
-
 from openclaw_web.core.errors import OpenClawError
 from openclaw_web.core.settings import Settings
 from openclaw_web.gateway import upstreams, wire
@@ -74,11 +72,14 @@ class Trail(Protocol):
         """What stood behind the question mark."""
 
 
-class Sent(msgspec.Struct, eq=False):
+class Sent:
     """A request that is on its way already, and the answer to come."""
 
-    route: Route
-    answer: Answer
+    __slots__ = ("answer", "route")
+
+    def __init__(self, route: Route, answer: Answer) -> None:
+        self.route = route
+        self.answer = answer
 
 
 class Providers:

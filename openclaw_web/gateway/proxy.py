@@ -4,47 +4,41 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Coroutine
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from openclaw_web.billing.tiers import plan_of
-from openclaw_web.boxes.openclaw_config import GENERATION_HEADER
 from openclaw_web.core import collecting, database
 from openclaw_web.core.logs import configure_logs
 from openclaw_web.core.settings import settings
-from openclaw_web.gateway import errors, listing, polite, wire
-from openclaw_web.gateway.admission import Admission, Admitted, Place
+from openclaw_web.gateway import listing
+from openclaw_web.gateway.admission import Admission
 from openclaw_web.gateway.alerts import Alerts
 from openclaw_web.gateway.alone import end_now, end_with_parent
 from openclaw_web.gateway.calls import AsgiCall, Call, Receive, Send
+from openclaw_web.gateway.completing import Running, complete, take
 from openclaw_web.gateway.connection import DirectProtocol
-from openclaw_web.gateway.credentials import Account, Directory, Holder
+from openclaw_web.gateway.credentials import Account, Directory
 from openclaw_web.gateway.direct import DirectCall
 from openclaw_web.gateway.errors import (
-    BadRequestError,
     Form,
     NotFoundError,
-    PoliteError,
     RefusalError,
     UnavailableError,
 )
-from openclaw_web.gateway.exchange import Exchange, Tally
+from openclaw_web.gateway.exchange import Tally
 from openclaw_web.gateway.forwarding import Forwarder
 from openclaw_web.gateway.heads import Scope
 from openclaw_web.gateway.keeping import Keeper
 from openclaw_web.gateway.memory import PATH, memory
 from openclaw_web.gateway.passing import Passing
 from openclaw_web.gateway.patience import Patience, Waiter
-from openclaw_web.gateway.providers import NoRouteError, Providers
+from openclaw_web.gateway.providers import Providers
 from openclaw_web.gateway.settling import Settler
 from openclaw_web.gateway.stopping import LAPTOP, PRODUCTION, Budget, budget_of, stopping
-from openclaw_web.gateway.wire import Request
 from openclaw_web.integrations import redis
-from openclaw_web.integrations.upstream import UnsafeHeaderError
 from openclaw_web.metering.meters import Meters
-from openclaw_web.metering.models import TokenKind
 
 logger = logging.getLogger(__name__)
 
@@ -54,31 +48,13 @@ MESSAGES = "/v1/messages"
 
 _FORMS = {"/v1/chat/completions": Form.OPENAI, MESSAGES: Form.ANTHROPIC}
 _ANTHROPIC_VERSION = b"anthropic-version"
-_GENERATION = GENERATION_HEADER.lower().encode()
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Running:
-    """What exists between start and stop."""
-
-    directory: Directory
-    keeper: Keeper
-    meters: Meters
-    settler: Settler
-    admission: Admission
-    tally: Tally
-    forwarder: Forwarder
-    passing: Passing
-    providers: Providers
-    alerts: Alerts
-    patience: Patience
 
 
 class Proxy:
     """The app. It needs an open database and Redis, and `start` before the first request."""
 
     def __init__(self) -> None:
-        self._running: _Running | None = None
+        self._running: Running | None = None
 
     async def start(self) -> None:
         alerts = Alerts()
@@ -96,7 +72,7 @@ class Proxy:
         passing = Passing(providers, tally, patience, forwarder)
         keeper = Keeper(directory)
         keeper.start()
-        self._running = _Running(
+        self._running = Running(
             directory=directory,
             keeper=keeper,
             meters=meters,
@@ -162,11 +138,7 @@ class Proxy:
         running = self._running
         if running is None:
             return self._answer(call)
-        running.patience.end(call)
-        holder = running.directory.recognise(call.head)
-        if holder is None:
-            return self._answer(call)
-        return _begin(running, call, _FORMS[call.head.path], holder, call.taken())
+        return take(running, call, _FORMS[call.head.path])
 
     async def watch_over(self, call: Call, answering: Coroutine[Any, Any, None]) -> None:
         try:
@@ -190,7 +162,7 @@ class Proxy:
         method, path = call.head.scope["method"], call.head.path
         form = _FORMS.get(path)
         if form is not None and method == "POST":
-            await _complete(running, call, form)
+            await complete(running, call, form)
         elif method != "GET":
             raise NotFoundError(f"There is no {method} {call.head.scope['path']}.")
         elif path == "/healthz":
@@ -234,82 +206,12 @@ async def lifespan() -> AsyncGenerator[None]:
         await proxy.stop(budget_of(settings()))
 
 
-async def _close(running: _Running) -> None:
+async def _close(running: Running) -> None:
     await running.providers.close()
     await running.alerts.stop()
     await running.patience.stop()
     await running.keeper.stop()
     await running.meters.stop()
-
-
-async def _complete(running: _Running, call: Call, form: Form) -> None:
-    """Read, admit and forward one completion."""
-    holder = await running.directory.identify(call.head)
-    with running.admission.reading(*holder):
-        body = await call.body(running.patience)
-    rest = _begin(running, call, form, holder, body)
-    if rest is not None:
-        await rest
-
-
-def _begin(
-    running: _Running, call: Call, form: Form, holder: Holder, body: bytes
-) -> Coroutine[Any, Any, None] | None:
-    """Read, admit and forward as far as nothing is to be waited for; return what is left to do.
-
-    Raises:
-        RefusalError: it is not forwarded.
-    """
-    caller, account = holder
-    request = wire.read_request(body, form, running.providers.model_for)
-    try:
-        admitted = running.admission.admit(caller, account, request)
-    except PoliteError as refusal:
-        return _say(call, holder, request, refusal)
-    if isinstance(admitted, Place):
-        return _complete_near(running, call, holder, request, admitted)
-    return _forward(running, call, account, request, admitted)
-
-
-def _forward(
-    running: _Running, call: Call, account: Account, request: Request, admitted: Admitted
-) -> Coroutine[Any, Any, None] | None:
-    call.extra = errors.token_warning(used=account.used, limit=account.limit)
-    exchange = Exchange(call, request, admitted, _generation(call, admitted.caller.kind))
-    try:
-        if isinstance(call, DirectCall) and running.passing.begin(call, exchange):
-            return None
-    except (NoRouteError, UnsafeHeaderError) as error:
-        running.tally.release(exchange)
-        raise BadRequestError(str(error)) from error
-    except Exception:
-        running.tally.release(exchange)
-        raise
-    return running.forwarder.forward(exchange)
-
-
-async def _complete_near(
-    running: _Running, call: Call, holder: Holder, request: Request, place: Place
-) -> None:
-    """Ask the other processes too, then forward."""
-    caller, account = holder
-    try:
-        admitted = await running.admission.admit_near(place, caller, account, request)
-    except PoliteError as refusal:
-        await _say(call, holder, request, refusal)
-        return
-    rest = _forward(running, call, account, request, admitted)
-    if rest is not None:
-        await rest
-
-
-async def _say(call: Call, holder: Holder, request: Request, refusal: PoliteError) -> None:
-    """Let the assistant itself say why it does not work, where the box wants that."""
-    caller, _ = holder
-    if caller.kind is not TokenKind.BOX or not caller.is_polite:
-        raise refusal
-    said = polite.answer(refusal, request, language=caller.language)
-    await call.answer(said.body, content_type=said.content_type)
 
 
 def _our_fault() -> RefusalError:
@@ -336,7 +238,7 @@ def _model_name(path: str) -> str:
     return path.removeprefix(f"{MODELS}/") if path.startswith(f"{MODELS}/") else ""
 
 
-async def _key(running: _Running, account: Account) -> dict[str, Any]:
+async def _key(running: Running, account: Account) -> dict[str, Any]:
     """Tell an agent what it has used (tokens), may use, and when that starts anew."""
     used = await running.admission.used(account)
     return {
@@ -347,14 +249,6 @@ async def _key(running: _Running, account: Account) -> dict[str, Any]:
         "tier": account.plan.tier if account.plan is not None else None,
         "is_active": account.is_entitled,
     }
-
-
-def _generation(call: Call, kind: TokenKind) -> int | None:
-    """Return which settings its box says that it has; a customer's program cannot say."""
-    if kind is not TokenKind.BOX:
-        return None
-    value = call.head.headers.get(_GENERATION, b"")
-    return int(value) if value.isdigit() and len(value) < len(str(2**63)) else None
 
 
 async def _reply(call: Call, content: dict[str, Any]) -> None:

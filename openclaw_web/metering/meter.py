@@ -6,8 +6,6 @@ from datetime import datetime
 from enum import Enum
 from uuid import UUID
 
-import msgspec
-
 from openclaw_web.metering.limits import Bucket, Fading, faded
 
 FRESH_SECONDS = 2.0  # who has requests under way tells twenty times a second
@@ -28,17 +26,29 @@ class Verdict(Enum):
     AWAY = 6  # Redis does not answer (never said by the script)
 
 
-class Reservation(msgspec.Struct, eq=False):
+class Reservation:
     """What one running request may use. Near the limit it is a lease, known to all processes."""
 
-    meter: "Meter"
-    tokens: int
-    started: float
-    lease: str = ""
-    renewed: float = 0.0
-    epoch: str = ""  # in which the lease was told last
-    has_left: bool = False
-    is_over: bool = False
+    __slots__ = (
+        "epoch",
+        "has_left",
+        "is_over",
+        "lease",
+        "meter",
+        "renewed",
+        "started",
+        "tokens",
+    )
+
+    def __init__(self, meter: "Meter", tokens: int, started: float, *, lease: str = "") -> None:
+        self.meter = meter
+        self.tokens = tokens
+        self.started = started
+        self.lease = lease
+        self.renewed = 0.0
+        self.epoch = ""  # in which the lease was told last
+        self.has_left = False
+        self.is_over = False
 
 
 @dataclass(eq=False)

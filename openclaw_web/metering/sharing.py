@@ -221,9 +221,8 @@ class Sharing:
         if verdict is not Verdict.ADMITTED:
             wish.tell(verdict)
             return
-        lease = Reservation(
-            meter, wish.tokens, started=now, lease=wish.lease, renewed=now, epoch=self.epoch
-        )
+        lease = Reservation(meter, wish.tokens, now, lease=wish.lease)
+        lease.renewed, lease.epoch = now, self.epoch
         if wish.tell(lease):
             meter.start(lease)
         else:  # its client has left

@@ -27,15 +27,19 @@ from openclaw_web.metering.models import TokenKind
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 LIMIT = 10_000_000
-REQUEST = Request(
-    form=Form.OPENAI,
-    body=b"x" * 4_000,
-    asked_model="k2p5",
-    model="kimi-k2.7-code",
-    is_stream=False,
-    wants_usage=False,
-    max_tokens=1_000,
-)
+
+
+def make_request() -> Request:
+    return Request(
+        form=Form.OPENAI,
+        body=b"x" * 4_000,
+        asked_model="k2p5",
+        model="kimi-k2.7-code",
+        max_tokens=1_000,
+    )
+
+
+REQUEST = make_request()
 
 
 def make_account(**fields) -> Account:
@@ -97,7 +101,7 @@ def test_who_is_not_served_learns_why(admission, account, caller, error, pause):
 
 def test_a_model_of_another_plan_is_not_found(admission):
     account = make_account()
-    request = Request(**{name: getattr(REQUEST, name) for name in REQUEST.__struct_fields__})
+    request = make_request()
     request.asked_model = "k3"
     with pytest.raises(NotFoundError):
         admission.admit(make_caller(account), account, request)
@@ -210,7 +214,7 @@ def test_too_many_tokens_a_minute_are_refused_until_they_have_faded(admission):
 def test_an_estimate_that_was_too_high_is_given_back(admission):
     account = make_account()
     caller = make_caller(account)
-    request = Request(**{name: getattr(REQUEST, name) for name in REQUEST.__struct_fields__})
+    request = make_request()
     request.body = b"x " * 500_000
     for _ in range(4):
         admission.end(admission.admit(caller, account, request).reservation, tokens=10)
