@@ -145,6 +145,14 @@ def build(_arguments: argparse.Namespace) -> int:
     return 0
 
 
+def compile_proxy(_arguments: argparse.Namespace) -> int:
+    from openclaw_web.local import compiling
+
+    count = compiling.compile_modules()
+    print(f"Compiled {count} modules; the next `web` and `proxy` use them.")
+    return 0
+
+
 def web(_arguments: argparse.Namespace) -> int:
     from openclaw_web.local import web as server
 
@@ -439,6 +447,7 @@ def _add_server_commands(commands: "argparse._SubParsersAction[argparse.Argument
     found = _add(commands, "proxy", proxy, "serve the token proxy alone")
     found.add_argument("--workers", type=_count, default=1, help="processes that share the port")
     _add(commands, "build", build, "build the pages into the state folder (the supervisor does it)")
+    _add(commands, "compile", compile_proxy, "make machine code of the token proxy (never needed)")
     found = _add(commands, "prepare", prepare, "tables, admin, catalogue (the supervisor does it)")
     found.add_argument("--own-database", action="store_true", help="create the database as well")
     found.add_argument("--own-stripe", action="store_true", help="register our webhook as well")

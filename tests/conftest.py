@@ -16,12 +16,16 @@ from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from typing import LiteralString, cast
 
+# What is written is what is tested; `make test-compiled` tests what was compiled.
+os.environ.setdefault("OPENCLAW_CLOUD_COMPILED", "off")
+
 import psycopg
 import pytest
 from psycopg import sql
 from redis.asyncio import Redis
 from sqlmodel.ext.asyncio.session import AsyncSession
 
+from openclaw_web.core import compiled
 from openclaw_web.core.database import close_database, engine, open_database
 from openclaw_web.core.migrations import migrate
 from openclaw_web.integrations.redis import close_redis, open_redis
@@ -64,6 +68,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(summary)
     config.addinivalue_line("markers", "browser: drives a real browser against a full stack")
     config.addinivalue_line("markers", "slow: takes longer than ten seconds; only `make test-all`")
+    config.addinivalue_line("markers", "interpreted: replaces a part of what may be compiled")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if compiled.is_used() and item.get_closest_marker("interpreted"):
+        pytest.skip("replaces a part of what is compiled")
 
 
 def pytest_unconfigure() -> None:

@@ -80,5 +80,11 @@ class Account:
     used: int = 0
     limit: int = 0
 
+    def become(self, other: "Account") -> None:
+        """Take over all that another look at the same customer found."""
+        self.plan, self.is_entitled, self.has_hold = other.plan, other.is_entitled, other.has_hold
+        self.period_start, self.period_end = other.period_start, other.period_end
+        self.used, self.limit = other.used, other.limit
+
 
 Holder = tuple[Caller, Account]

@@ -306,7 +306,7 @@ class Directory:
             account = standing.account
             if standing.total_noted_at >= began and account.period_start == found.period_start:
                 found.used = max(found.used, account.used)
-            vars(account).update(vars(found))
+            account.become(found)
             standing.mark = seen.mark
             standing.turns = _clock_at(now, seen.turns_at, look.now)
 

@@ -58,6 +58,9 @@ class UpstreamConfig:
         return self.models.get(asked, asked if self.passes_other_models else "")
 
 
+_USUAL, _BOUNDS = TimeOuts(), Limits()
+
+
 class _Known(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     openai_url: str = ""
     anthropic_url: str = ""
@@ -74,11 +77,11 @@ class _Entry(_Known, forbid_unknown_fields=True, kw_only=True):
     priority: int = 1
     passes_other_models: bool = True
     ca_file: str = ""
-    connect_seconds: Seconds = TimeOuts.connect
-    first_byte_seconds: Seconds = TimeOuts.first_byte
-    idle_seconds: Seconds = TimeOuts.idle
-    max_connections: Annotated[int, msgspec.Meta(ge=1, le=MOST_CONNECTIONS)] = Limits.connections
-    wait_seconds: Seconds = Limits.wait_seconds
+    connect_seconds: Seconds = _USUAL.connect
+    first_byte_seconds: Seconds = _USUAL.first_byte
+    idle_seconds: Seconds = _USUAL.idle
+    max_connections: Annotated[int, msgspec.Meta(ge=1, le=MOST_CONNECTIONS)] = _BOUNDS.connections
+    wait_seconds: Seconds = _BOUNDS.wait_seconds
 
 
 def load(chosen: Settings) -> tuple[UpstreamConfig, ...]:

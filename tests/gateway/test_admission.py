@@ -25,6 +25,8 @@ from openclaw_web.gateway.wire import Request
 from openclaw_web.metering.meters import Meters
 from openclaw_web.metering.models import TokenKind
 
+pytestmark = pytest.mark.interpreted
+
 START = datetime(2026, 11, 1, tzinfo=UTC)
 LIMIT = 10_000_000
 

@@ -179,8 +179,8 @@ async def what_we_refuse(holder, upstream):
 
 async def a_failure_of_our_own(holder, upstream):
     before = len(upstream.seen)
-    broken = RuntimeError("something of ours broke")
-    with mock.patch("openclaw_web.gateway.completing.Exchange", side_effect=broken):
+    broken = mock.Mock(decode=mock.Mock(side_effect=RuntimeError("something of ours broke")))
+    with mock.patch("openclaw_web.gateway.wire.ASKED", broken):
         assert (await holder.chat(**ASKED)).status_code == 500
     assert len(upstream.seen) == before
 

@@ -125,6 +125,7 @@ async def test_what_does_not_come_in_time_is_not_waited_for(
     assert (meta.estimated, meta.outcome) == (True, "abandoned")
 
 
+@pytest.mark.interpreted
 async def test_nobody_is_asked_for_who_left_while_the_other_processes_were(
     make_holder, upstream, ledger, proxy, monkeypatch
 ):

@@ -153,6 +153,7 @@ async def test_too_many_at_once_are_refused_unless_unthrottled(make_holder, upst
         await asyncio.gather(*running)
 
 
+@pytest.mark.interpreted
 async def test_too_fast_is_refused_with_the_time_to_wait(holder, monkeypatch):
     assert (await holder.chat()).status_code == 200
     monkeypatch.setattr(Bucket, "take", lambda *_arguments: 1.2)

@@ -83,12 +83,11 @@ def impatient(monkeypatch):
     """Let every proxy that starts from now on lose patience at its first look."""
     made = []
 
-    class Impatient(Patience):
-        def __init__(self):
-            super().__init__(-1.0)
-            made.append(self)
+    def impatient():
+        made.append(Patience(-1.0))
+        return made[-1]
 
-    monkeypatch.setattr("openclaw_web.gateway.proxy.Patience", Impatient)
+    monkeypatch.setattr("openclaw_web.gateway.proxy.Patience", impatient)
     return made
 
 

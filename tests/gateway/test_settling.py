@@ -398,6 +398,7 @@ async def test_a_flush_that_breaks_off_goes_on_where_it_was(small_settler, book,
     assert meters.meter(event.customer_id, event.period_start).unwritten == 0
 
 
+@pytest.mark.interpreted
 async def test_without_disk_and_database_counting_says_that_it_is_full(
     monkeypatch, small_settler, book, new_event
 ):
@@ -416,6 +417,7 @@ async def test_without_disk_and_database_counting_says_that_it_is_full(
     assert len(book.events) == 3
 
 
+@pytest.mark.interpreted
 async def test_what_an_earlier_process_left_never_keeps_counting_waiting(
     holder, tmp_path, monkeypatch
 ):
