@@ -1,19 +1,22 @@
-"""A provider that is left alone is shown to people, until it answers again."""
+"""What a proxy shows to people: a provider that is left alone, and how its own spool is."""
 
 import asyncio
 import logging
 from collections.abc import Iterable
+from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from openclaw_web.core.database import session_scope
 from openclaw_web.gateway.providers import Change
 from openclaw_web.jobs import service as jobs
+from openclaw_web.metering import replaying
 
 logger = logging.getLogger(__name__)
 
 CODE = "model_provider_down"
 STOP_SECONDS = 5.0
+SPOOL_SECONDS = 30.0
 
 
 class Alerts:
@@ -57,3 +60,32 @@ async def _write(change: Change) -> None:
             )
         else:
             await jobs.resolve_alert(session, code=CODE, subject=change.subject)
+
+
+class SpoolWatch:
+    """Tells of torn lines, of events that wait and of a full disk.
+
+    In a cluster nobody else sees this proxy's volume; on one machine the worker finds the same.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._looking: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._looking = asyncio.create_task(self._look(), name="spool alerts")
+
+    async def stop(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait({self._looking}, timeout=STOP_SECONDS)
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(SPOOL_SECONDS)
+            try:
+                async with session_scope() as session:
+                    await replaying.watch(session, self._root)
+            except Exception:
+                # Part of the proxy's edge: whatever happens, looking goes on.
+                logger.exception("How the spool is could not be told.")

@@ -10,7 +10,7 @@ from typing import Any
 from openclaw_web.boxes.openclaw_config import GENERATION_HEADER
 from openclaw_web.gateway import errors, polite, wire
 from openclaw_web.gateway.admission import Admission, Admitted, Place
-from openclaw_web.gateway.alerts import Alerts
+from openclaw_web.gateway.alerts import Alerts, SpoolWatch
 from openclaw_web.gateway.calls import Call
 from openclaw_web.gateway.credentials import Account, Directory, Holder
 from openclaw_web.gateway.direct import DirectCall
@@ -44,6 +44,7 @@ class Running:
     passing: Passing
     providers: Providers
     alerts: Alerts
+    spool_watch: SpoolWatch
     patience: Patience
 
 

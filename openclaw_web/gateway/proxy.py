@@ -14,7 +14,7 @@ from openclaw_web.core.logs import configure_logs
 from openclaw_web.core.settings import settings
 from openclaw_web.gateway import listing
 from openclaw_web.gateway.admission import Admission
-from openclaw_web.gateway.alerts import Alerts
+from openclaw_web.gateway.alerts import Alerts, SpoolWatch
 from openclaw_web.gateway.alone import end_now, end_with_parent
 from openclaw_web.gateway.calls import AsgiCall, Call, Receive, Send
 from openclaw_web.gateway.completing import Running, complete, take
@@ -72,6 +72,8 @@ class Proxy:
         passing = Passing(providers, tally, patience, forwarder)
         keeper = Keeper(directory)
         keeper.start()
+        spool_watch = SpoolWatch(settings().home / SPOOL)
+        spool_watch.start()
         self._running = Running(
             directory=directory,
             keeper=keeper,
@@ -83,6 +85,7 @@ class Proxy:
             passing=passing,
             providers=providers,
             alerts=alerts,
+            spool_watch=spool_watch,
             patience=patience,
         )
 
@@ -212,6 +215,7 @@ async def _close(running: Running) -> None:
     await running.patience.stop()
     await running.keeper.stop()
     await running.meters.stop()
+    await running.spool_watch.stop()
 
 
 def _our_fault() -> RefusalError:

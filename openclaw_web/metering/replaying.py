@@ -2,7 +2,8 @@
 
 A folder's lock decides who replays it, and the ledger knows which events it has. Every proxy does
 this when it starts; the worker goes on looking, for a proxy that died and is not started again. In
-a cluster each proxy has a volume of its own, which only its own next start sees.
+a cluster each proxy has a volume of its own, which only its own next start sees, and nobody else
+can tell a person how it is.
 """
 
 import asyncio
@@ -101,28 +102,32 @@ def _here(root: Path) -> str:
 
 async def watch(session: AsyncSession, root: Path) -> None:
     """Open or close the alerts about this machine's spool: torn lines, delay, a full disk."""
-    torn = {str(path): "A line of the spool could not be read; it is kept in this file. Delete it "
-            "once you have looked at it." for path in spool.torn_files(root)}  # fmt: skip
-    waits = {one.subject: one.sentence for one in invariants.judge_spool(root)}
-    await _set_alerts(session, TORN, torn, str(root))
-    await _set_alerts(session, WAITS, waits, str(root))
-    await _set_alerts(session, FULL, _room(root), str(root))
+    here = _here(root)
+    torn = {
+        f"{here}{path.relative_to(root)}": "A line of the spool could not be read; it is kept in "
+        "this file. Delete it once you have looked at it."
+        for path in spool.torn_files(root)
+    }
+    late = invariants.judge_spool(root)
+    await _set_alerts(session, TORN, torn, here)
+    await _set_alerts(session, WAITS, {here: late[0].sentence} if late else {}, here)
+    await _set_alerts(session, FULL, _room(root, here), here)
 
 
-def _room(root: Path) -> dict[str, str]:
+def _room(root: Path, here: str) -> dict[str, str]:
     if not root.is_dir() or shutil.disk_usage(root).free >= LEAST_ROOM_BYTES:
         return {}
     return {
-        str(root): "The disk of the spool is nearly full. Without room, usage that the database "
+        here: "The disk of the spool is nearly full. Without room, usage that the database "
         "has not taken yet is in memory only, and is lost with its process."
     }
 
 
-async def _set_alerts(session: AsyncSession, code: str, wanted: dict[str, str], root: str) -> None:
-    """Let the open alerts of this code and folder be the wanted ones."""
+async def _set_alerts(session: AsyncSession, code: str, wanted: dict[str, str], here: str) -> None:
+    """Let the open alerts of this code and machine be the wanted ones."""
     for subject, sentence in wanted.items():
         await jobs.raise_alert(session, code=code, subject=subject, detail={"sentence": sentence})
     for alert in await jobs_queries.any_customers_open_alerts(session, limit=MOST_ALERTS):
-        is_ours = alert.code == code and alert.subject.startswith(root)
+        is_ours = alert.code == code and alert.subject.startswith(here)
         if is_ours and alert.subject not in wanted:
             await jobs.resolve_alert(session, code=code, subject=alert.subject)

@@ -139,6 +139,35 @@ async def test_the_worker_replays_and_says_what_it_cannot_read(tmp_path, redis, 
     assert await alerts() == set()
 
 
+async def test_what_one_machine_tells_of_its_spool_another_leaves_alone(
+    tmp_path, redis, event_of, monkeypatch
+):
+    """In a cluster every proxy's spool has the same path, on a volume of its own."""
+    assert redis
+
+    def be(name):
+        monkeypatch.setattr(replaying.socket, "gethostname", lambda: name)
+
+    monkeypatch.setattr(replaying, "LEAST_ROOM_BYTES", 1 << 60)
+    be("proxy-0")
+    dead_folder(tmp_path, line(event_of()), b"half a li")
+    await tasks.replay_spool(tmp_path)
+    (torn,) = spool.torn_files(tmp_path)
+    kept = torn.read_bytes()
+    torn.unlink()
+    monkeypatch.setattr(replaying, "LEAST_ROOM_BYTES", 0)
+    be("proxy-1")
+    await tasks.replay_spool(tmp_path)
+    assert await alerts() == {replaying.TORN, replaying.FULL}
+    be("proxy-0")
+    torn.write_bytes(kept)
+    await tasks.replay_spool(tmp_path)
+    assert await alerts() == {replaying.TORN}
+    torn.unlink()
+    await tasks.replay_spool(tmp_path)
+    assert await alerts() == set()
+
+
 async def test_a_full_disk_keeps_torn_lines_waiting_and_no_event(
     tmp_path, redis, event_of, monkeypatch
 ):
