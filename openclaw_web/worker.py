@@ -305,8 +305,12 @@ class Worker:
         await metering.replay_spool(self.home / SPOOL_FOLDER)
 
     async def tell_alive(self) -> None:
-        """Leave a sign of life: the supervisor looks at the age of this file."""
-        if time.monotonic() - self.turned_at > STUCK_SECONDS:
+        """Leave a sign of life: the supervisor, or the kubelet, looks at the age of this file.
+
+        A worker that waits for a silent database lives: to start it anew would help nobody.
+        """
+        is_stuck = time.monotonic() - self.turned_at > STUCK_SECONDS
+        if is_stuck and await database.answers():
             logger.error("The job loop does not turn; this worker does not call itself alive.")
             return
         await asyncio.to_thread((self.home / ALIVE_FILE).write_text, real_now().isoformat())

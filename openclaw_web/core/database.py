@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
+import psycopg
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -157,6 +158,17 @@ def engine() -> AsyncEngine:
 def engines() -> list[AsyncEngine]:
     """Return what this process has open."""
     return [opened for opened in (_Process.engine, _Process.direct) if opened is not None]
+
+
+async def answers() -> bool:
+    """Say whether the server takes a new connection, for which it has five seconds."""
+    address = engine().url.set(drivername="postgresql").render_as_string(hide_password=False)
+    try:
+        connection = await psycopg.AsyncConnection.connect(address, **CONNECTION)
+    except psycopg.Error:
+        return False
+    await connection.close()
+    return True
 
 
 async def close_database() -> None:

@@ -14,6 +14,7 @@ from openclaw_web.billing import queries
 from openclaw_web.billing import service as billing
 from openclaw_web.billing.models import BillingSync
 from openclaw_web.boxes.same_cluster import OtherClusterError
+from openclaw_web.core import database as core_database
 from openclaw_web.core.clock import real_now
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.leadership import NotLeaderError, only_one
@@ -31,6 +32,34 @@ def worker(tmp_path, monkeypatch):
     monkeypatch.setattr(operator, "LOOK_SECONDS", 0.05)
     no_cluster: Any = SimpleNamespace()
     return operator.Worker(cluster=no_cluster, cluster_name="none", home=tmp_path)
+
+
+@pytest.mark.parametrize("database_answers", [True, False])
+async def test_a_worker_that_stands_still_is_dead_unless_it_waits_for_the_database(
+    worker, monkeypatch, database_answers
+):
+    async def silent_server(_reader, writer):
+        await ended.wait()
+        writer.close()
+
+    ended = asyncio.Event()
+    server = await asyncio.start_server(silent_server, "127.0.0.1")
+    if not database_answers:
+        port = server.sockets[0].getsockname()[1]
+        frozen = SimpleNamespace(url=sa.make_url(f"postgresql://one:two@127.0.0.1:{port}/three"))
+        monkeypatch.setattr(core_database, "engine", lambda: frozen)
+        monkeypatch.setitem(core_database.CONNECTION, "connect_timeout", 2)
+    worker.turned_at -= operator.STUCK_SECONDS + 1
+    await worker.tell_alive()
+    assert (worker.home / operator.ALIVE_FILE).exists() is not database_answers
+    ended.set()
+    server.close()
+
+
+async def test_a_worker_that_turns_is_alive_and_asks_nobody(worker, monkeypatch):
+    monkeypatch.setattr(core_database, "answers", None)
+    await worker.tell_alive()
+    assert (worker.home / operator.ALIVE_FILE).exists()
 
 
 async def a_customer(**fields):
