@@ -1,4 +1,8 @@
-"""Look at this machine and the stack, and say for each thing that it is fine or how to mend it."""
+"""Look at this machine and the stack, and say for each thing that it is fine or how to mend it.
+
+In production, where it runs beside a process in its container, what only a laptop needs is left
+out: bun, a free port, room for everything else.
+"""
 
 import asyncio
 import shutil
@@ -14,7 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from openclaw_web.core import database
 from openclaw_web.core.errors import OpenClawError
-from openclaw_web.core.settings import Settings, problems
+from openclaw_web.core.settings import Settings, problems, variable_named
 from openclaw_web.gateway import upstreams
 from openclaw_web.integrations import redis
 from openclaw_web.local import box_images, control, places, ports, status
@@ -52,9 +56,10 @@ def findings(chosen: Settings) -> Iterator[Finding]:
     """Yield what each check found, the machine first, then the servers that the settings name."""
     yield _python()
     yield _home(chosen.home)
-    yield _disk(chosen.home)
-    yield _port(chosen)
-    yield _bun()
+    if not chosen.is_production:
+        yield _disk(chosen.home)
+        yield _port(chosen)
+        yield _bun()
     yield _boxes(chosen)
     yield _settings(chosen)
     yield _server("Database", chosen.database_url, "DATABASE_URL", _database_answers)
@@ -177,9 +182,13 @@ def _redis_answers(url: str) -> None:
 def cluster_address(chosen: Settings) -> str:
     """Return the API server's address by the kubeconfig, or nothing when that cannot be read.
 
-    On a laptop only the worker has it among its settings: the running stack says where it is.
+    On a laptop only the worker has it among its settings: the running stack says where it is. In a
+    pod the cluster itself does.
     """
     kubeconfig = chosen.kubeconfig or status.look(chosen.home).kubeconfig
+    host, port = (variable_named(f"KUBERNETES_SERVICE_{part}") for part in ("HOST", "PORT"))
+    if chosen.is_production and not kubeconfig and host:
+        return f"https://{f'[{host}]' if ':' in host else host}:{port or DEFAULT_PORTS['https']}"
     try:
         found = yaml.safe_load(Path(kubeconfig).read_text(encoding="utf-8"))
         return str(found["clusters"][0]["cluster"]["server"])

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from openclaw_web.core.settings import STACK_FILE, Settings
+from openclaw_web.core.settings import LOCAL, PRODUCTION, STACK_FILE, Settings
 from openclaw_web.local import control, doctor, status
 from openclaw_web.local.places import write_secret
 from openclaw_web.local.screen import Screen
@@ -120,3 +120,25 @@ def test_the_doctor_learns_from_the_stack_where_the_cluster_is(tmp_path, holder)
     assert doctor.cluster_address(Settings(home=tmp_path)) == "https://127.0.0.1:1"
     elsewhere = Settings(home=tmp_path, kubeconfig="/nowhere")
     assert doctor.cluster_address(elsewhere) == ""
+
+
+def test_in_a_pod_the_doctor_asks_the_cluster_itself(tmp_path, monkeypatch):
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    pod = Settings(home=tmp_path, environment=PRODUCTION)
+    assert doctor.cluster_address(pod) == "https://10.96.0.1:443"
+    assert doctor.cluster_address(Settings(home=tmp_path)) == ""
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "fd00::1")
+    assert doctor.cluster_address(pod) == "https://[fd00::1]:443"
+
+
+def test_in_production_the_doctor_misses_nothing_that_only_a_laptop_has(tmp_path, monkeypatch):
+    monkeypatch.setattr(doctor, "_connects", lambda _address: None)
+    monkeypatch.setattr(doctor.shutil, "which", lambda *_arguments, **_options: None)
+    titles = {
+        environment: {
+            one.title for one in doctor.findings(Settings(home=tmp_path, environment=environment))
+        }
+        for environment in (LOCAL, PRODUCTION)
+    }
+    assert titles[LOCAL] - titles[PRODUCTION] == {"bun", "Disk", "Port"}
