@@ -162,9 +162,12 @@ def engines() -> list[AsyncEngine]:
 
 async def answers() -> bool:
     """Say whether the server takes a new connection, for which it has five seconds."""
-    address = engine().url.set(drivername="postgresql").render_as_string(hide_password=False)
+    url = engine().url.set(drivername="postgresql")
+    address = url.update_query_dict({name: str(value) for name, value in CONNECTION.items()})
     try:
-        connection = await psycopg.AsyncConnection.connect(address, **CONNECTION)
+        connection = await psycopg.AsyncConnection.connect(
+            address.render_as_string(hide_password=False)
+        )
     except psycopg.Error:
         return False
     await connection.close()
