@@ -195,14 +195,12 @@ def test_only_the_worker_has_credentials_of_the_cluster():
 
 @pytest.mark.parametrize("name", SERVERS)
 def test_the_state_folder_can_be_written_though_nothing_else_can(name):
-    (mount,) = container(name)["volumeMounts"]
-    assert mount == {"name": "home", "mountPath": HOME}
+    mounts = {one["name"]: one["mountPath"] for one in container(name)["volumeMounts"]}
+    assert mounts == {"home": HOME} | ({"tmp": "/tmp"} if name == "worker" else {})  # noqa: S108
     assert pod(name)["securityContext"]["fsGroup"] == pod(name)["securityContext"]["runAsGroup"]
-    if name == "proxy":
-        return
-    (volume,) = pod(name)["volumes"]
-    assert volume["name"] == "home"
-    assert "emptyDir" in volume
+    if name != "proxy":
+        volumes = {one["name"] for one in pod(name)["volumes"] if "emptyDir" in one}
+        assert volumes == {*mounts}
 
 
 def test_the_proxys_spool_is_on_a_volume_of_each_pods_own_that_outlives_it():
