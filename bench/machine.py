@@ -13,6 +13,8 @@ from pathlib import Path
 
 import psutil
 
+from openclaw_web.core import compiled
+
 MIB = 1024 * 1024
 CPU_INFO = Path("/proc/cpuinfo")
 SETTLE_SECONDS = 8.0
@@ -43,6 +45,7 @@ class Facts:
     python: str
     packages: dict[str, str]
     load_average: list[float]
+    is_compiled: bool  # what is ours, but for `ours-interpreted`
 
     def as_dict(self) -> dict[str, object]:
         return asdict(self)
@@ -58,6 +61,7 @@ def facts() -> Facts:
         python=platform.python_version(),
         packages={name: metadata.version(name) for name in PACKAGES},
         load_average=[round(one, 2) for one in os.getloadavg()],
+        is_compiled=compiled.is_used(),
     )
 
 

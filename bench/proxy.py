@@ -82,6 +82,7 @@ def _document(tables: Sequence[str], outcome: Outcome) -> str:
         (
             f"{facts.processor}, {facts.cores} cores, {facts.system}, Python {facts.python}; "
             f"load average before the end {facts.load_average}. "
+            f"The token proxy was {'compiled' if facts.is_compiled else 'not compiled'}. "
             "`make bench-proxy` makes this file; docs/benchmarks.md tells how to read it."
         ),
         "",

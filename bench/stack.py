@@ -125,9 +125,9 @@ class Stack:
         wait_until_answers(f"{made.url}/__stats", made)
         return made
 
-    def start_proxy(self, name: str = "alone", module: str = "openclaw_web") -> Server:
+    def start_proxy(self, name: str = "alone", module: str = "openclaw_web", **more: str) -> Server:
         """Start `python -m openclaw_web proxy`, the token proxy alone."""
-        return self._start_ours(name, "proxy", ports.free_port(), module=module)
+        return self._start_ours(name, "proxy", ports.free_port(), module=module, **more)
 
     def start_web(self, **more: str) -> Server:
         """Start `python -m openclaw_web web`, the pages with the proxy before them."""

@@ -11,6 +11,7 @@ from bench import peers
 from bench.customer import Holder
 from bench.machine import Processes
 from bench.stack import Server, Stack, wait_until_answers
+from openclaw_web.core import compiled
 from openclaw_web.local import ports
 from openclaw_web.local.children import Command
 
@@ -60,11 +61,15 @@ def make_targets(stack: Stack, holder: Holder, wanted: Sequence[str]) -> list[Ta
     if shutil.which(NGINX):
         server = start_nginx(stack, stack.upstream_port)
         made.append(Target(NGINX, server.url, holder.token, server))
-    for server, name in (
+    ours = [
         (stack.start_web(), "ours-mounted"),
         (stack.start_proxy(), OURS),
         (stack.start_proxy("unflushed", "bench.unflushed"), UNFLUSHED),
-    ):
+    ]
+    if compiled.is_used():
+        as_written = {compiled.SWITCH: compiled.OFF}
+        ours.append((stack.start_proxy("interpreted", **as_written), "ours-interpreted"))
+    for server, name in ours:
         is_ours = name != UNFLUSHED  # which writes its events when it ends
         made.append(Target(name, server.url, holder.token, server, is_ours=is_ours))
     for spelling in wanted:

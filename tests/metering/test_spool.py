@@ -168,6 +168,7 @@ async def test_what_one_machine_tells_of_its_spool_another_leaves_alone(
     assert await alerts() == set()
 
 
+@pytest.mark.interpreted
 async def test_a_full_disk_keeps_torn_lines_waiting_and_no_event(
     tmp_path, redis, event_of, monkeypatch
 ):
