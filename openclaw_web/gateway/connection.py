@@ -5,7 +5,7 @@ What is no plain completion goes its usual way, through the ASGI app.
 """
 
 import asyncio
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
@@ -30,15 +30,23 @@ _UNUSUAL = frozenset({b"expect", b"upgrade", b"transfer-encoding"})
 DefaultHeaders = list[tuple[bytes, bytes]]
 
 
+class _Common:
+    """The lines that uvicorn's default headers make."""
+
+    def __init__(self) -> None:
+        self.headers: DefaultHeaders = []
+        self.lines = b""
+
+
+_common = _Common()
+
+
 class DirectProtocol(HttpToolsProtocol):
-    """One connection. A subclass says who answers."""
+    """One connection, and who answers on it."""
 
-    front: ClassVar[Front]
-
-    _common: ClassVar[tuple[DefaultHeaders, bytes]] = ([], b"")
-
-    def __init__(self, *arguments: Any, **named: Any) -> None:
+    def __init__(self, front: Front, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        self.front = front
         self._call: DirectCall | None = None
         self._rest: asyncio.TimerHandle | None = None
         self._rested_at = 0.0
@@ -52,12 +60,11 @@ class DirectProtocol(HttpToolsProtocol):
 
     def common_headers(self) -> bytes:
         """Return what uvicorn says in every head: a new list every second, for the date."""
-        headers, lines = DirectProtocol._common
-        if headers is not self.server_state.default_headers:
-            headers = self.server_state.default_headers
-            lines = b"".join([header_line(header) for header in headers])
-            DirectProtocol._common = (headers, lines)
-        return lines
+        headers = self.server_state.default_headers
+        if headers is not _common.headers:
+            _common.headers = headers
+            _common.lines = b"".join([header_line(header) for header in headers])
+        return _common.lines
 
     def data_received(self, data: bytes) -> None:
         """Take over what has come. A head that has come before need not be parsed again."""

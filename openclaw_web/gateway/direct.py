@@ -44,7 +44,7 @@ class Front(Protocol):
 class Line(Protocol):
     """The connection to a client, as a call on it sees it. All but two names are uvicorn's."""
 
-    front: ClassVar[Front]
+    front: Front
     loop: asyncio.AbstractEventLoop
     transport: asyncio.Transport
     flow: FlowControl

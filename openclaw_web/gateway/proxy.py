@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Coroutine
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -183,10 +184,8 @@ class Proxy:
 proxy = Proxy()
 
 
-class HttpProtocol(DirectProtocol):
-    """What uvicorn gives each connection of this process."""
-
-    front = proxy
+# What uvicorn gives each connection of this process.
+HttpProtocol = partial(DirectProtocol, proxy)
 
 
 def alone(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:

@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -41,14 +42,10 @@ class QuietServer(uvicorn.Server):
 @contextlib.asynccontextmanager
 async def served(proxy: Proxy) -> AsyncGenerator[str]:
     """Serve a proxy on a free port of this machine and yield its address."""
-
-    class HttpProtocol(DirectProtocol):
-        front = proxy
-
     config = uvicorn.Config(
         proxy,
         port=0,
-        http=HttpProtocol,
+        http=partial(DirectProtocol, proxy),  # ty: ignore[invalid-argument-type]
         lifespan="off",
         ws="none",
         proxy_headers=False,

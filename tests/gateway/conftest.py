@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from functools import partial
 from uuid import UUID
 
 import httpx
@@ -96,13 +97,10 @@ def ws() -> str:
 
 @pytest.fixture
 async def base_url(proxy, way, ws) -> AsyncIterator[str]:
-    class HttpProtocol(DirectProtocol):
-        front = proxy
-
     config = uvicorn.Config(
         proxy,
         port=0,
-        http="httptools" if way == "asgi" else HttpProtocol,
+        http="httptools" if way == "asgi" else partial(DirectProtocol, proxy),  # ty: ignore[invalid-argument-type]
         lifespan="off",
         ws=ws,
         proxy_headers=False,

@@ -218,6 +218,7 @@ def counted(holder, ledger):
     return wait
 
 
+@pytest.mark.interpreted
 async def test_who_takes_nothing_holds_the_provider_back_is_left_and_still_counted(
     impatient, connections, call, upstream, counted
 ):
@@ -263,6 +264,7 @@ def connections(monkeypatch):
     return made
 
 
+@pytest.mark.interpreted
 async def test_a_connection_that_rests_for_too_long_is_closed_and_keeps_no_body(connections, call):
     line = await call()
     line.say(line.head(), CHAT)
@@ -316,6 +318,7 @@ def chat_with(text):
     return json.dumps({"model": "kimi-for-coding", "messages": [text]}).encode()
 
 
+@pytest.mark.interpreted
 async def test_a_head_that_comes_again_is_not_parsed_again_and_each_body_is_its_own(
     call, upstream, parsed
 ):
@@ -328,6 +331,7 @@ async def test_a_head_that_comes_again_is_not_parsed_again_and_each_body_is_its_
     assert len(parsed) == 1
 
 
+@pytest.mark.interpreted
 async def test_behind_a_known_head_a_body_may_come_in_pieces_too(call, upstream, parsed):
     line, body = await call(), chat_with("y" * 500)
     line.say(line.head() + CHAT)
@@ -352,6 +356,7 @@ async def test_what_is_sent_ahead_behind_a_known_head_is_answered_in_turn(call, 
     assert [seen.body for seen in upstream.seen] == bodies
 
 
+@pytest.mark.interpreted
 async def test_a_head_with_another_word_in_it_is_another_head(call, upstream, parsed):
     line = await call()
     for more in ((), (), ("User-Agent: one",), ("User-Agent: two",), ("User-Agent: two",)):
@@ -406,6 +411,7 @@ async def test_a_head_that_never_ends_is_refused_after_a_while(impatient, call):
     assert await line.is_closed()
 
 
+@pytest.mark.interpreted
 async def test_who_asks_nothing_is_let_go_after_a_minute(connections, call):
     line = await call()
     while not connections:  # noqa: ASYNC110
