@@ -5,25 +5,25 @@ import itertools
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from openclaw_web.gateway import errors
 from openclaw_web.gateway.errors import BadRequestError, Form, RefusalError, TooLargeError
 from openclaw_web.gateway.heads import Head, Headers, Scope
 from openclaw_web.gateway.patience import Patience
 
-MOUNT = "/proxy"
-MAX_BODY_BYTES = 32 * 1024 * 1024
-JSON = b"application/json"
+MOUNT: Final = "/proxy"
+MAX_BODY_BYTES: Final = 32 * 1024 * 1024
+JSON: Final = b"application/json"
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-_LENGTH = b"content-length"
-_RANDOM = os.urandom(10).hex()
-_NAME = f"req_{_RANDOM[:8]}-{_RANDOM[8:12]}-8{_RANDOM[12:15]}-a{_RANDOM[15:18]}-"
-_NUMBERS = itertools.count()
+_LENGTH: Final = b"content-length"
+_RANDOM: Final = os.urandom(10).hex()
+_NAME: Final = f"req_{_RANDOM[:8]}-{_RANDOM[8:12]}-8{_RANDOM[12:15]}-a{_RANDOM[15:18]}-"
+_NUMBERS: Final = itertools.count()
 
 
 class Call(ABC):
@@ -164,4 +164,4 @@ def new_request_id() -> str:
 
     Random ones would cost five times as much. Nobody is let in by knowing one.
     """
-    return _NAME + f"{next(_NUMBERS):012x}"
+    return _NAME + str(next(_NUMBERS)).zfill(12)

@@ -5,7 +5,7 @@ As far as nothing is to be waited for this happens at once, without a task's tur
 
 from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from openclaw_web.boxes.openclaw_config import GENERATION_HEADER
 from openclaw_web.gateway import errors, polite, wire
@@ -27,7 +27,7 @@ from openclaw_web.integrations.upstream import UnsafeHeaderError
 from openclaw_web.metering.meters import Meters
 from openclaw_web.metering.models import TokenKind
 
-_GENERATION = GENERATION_HEADER.lower().encode()
+_GENERATION: Final = GENERATION_HEADER.lower().encode()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ No ASGI messages in between; docs/benchmarks.md has what that saves.
 import asyncio
 from collections.abc import Callable, Coroutine
 from functools import lru_cache
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Final, Protocol
 
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HEADER_VALUE_RE, STATUS_LINE
@@ -16,10 +16,12 @@ from openclaw_web.gateway.errors import RefusalError
 from openclaw_web.gateway.heads import Head
 from openclaw_web.gateway.patience import Patience, Waiter
 
-MAX_KNOWN_HEADS = 256
+MAX_KNOWN_HEADS: Final = 256
 
-_STREAMED = b"cache-control: no-cache\r\nx-accel-buffering: no\r\ntransfer-encoding: chunked\r\n"
-_NOBODY_WAITS = asyncio.Event()  # uvicorn sets it for its own cycles, which wait for it
+_STREAMED: Final = (
+    b"cache-control: no-cache\r\nx-accel-buffering: no\r\ntransfer-encoding: chunked\r\n"
+)
+_NOBODY_WAITS: Final = asyncio.Event()  # uvicorn sets it for its own cycles, which wait for it
 
 
 class Front(Protocol):

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from typing import Protocol
+from typing import Final, Protocol
 from uuid import UUID
 
 from openclaw_web.core.errors import VendorError
@@ -27,15 +27,15 @@ from openclaw_web.integrations.upstream import (
 from openclaw_web.metering.ledger import Event
 from openclaw_web.metering.models import TokenKind
 
-DRAIN_SECONDS = 120.0
+DRAIN_SECONDS: Final = 120.0
 # Of one customer's answers that nobody waits for any more, so many are read on for their count:
 # they are at the provider beside what the plan allows at once, and the smallest plan allows two.
-MOST_LEFT = 2
-SECOND_MS = 1_000
+MOST_LEFT: Final = 2
+SECOND_MS: Final = 1_000
 
-FAILED = "failed"  # the provider refused or did not answer
-CUT = "cut"  # the answer ended early
-ABANDONED = "abandoned"  # the client left, and the provider's count never came
+FAILED: Final = "failed"  # the provider refused or did not answer
+CUT: Final = "cut"  # the answer ended early
+ABANDONED: Final = "abandoned"  # the client left, and the provider's count never came
 
 
 class Reader(Protocol):
@@ -315,4 +315,4 @@ def reader_for(request: Request) -> StreamReader | WholeReader:
 
 
 def _milliseconds(seconds: float) -> int:
-    return round(seconds * SECOND_MS)
+    return int(seconds * SECOND_MS + 0.5)

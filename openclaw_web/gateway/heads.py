@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, MutableMapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from openclaw_web.gateway.errors import UnknownTokenError
 from openclaw_web.gateway.origin import FORWARDING_HEADERS, is_inside
@@ -10,14 +10,18 @@ from openclaw_web.gateway.origin import FORWARDING_HEADERS, is_inside
 Scope = MutableMapping[str, Any]
 Headers = Sequence[tuple[bytes, bytes]]
 
-MOST_KNOWN_BYTES = 4_096
-MOST_DIGITS = 9
+MOST_KNOWN_BYTES: Final = 4_096
+MOST_DIGITS: Final = 9
 
-_END = b"\r\n\r\n"
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(?P<digits>[0-9]+)[ \t]*(?=\r\n)", re.IGNORECASE)
+_END: Final = b"\r\n\r\n"
+_LENGTH: Final = re.compile(
+    rb"\r\ncontent-length:[ \t]*(?P<digits>[0-9]+)[ \t]*(?=\r\n)", re.IGNORECASE
+)
 
 # What of a client's request the provider may need; all else stays with us.
-_PASSED_ON = frozenset({b"user-agent", b"anthropic-version", b"anthropic-beta", b"openai-beta"})
+_PASSED_ON: Final = frozenset(
+    {b"user-agent", b"anthropic-version", b"anthropic-beta", b"openai-beta"}
+)
 
 
 class Head:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 from openclaw_web.gateway import guessing
 from openclaw_web.gateway.errors import Form
@@ -9,18 +10,18 @@ from openclaw_web.gateway.shapes import Part
 from openclaw_web.gateway.usage import Usage, is_usage_only, read_usage
 from openclaw_web.gateway.wire import Request
 
-MAX_EVENT_BYTES = 8 * 1024 * 1024
-SAMPLE_BYTES = 8_192  # of a stream's beginning, kept to guess from if it is cut
+MAX_EVENT_BYTES: Final = 8 * 1024 * 1024
+SAMPLE_BYTES: Final = 8_192  # of a stream's beginning, kept to guess from if it is cut
 
-_EVENT_END = re.compile(rb"\r?\n\r?\n")
-_FINISHED = re.compile(rb"data: ?\[DONE\]|event: ?message_stop")
-_FAILED = re.compile(rb"data: ?\{\"error\"|event: ?error")
+_EVENT_END: Final = re.compile(rb"\r?\n\r?\n")
+_FINISHED: Final = re.compile(rb"data: ?\[DONE\]|event: ?message_stop")
+_FAILED: Final = re.compile(rb"data: ?\{\"error\"|event: ?error")
 # What to look for before a line is tried: searching for bytes costs next to nothing.
 _DONE, _STOP = b"[DONE]", b"message_stop"
 _OPENAI_ERROR, _ERROR = b'{"error"', b"error"
-_USAGE = b'"usage"'
-_NO_USAGE = b":null"  # stands in every chunk but the last where usage was asked for
-_BLANK = b"\n\n"
+_USAGE: Final = b'"usage"'
+_NO_USAGE: Final = b":null"  # stands in every chunk but the last where usage was asked for
+_BLANK: Final = b"\n\n"
 
 
 class StreamReader:

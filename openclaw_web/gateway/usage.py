@@ -1,10 +1,12 @@
 """Where an answer says what it used, in either API's form."""
 
+from typing import Final
+
 import msgspec
 
 from openclaw_web.gateway.shapes import PART, Counts, Part
 
-MAX_TOKENS = 2**31 - 1  # what the ledger has room for
+MAX_TOKENS: Final = 2**31 - 1  # what the ledger has room for
 
 
 class Usage:

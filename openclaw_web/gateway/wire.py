@@ -3,29 +3,30 @@
 import json
 import re
 from collections.abc import Callable, Iterator
+from typing import Final
 
 import msgspec
 
 from openclaw_web.gateway.errors import BadRequestError, Form
 from openclaw_web.gateway.shapes import ASKED, Asked, Options
 
-PROVIDER_PREFIX = "kimi-coding/"
-MAX_MODEL_CHARACTERS = 100
+PROVIDER_PREFIX: Final = "kimi-coding/"
+MAX_MODEL_CHARACTERS: Final = 100
 
 # Looking through a body for its members takes 30 ns a byte, in which nobody else has a turn. What
 # is larger and cannot be spliced is taken apart, and put together without blanks between members.
-MOST_LOOKED_THROUGH = 131_072
+MOST_LOOKED_THROUGH: Final = 131_072
 
-_MODEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]*")
-_MODEL_KEY = b'"model"'
-_MODEL_FIRST = re.compile(rb'\s*\{\s*(?P<field>"model"\s*:\s*"(?P<name>[^"\\]*)")')
-_MODEL_FIELD = re.compile(rb'"model"\s*:\s*"[^"\\]*"')
-_ESCAPED_LETTER = b"\\u006"  # a key may be spelled with these: "\u006dodel" is "model" too
-_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
-_SOMETHING = rb"\\u0020"  # as long, so that all else stays where it is
-_USAGE_ASKED = b'"stream_options":{"include_usage":true},'
-_VALUES = json.JSONDecoder()
-_SPACE = re.compile(r"[ \t\r\n]*")
+_MODEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]*")
+_MODEL_KEY: Final = b'"model"'
+_MODEL_FIRST: Final = re.compile(rb'\s*\{\s*(?P<field>"model"\s*:\s*"(?P<name>[^"\\]*)")')
+_MODEL_FIELD: Final = re.compile(rb'"model"\s*:\s*"[^"\\]*"')
+_ESCAPED_LETTER: Final = b"\\u006"  # a key may be spelled with these: "\u006dodel" is "model" too
+_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+_SOMETHING: Final = rb"\\u0020"  # as long, so that all else stays where it is
+_USAGE_ASKED: Final = b'"stream_options":{"include_usage":true},'
+_VALUES: Final = json.JSONDecoder()
+_SPACE: Final = re.compile(r"[ \t\r\n]*")
 
 
 class Request:

@@ -2,26 +2,29 @@
 
 import math
 from functools import lru_cache
+from typing import Final
 
-CHARACTERS_PER_TOKEN = 4
-EXPECTED_ANSWER_TOKENS = 1_000  # of a request that names no most
-LARGEST_ANSWER_TOKENS = 4_096  # agents allow far more than they write
-PICTURE_TOKENS = 1_500  # about what 1092 x 1092 pixels cost elsewhere; Kimi publishes no figure
+CHARACTERS_PER_TOKEN: Final = 4
+EXPECTED_ANSWER_TOKENS: Final = 1_000  # of a request that names no most
+LARGEST_ANSWER_TOKENS: Final = 4_096  # agents allow far more than they write
+PICTURE_TOKENS: Final = (
+    1_500  # about what 1092 x 1092 pixels cost elsewhere; Kimi publishes no figure
+)
 
-FAR_PERCENT = 10
-FAR_TOKENS_PER_REQUEST = 300_000  # one whole context and its answer, and a little
-ALONE_PERCENT = 2
+FAR_PERCENT: Final = 10
+FAR_TOKENS_PER_REQUEST: Final = 300_000  # one whole context and its answer, and a little
+ALONE_PERCENT: Final = 2
 
-BURST_SECONDS = 2  # as many requests as two seconds allow may come at once
-MINUTE_SECONDS = 60.0
-_MOMENT = 0.01  # in which next to nothing fades
+BURST_SECONDS: Final = 2  # as many requests as two seconds allow may come at once
+MINUTE_SECONDS: Final = 60.0
+_MOMENT: Final = 0.01  # in which next to nothing fades
 
-_FEW_BYTES = 128 * 1024  # decoding the JSON costs more than a look, from here on
-_SAMPLES = 8
-_SAMPLE_BYTES = 64
-_PAYLOAD_BYTES = 256  # what is shorter counts as text
+_FEW_BYTES: Final = 128 * 1024  # decoding the JSON costs more than a look, from here on
+_SAMPLES: Final = 8
+_SAMPLE_BYTES: Final = 64
+_PAYLOAD_BYTES: Final = 256  # what is shorter counts as text
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=\\"
-_STARTS = (b";base64,", b'"data"')  # OpenAI's data URL, and Anthropic's field
+_STARTS: Final = (b";base64,", b'"data"')  # OpenAI's data URL, and Anthropic's field
 
 
 def expected_tokens(

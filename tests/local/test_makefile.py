@@ -15,7 +15,12 @@ pytestmark = pytest.mark.skipif(not MAKE, reason="make is not installed")
 @pytest.fixture
 def checkout(tmp_path):
     """A copy of what `make run` needs before there is an environment."""
-    for name in ("Makefile", "requirements.txt", "requirements-compile.txt", "requirements-dev.txt"):
+    for name in (
+        "Makefile",
+        "requirements.txt",
+        "requirements-compile.txt",
+        "requirements-dev.txt",
+    ):
         shutil.copy(PROJECT / name, tmp_path / name)
     programs = tmp_path / "programs"
     programs.mkdir()

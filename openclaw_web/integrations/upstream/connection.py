@@ -5,7 +5,7 @@ import socket
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
 
 import httptools
 
@@ -13,22 +13,26 @@ from openclaw_web.integrations.upstream import errors
 from openclaw_web.integrations.upstream.answer import Answer
 from openclaw_web.integrations.upstream.errors import UpstreamError
 
-MAX_HEADERS = 128
-MAX_BARREN_BYTES = 65_536  # headers, trailers, chunk extensions: whatever is neither head nor body
-MAX_INTERIM_ANSWERS = 8  # "100 Continue" and its like
-HIGH_WATER_BYTES = 262_144
-SLICE_BYTES = 262_144  # of a request: more is handed to the socket as it takes it
-RESET_SECONDS = 1.0  # a reset after it may come from a machine that had passed the request on
-FIRST_FINAL_STATUS = 200
-SWITCHING_PROTOCOLS = 101
+MAX_HEADERS: Final = 128
+MAX_BARREN_BYTES: Final = (
+    65_536  # headers, trailers, chunk extensions: whatever is neither head nor body
+)
+MAX_INTERIM_ANSWERS: Final = 8  # "100 Continue" and its like
+HIGH_WATER_BYTES: Final = 262_144
+SLICE_BYTES: Final = 262_144  # of a request: more is handed to the socket as it takes it
+RESET_SECONDS: Final = (
+    1.0  # a reset after it may come from a machine that had passed the request on
+)
+FIRST_FINAL_STATUS: Final = 200
+SWITCHING_PROTOCOLS: Final = 101
 
-CHUNKED = b"chunked"
+CHUNKED: Final = b"chunked"
 
 # Linux' struct tcp_info: the state is its first byte, the segments not yet acknowledged an unsigned
 # number at byte 24 (include/uapi/linux/tcp.h). Elsewhere a request counts as taken.
 TCP_INFO: int | None = getattr(socket, "TCP_INFO", None)
-_TCP_INFO_BYTES = 28
-_CLOSE_WAIT = 8
+_TCP_INFO_BYTES: Final = 28
+_CLOSE_WAIT: Final = 8
 
 
 @dataclass(frozen=True)
