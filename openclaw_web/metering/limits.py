@@ -7,9 +7,8 @@ from typing import Final
 CHARACTERS_PER_TOKEN: Final = 4
 EXPECTED_ANSWER_TOKENS: Final = 1_000  # of a request that names no most
 LARGEST_ANSWER_TOKENS: Final = 4_096  # agents allow far more than they write
-PICTURE_TOKENS: Final = (
-    1_500  # about what 1092 x 1092 pixels cost elsewhere; Kimi publishes no figure
-)
+# About what 1092 x 1092 pixels cost elsewhere; Kimi publishes no figure.
+PICTURE_TOKENS: Final = 1_500
 
 FAR_PERCENT: Final = 10
 FAR_TOKENS_PER_REQUEST: Final = 300_000  # one whole context and its answer, and a little

@@ -14,15 +14,13 @@ from openclaw_web.integrations.upstream.answer import Answer
 from openclaw_web.integrations.upstream.errors import UpstreamError
 
 MAX_HEADERS: Final = 128
-MAX_BARREN_BYTES: Final = (
-    65_536  # headers, trailers, chunk extensions: whatever is neither head nor body
-)
+# Headers, trailers, chunk extensions: whatever is neither head nor body.
+MAX_BARREN_BYTES: Final = 65_536
 MAX_INTERIM_ANSWERS: Final = 8  # "100 Continue" and its like
 HIGH_WATER_BYTES: Final = 262_144
 SLICE_BYTES: Final = 262_144  # of a request: more is handed to the socket as it takes it
-RESET_SECONDS: Final = (
-    1.0  # a reset after it may come from a machine that had passed the request on
-)
+# A reset after it may come from a machine that had passed the request on.
+RESET_SECONDS: Final = 1.0
 FIRST_FINAL_STATUS: Final = 200
 SWITCHING_PROTOCOLS: Final = 101
 
