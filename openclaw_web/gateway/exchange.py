@@ -27,7 +27,7 @@ from openclaw_web.integrations.upstream import (
 from openclaw_web.metering.ledger import Event
 from openclaw_web.metering.models import TokenKind
 
-DRAIN_SECONDS: Final = 120.0
+DRAIN_SECONDS = 120.0
 # Of one customer's answers that nobody waits for any more, so many are read on for their count:
 # they are at the provider beside what the plan allows at once, and the smallest plan allows two.
 MOST_LEFT: Final = 2

@@ -11,8 +11,8 @@ from openclaw_web.metering.limits import Bucket, Fading, faded
 
 FRESH_SECONDS: Final = 2.0  # who has requests under way tells twenty times a second
 ALIVE_SECONDS: Final = 60.0  # what a process told counts this long; then it is taken for dead
-FULL_SECONDS: Final = 2.0  # by then whoever has written its part into the ledger has told so
-FULL_AGAIN_SECONDS: Final = 30.0
+FULL_SECONDS = 2.0  # by then whoever has written its part into the ledger has told so
+FULL_AGAIN_SECONDS = 30.0
 
 
 class Verdict(Enum):

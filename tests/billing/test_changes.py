@@ -114,7 +114,11 @@ async def test_two_clicks_upgrade_once(stripe):
 
     outcomes = await asyncio.gather(click(), click(), return_exceptions=True)
     told = [str(one) for one in outcomes if one is not None]
-    assert told in [[], ["Your plan is being changed in another tab. Try again in a moment."]]
+    assert told in [  # by how much the second one was behind
+        [],
+        ["Your plan is being changed in another tab. Try again in a moment."],
+        ["Your plan has just changed. Look at this page again in a moment."],
+    ]
     await sync(ada)
     assert [one["amount_paid"] for one in await invoices(stripe)] == [shown.due_now_cents, 1900]
     assert await mail_kinds() == ["plan_changed"]

@@ -7,7 +7,7 @@ from typing import Final, Protocol
 from openclaw_web.integrations.upstream import errors
 from openclaw_web.integrations.upstream.errors import UpstreamError
 
-MAX_WHOLE_BYTES: Final = 64 * 1024 * 1024  # of an answer that is held until it is complete
+MAX_WHOLE_BYTES = 64 * 1024 * 1024  # of an answer that is held until it is complete
 MAX_DISCARDED_BYTES: Final = 65_536  # more than this costs more than a new connection
 
 _NO_HEADERS: dict[bytes, bytes] = {}
