@@ -33,13 +33,13 @@ def compile_modules() -> int:
     """
     if importlib.util.find_spec("mypyc") is None or importlib.util.find_spec("setuptools") is None:
         raise OpenClawError(MISSING)
-    folder = compiled.FOLDER
+    folder, made_of = compiled.FOLDER, compiled.sources()  # of now: somebody may go on editing
     with tempfile.TemporaryDirectory(prefix="openclaw-compile-") as work:
         made = Path(work) / "made"
         _python(["-m", "openclaw_web.local.compiling", str(Path(work) / "work"), str(made)])
-        (made / compiled.MARK).write_text(compiled.sources())
         shutil.rmtree(folder, ignore_errors=True)
         shutil.move(made, folder)
+        (folder / compiled.MARK).write_text(made_of)  # last: until then nobody uses it
     try:
         _python(["-c", "import openclaw_web.gateway.proxy"], switch=compiled.REQUIRED)
     except OpenClawError:
