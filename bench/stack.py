@@ -106,6 +106,7 @@ class Stack:
             "UPSTREAM_URL": f"{self.upstream_url}/v1",
             "KIMI_API_KEY": UPSTREAM_KEY,
             "LOG_LEVEL": "WARNING",
+            "MALLOC_ARENA_MAX": "2",  # as the image and the laptop's stack set it
             **more,
         }
 

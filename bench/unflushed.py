@@ -11,4 +11,5 @@ from openclaw_web.gateway import settling
 
 if __name__ == "__main__":
     settling.BATCH_SECONDS = 86_400.0
+    settling.MANY_PENDING = sys.maxsize
     sys.exit(main())

@@ -44,6 +44,7 @@ MODULES = (
     "openclaw_web.gateway.direct",
     "openclaw_web.gateway.errors",
     "openclaw_web.gateway.exchange",
+    "openclaw_web.gateway.front",
     "openclaw_web.gateway.guessing",
     "openclaw_web.gateway.heads",
     "openclaw_web.gateway.passing",

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Generator
 from dataclasses import replace
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 from openclaw_web.billing.tiers import Plan, context_tokens, plan_of
@@ -26,10 +27,10 @@ from openclaw_web.metering import limits
 from openclaw_web.metering.meter import Meter, Reservation, Verdict
 from openclaw_web.metering.meters import Meters
 
-SOON_SECONDS = 2
-LARGEST_CONTEXT = 262_144  # of a model that the catalogue does not name
+SOON_SECONDS: Final = 2
+LARGEST_CONTEXT: Final = 262_144  # of a model that the catalogue does not name
 
-_UNTHROTTLED = replace(
+_UNTHROTTLED: Final = replace(
     plan_of("team"),
     requests_per_second=10**6,
     parallel_requests=10**6,

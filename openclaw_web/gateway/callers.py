@@ -3,10 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 from openclaw_web.billing.tiers import Plan
 from openclaw_web.metering.models import TokenKind
+
+BOX: Final = TokenKind.BOX  # looking an enum's member up costs as much as using it
 
 
 class Ending:
@@ -64,7 +67,7 @@ class Caller:
     @property
     def may_call(self) -> bool:
         """Say whether what runs for this caller may go on: a program's key needs more."""
-        return self.kind is TokenKind.BOX or (self.has_api_access and not self.is_asleep)
+        return self.kind is BOX or (self.has_api_access and not self.is_asleep)
 
 
 @dataclass

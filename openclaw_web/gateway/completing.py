@@ -11,6 +11,7 @@ from openclaw_web.boxes.openclaw_config import GENERATION_HEADER
 from openclaw_web.gateway import errors, polite, wire
 from openclaw_web.gateway.admission import Admission, Admitted, Place
 from openclaw_web.gateway.alerts import Alerts, SpoolWatch
+from openclaw_web.gateway.callers import BOX
 from openclaw_web.gateway.calls import Call
 from openclaw_web.gateway.credentials import Account, Directory, Holder
 from openclaw_web.gateway.direct import DirectCall
@@ -125,7 +126,7 @@ async def _complete_near(
 async def _say(call: Call, holder: Holder, request: Request, refusal: PoliteError) -> None:
     """Let the assistant itself say why it does not work, where the box wants that."""
     caller, _ = holder
-    if caller.kind is not TokenKind.BOX or not caller.is_polite:
+    if caller.kind is not BOX or not caller.is_polite:
         raise refusal
     said = polite.answer(refusal, request, language=caller.language)
     await call.answer(said.body, content_type=said.content_type)
@@ -133,7 +134,7 @@ async def _say(call: Call, holder: Holder, request: Request, refusal: PoliteErro
 
 def _generation(call: Call, kind: TokenKind) -> int | None:
     """Return which settings its box says that it has; a customer's program cannot say."""
-    if kind is not TokenKind.BOX:
+    if kind is not BOX:
         return None
     value = call.head.headers.get(_GENERATION, b"")
     return int(value) if value.isdigit() and len(value) < len(str(2**63)) else None

@@ -5,7 +5,7 @@ What is no plain completion goes its usual way, through the ASGI app.
 """
 
 import asyncio
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
@@ -17,15 +17,17 @@ from openclaw_web.gateway.calls import MOUNT
 from openclaw_web.gateway.direct import DirectCall, Front, header_line
 from openclaw_web.gateway.heads import Head, KnownHead, Scope, known_head
 
-MAX_BODY_BYTES = 262_144  # taken before anybody asked who sends it; more goes the usual way
-MAX_HEAD_BYTES = 65_536
+MAX_BODY_BYTES: Final = 262_144  # taken before anybody asked who sends it; more goes the usual way
+MAX_HEAD_BYTES: Final = 65_536
 SILENT_SECONDS = 60.0  # for a connection on which nothing was asked yet
 UNTAKEN_SECONDS = 60.0  # for a client that takes nothing of an answer that is written
 
 TOO_LATE, TOO_LARGE_HEAD = 408, 431
 
-_PATHS = {f"{MOUNT}{path}".encode(): path for path in ("/v1/chat/completions", "/v1/messages")}
-_UNUSUAL = frozenset({b"expect", b"upgrade", b"transfer-encoding"})
+_PATHS: Final = {
+    f"{MOUNT}{path}".encode(): path for path in ("/v1/chat/completions", "/v1/messages")
+}
+_UNUSUAL: Final = frozenset({b"expect", b"upgrade", b"transfer-encoding"})
 
 DefaultHeaders = list[tuple[bytes, bytes]]
 
@@ -38,7 +40,7 @@ class _Common:
         self.lines = b""
 
 
-_common = _Common()
+_common: Final = _Common()
 
 
 class DirectProtocol(HttpToolsProtocol):
@@ -68,7 +70,6 @@ class DirectProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take over what has come. A head that has come before need not be parsed again."""
-        self._rested_at = self.loop.time()
         if self._missing:
             self._read_body(data)
         elif self._known is None or not self._begin_again(self._known, data):
@@ -120,7 +121,8 @@ class DirectProtocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self.transport.is_closing():
             return
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
         self._rested_at = self.loop.time()
         if self._rest is None:
             self._rest = self.loop.call_later(self.timeout_keep_alive, self._end_rest)
@@ -157,13 +159,14 @@ class DirectProtocol(HttpToolsProtocol):
             parser.get_method() == b"POST"
             and parser.get_http_version() == "1.1"
             and self._can_begin()
-            and _is_small(headers.get(b"content-length", b""))
+            and _small_length(headers.get(b"content-length", b"")) > 0
             and _UNUSUAL.isdisjoint(headers)
         )
 
     def _can_begin(self) -> bool:
         """Say whether nothing is under way that the next answer would have to wait for."""
-        return (self.cycle is None or self.cycle.response_complete) and not self.flow.write_paused
+        cycle = self.cycle
+        return (cycle is None or cycle.response_complete) and not self.flow.write_paused
 
     def _head(self, path: str) -> Head:
         scope: Scope = {
@@ -182,13 +185,14 @@ class DirectProtocol(HttpToolsProtocol):
     def _begin_again(self, known: KnownHead, data: bytes) -> bool:
         """Begin a request that differs from the one before in its body alone, if this is one."""
         found = known.find(data) if self._is_between and self._can_begin() else None
-        if found is None or not _is_small(found[0]):
+        length = 0 if found is None else _small_length(found[0])
+        if found is None or not length:
             return False
-        length, end = found
-        self._unset_keepalive_if_required()
+        if self.timeout_keep_alive_task is not None:
+            self._unset_keepalive_if_required()
         self._begin(known.head, keep_alive=True)
-        self._missing = int(length)
-        self._read_body(data[end:])
+        self._missing = length
+        self._read_body(data[found[1] :])
         return True
 
     def _read_body(self, data: bytes) -> None:
@@ -267,5 +271,7 @@ class DirectProtocol(HttpToolsProtocol):
             self._rest = self.loop.call_later(UNTAKEN_SECONDS, self._end_rest)
 
 
-def _is_small(length: bytes) -> bool:
-    return length.isdigit() and 0 < int(length) <= MAX_BODY_BYTES
+def _small_length(given: bytes) -> int:
+    """Return how long a body is by its header; 0 for none, or one that is longer than usual."""
+    length = int(given) if given.isdigit() else 0
+    return length if length <= MAX_BODY_BYTES else 0

@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from openclaw_web.core.clock import real_now
 from openclaw_web.gateway import looking, origin
-from openclaw_web.gateway.callers import Account, Caller, Ending, Holder
+from openclaw_web.gateway.callers import BOX, Account, Caller, Ending, Holder
 from openclaw_web.gateway.errors import UnavailableError, UnknownTokenError
 from openclaw_web.gateway.heads import Head
 from openclaw_web.gateway.looking import Look, Seen
@@ -89,7 +89,8 @@ class Directory:
 
     def now(self) -> datetime:
         """Return business time, by an offset that is as old as the newest look at the database."""
-        return real_now() + self._clock_offset
+        now = real_now()
+        return now + self._clock_offset if self._clock_offset else now
 
     async def identify(self, head: Head) -> Holder:
         """Return who sends a request with this head, and may send it from there.
@@ -121,7 +122,7 @@ class Directory:
             NotFromHereError: the token may not be used from there.
         """
         holder = self.known(head.shown_token())
-        if holder is not None:
+        if holder is not None and not (holder[0].kind is BOX and head.is_inside):
             origin.check_origin(holder[0], is_inside=head.is_inside)
         return holder
 

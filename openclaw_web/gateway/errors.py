@@ -5,6 +5,7 @@ Never 402: agents take it for a dead key, and stop asking for minutes.
 
 from datetime import datetime
 from enum import Enum, StrEnum
+from typing import Final
 
 import msgspec
 
@@ -18,6 +19,9 @@ class Form(Enum):
 
     OPENAI = "openai"
     ANTHROPIC = "anthropic"
+
+
+OPENAI: Final = Form.OPENAI  # looking an enum's member up costs as much as using it
 
 
 class RefusalError(OpenClawError):

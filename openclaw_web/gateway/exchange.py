@@ -8,6 +8,7 @@ from uuid import UUID
 
 from openclaw_web.core.errors import VendorError
 from openclaw_web.gateway.admission import Admission, Admitted
+from openclaw_web.gateway.callers import BOX
 from openclaw_web.gateway.calls import Call
 from openclaw_web.gateway.guessing import CHARACTERS_PER_TOKEN
 from openclaw_web.gateway.providers import NoRouteError
@@ -25,7 +26,6 @@ from openclaw_web.integrations.upstream import (
     too_large,
 )
 from openclaw_web.metering.ledger import Event
-from openclaw_web.metering.models import TokenKind
 
 DRAIN_SECONDS = 120.0
 # Of one customer's answers that nobody waits for any more, so many are read on for their count:
@@ -147,7 +147,7 @@ class Tally:
                 outcome=outcome,
                 upstream=route.upstream,
                 generation=exchange.generation,
-                is_agent=admitted.caller.kind is TokenKind.BOX,
+                is_agent=admitted.caller.kind is BOX,
             ),
             admitted.reservation.meter,
         )

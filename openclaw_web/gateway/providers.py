@@ -15,7 +15,7 @@ from openclaw_web.core.errors import OpenClawError
 from openclaw_web.core.settings import Settings
 from openclaw_web.gateway import upstreams, wire
 from openclaw_web.gateway.breaker import Breaker
-from openclaw_web.gateway.errors import Form
+from openclaw_web.gateway.errors import OPENAI, Form
 from openclaw_web.gateway.routes import (
     Provider,
     ProviderStatus,
@@ -39,7 +39,6 @@ from openclaw_web.integrations.upstream import Answer, Headers, UpstreamError
 
 logger = logging.getLogger(__name__)
 
-OPENAI = Form.OPENAI  # looking an enum's member up costs as much as using it
 BETA = b"beta=true"  # Anthropic's clients ask so for what is new
 
 DEFAULT_REST_SECONDS = 1.0  # of a key that has asked too much and was not told for how long
@@ -98,6 +97,7 @@ class Providers:
         self._providers = [open_provider(config, clock) for config in ordered]
         self._known_openai: dict[str, tuple[tuple[Route, ...], ...]] = {}
         self._known_anthropic: dict[str, tuple[tuple[Route, ...], ...]] = {}
+        self._known_models: dict[str, str] = {}
 
     @classmethod
     def of_settings(
@@ -112,11 +112,12 @@ class Providers:
 
     def model_for(self, asked: str) -> str:
         """Return what a name for a model means at the provider that is asked first."""
-        asked = asked.removeprefix(PROVIDER_PREFIX)
-        for provider in self._providers:
-            if there := provider.config.model_there(asked):
-                return there
-        return asked
+        known = self._known_models.get(asked)
+        if known is None:
+            known = self._find_model(asked.removeprefix(PROVIDER_PREFIX))
+            if len(self._known_models) < MAX_KNOWN_ROUTES:
+                self._known_models[asked] = known
+        return known
 
     def choose(self, form: Form, model: str, customer: Hashable = None) -> Sequence[Route]:
         """Return the routes to a model, the best first.
@@ -255,6 +256,12 @@ class Providers:
         for provider in self._providers:
             for pool in provider.pools.values():
                 await pool.close()
+
+    def _find_model(self, asked: str) -> str:
+        for provider in self._providers:
+            if there := provider.config.model_there(asked):
+                return there
+        return asked
 
     def _find_routes(self, form: Form, model: str) -> tuple[tuple[Route, ...], ...]:
         routes = [

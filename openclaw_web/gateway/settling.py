@@ -5,7 +5,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -23,19 +23,20 @@ from openclaw_web.metering.meters import Meters
 logger = logging.getLogger(__name__)
 
 BATCH_SECONDS = 0.5  # a flush costs as much as 700 events; and a second at most is promised
-BATCH_EVENTS = 1_000
+BATCH_EVENTS = 1_000  # of one statement
+MANY_PENDING: int = 1_500  # so many do not wait for the time to be up
 FIRST_WAIT_SECONDS = 0.25
 LONGEST_WAIT_SECONDS = 5.0
 FLUSH_SECONDS = 30.0
 SECURE_SECONDS = 0.5  # twice: an event is safe from a power cut within a second
 LONGEST_HEIR_SECONDS = 30.0  # between two looks at what an earlier process left
-MAX_DRAINS = 200
-MOST_PENDING = 5_000  # events in memory too; while the database is behind, more wait on disk alone
+MAX_DRAINS: Final = 200
+MOST_PENDING = 2_500  # events in memory too; while the database is behind, more wait on disk alone
 SEGMENT_EVENTS = 1_000  # so many are read back at once: a batch, or memory grows by what is read
 MOST_UNSPOOLED = 20_000  # events in memory only, when the disk refuses them
 GIVE_UP_SECONDS = 0.25  # for tasks that were cancelled; one that a silent database holds is left
 
-COMPLETE = "complete"
+COMPLETE: Final = "complete"
 NOT_WRITTEN = "The last events could not be written; they wait in the spool."
 
 
@@ -67,6 +68,8 @@ class Settler:
         self._done: set[Path] = set()  # segments in the ledger that could not be deleted yet
         self._answers = Answers()
         self._news = asyncio.Event()
+        self._has_news = False  # as `_news` says, without a call
+        self._many = asyncio.Event()
         self._writing = asyncio.Lock()
         self._drains: set[asyncio.Task[None]] = set()
         self._flusher = asyncio.create_task(self._run(), name="usage flusher")
@@ -92,11 +95,14 @@ class Settler:
             self._unspooled.append(event)
         elif not self._is_spilling:
             self._pending.append(event)
-            if len(self._pending) >= MOST_PENDING:
+            if len(self._pending) == MANY_PENDING:
+                self._many.set()
+            elif len(self._pending) >= MOST_PENDING:
                 self._spill()
         meter = meter or self._meters.meter(event.customer_id, event.period_start)
-        self._meters.settled(meter, event.total_tokens)
-        self._news.set()
+        self._meters.settled(meter, event.prompt_tokens + event.completion_tokens)
+        if not self._has_news:
+            self._tell_flusher()
 
     def _is_on_disk(self, event: Event) -> bool:
         try:
@@ -111,6 +117,10 @@ class Settler:
         if self._in_segment >= SEGMENT_EVENTS:
             self._turn()
         return True
+
+    def _tell_flusher(self) -> None:
+        self._has_news = True
+        self._news.set()
 
     def _spill(self) -> None:
         """Keep no more events in memory: the next flush reads them from disk."""
@@ -228,14 +238,18 @@ class Settler:
         while True:
             try:
                 await self._news.wait()
-                await asyncio.sleep(BATCH_SECONDS)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(BATCH_SECONDS):
+                        await self._many.wait()
+                self._has_news = False
                 self._news.clear()
+                self._many.clear()
                 await self._flush()
                 wait = FIRST_WAIT_SECONDS
             except Exception:
                 # Part of the proxy's edge: whatever happens, counting goes on.
                 logger.exception("Usage could not be written; trying again in %.2f s.", wait)
-                self._news.set()
+                self._tell_flusher()
                 await asyncio.sleep(wait)
                 wait = min(wait * 2, LONGEST_WAIT_SECONDS)
 

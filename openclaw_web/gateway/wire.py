@@ -3,15 +3,17 @@
 import json
 import re
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Final
 
 import msgspec
 
-from openclaw_web.gateway.errors import BadRequestError, Form
+from openclaw_web.gateway.errors import OPENAI, BadRequestError, Form
 from openclaw_web.gateway.shapes import ASKED, Asked, Options
 
 PROVIDER_PREFIX: Final = "kimi-coding/"
 MAX_MODEL_CHARACTERS: Final = 100
+MAX_KNOWN_NAMES: Final = 256
 
 # Looking through a body for its members takes 30 ns a byte, in which nobody else has a turn. What
 # is larger and cannot be spliced is taken apart, and put together without blanks between members.
@@ -19,7 +21,7 @@ MOST_LOOKED_THROUGH: Final = 131_072
 
 _MODEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]*")
 _MODEL_KEY: Final = b'"model"'
-_MODEL_FIRST: Final = re.compile(rb'\s*\{\s*(?P<field>"model"\s*:\s*"(?P<name>[^"\\]*)")')
+_MODEL_FIRST: Final = re.compile(rb'\s*\{\s*("model"\s*:\s*"([^"\\]*)")')
 _MODEL_FIELD: Final = re.compile(rb'"model"\s*:\s*"[^"\\]*"')
 _ESCAPED_LETTER: Final = b"\\u006"  # a key may be spelled with these: "\u006dodel" is "model" too
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
@@ -74,13 +76,13 @@ def read_request(body: bytes, form: Form, model_for: Callable[[str], str]) -> Re
     if asked.model is None:
         raise BadRequestError("The field `model` is missing.")
     name = asked.model.removeprefix(PROVIDER_PREFIX)
-    if len(name) > MAX_MODEL_CHARACTERS or not _MODEL.fullmatch(name):
+    if not _is_name(name):
         raise BadRequestError("The field `model` is not a model's name.")
     model = model_for(name)
     is_stream = asked.stream is True
     options = asked.stream_options
     wants_usage = isinstance(options, Options) and options.include_usage is True
-    asks_for_usage = is_stream and form is Form.OPENAI and not wants_usage
+    asks_for_usage = is_stream and form is OPENAI and not wants_usage
     return Request(
         form=form,
         body=_rewritten(body, asked, model, asks_for_usage=asks_for_usage),
@@ -92,6 +94,11 @@ def read_request(body: bytes, form: Form, model_for: Callable[[str], str]) -> Re
         if asked.max_completion_tokens is None
         else asked.max_completion_tokens,
     )
+
+
+@lru_cache(maxsize=MAX_KNOWN_NAMES)
+def _is_name(name: str) -> bool:
+    return len(name) <= MAX_MODEL_CHARACTERS and _MODEL.fullmatch(name) is not None
 
 
 def with_model(body: bytes, model: str) -> bytes:
@@ -133,8 +140,8 @@ def _model_span(body: bytes, asked: Asked) -> tuple[int, int]:
     What stands first, and is what the decoder took, which takes the last, is what all readers take.
     """
     found = _MODEL_FIRST.match(body)
-    if found is not None and found["name"] == (asked.model or "").encode():
-        return found.start("field"), found.end()
+    if found is not None and found[2] == (asked.model or "").encode():
+        return found.span(1)
     at = body.find(_MODEL_KEY)
     if body.find(_MODEL_KEY, at + 1) < 0 and _ESCAPED_LETTER not in body:
         found = _MODEL_FIELD.match(body, at)

@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -27,7 +28,7 @@ logger = logging.getLogger(__name__)
 PATIENCE_SECONDS = 0.3  # then the client is told to come again
 FIRST_PAUSE_SECONDS = 0.01
 LEDGER_SECONDS = 0.25  # then the newest total that we know has to do
-BEHIND_SECONDS = 5.0  # writing takes a quarter of a second when the database is well
+BEHIND_SECONDS: Final = 5.0  # writing takes a quarter of a second when the database is well
 FORGET_SECONDS = 120.0  # by then rates have faded to a seventh
 
 ReadTotal = Callable[[UUID, datetime], Awaitable[int]]

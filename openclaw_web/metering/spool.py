@@ -23,6 +23,7 @@ import os
 import shutil
 from collections.abc import Generator, Sequence
 from pathlib import Path
+from typing import Final
 from uuid import uuid4
 
 import msgspec
@@ -35,11 +36,11 @@ logger = logging.getLogger(__name__)
 LOCK = "lock"
 TORN = ".torn"
 SEGMENT = "{number:08d}-{begun:.0f}.jsonl"  # so its age is known, however often it is written
-PRIVATE_FOLDER = 0o700
-PRIVATE_FILE = 0o600
+PRIVATE_FOLDER: Final = 0o700
+PRIVATE_FILE: Final = 0o600
 
-_ENCODER = msgspec.json.Encoder()
-_DECODER = msgspec.json.Decoder(Event)
+_ENCODER: Final = msgspec.json.Encoder()
+_DECODER: Final = msgspec.json.Decoder(Event)
 
 
 class Spool:

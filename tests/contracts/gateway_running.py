@@ -20,7 +20,7 @@ from openclaw_web.core import database
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.settings import settings
 from openclaw_web.gateway.connection import DirectProtocol
-from openclaw_web.gateway.proxy import Proxy
+from openclaw_web.gateway.front import Proxy
 from openclaw_web.integrations.redis import close_redis, open_redis
 from openclaw_web.metering import service as metering
 from openclaw_web.metering.models import TokenKind, UsageEvent, UsageEventMeta

@@ -13,7 +13,8 @@ from openclaw_web import worker
 from openclaw_web.api import make_api
 from openclaw_web.core import database
 from openclaw_web.core.settings import Settings, load, problems, variable
-from openclaw_web.gateway.proxy import Proxy, alone
+from openclaw_web.gateway.front import Proxy
+from openclaw_web.gateway.proxy import alone
 from openclaw_web.integrations import redis as our_redis
 from tests.deploy import documents
 from tests.deploy.documents import (
@@ -137,7 +138,7 @@ async def test_without_a_database_a_proxy_lives_and_is_ready_once_it_runs(monkey
     made = Proxy()
     monkeypatch.setattr("openclaw_web.gateway.proxy.proxy", made)
     monkeypatch.setattr(
-        "openclaw_web.gateway.proxy.settings", lambda: load({"OPENCLAW_CLOUD_HOME": str(tmp_path)})
+        "openclaw_web.gateway.front.settings", lambda: load({"OPENCLAW_CLOUD_HOME": str(tmp_path)})
     )
     assert set((await ask(alone, paths_of("proxy"))).values()) == {503}
     await made.start()

@@ -14,7 +14,7 @@ from openclaw_web.boxes.openclaw_config import PUT_USER_FILE
 from openclaw_web.boxes.service import Bot, BoxSettings
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.settings import settings
-from openclaw_web.gateway.proxy import Proxy
+from openclaw_web.gateway.front import Proxy
 from openclaw_web.jobs.models import JobType
 from tests.contracts.gateway_running import served
 from tests.contracts.simulator_process import ROOT, running, secret_file

@@ -13,7 +13,7 @@ import pytest
 import uvicorn
 
 from openclaw_web.core.settings import settings
-from openclaw_web.gateway.proxy import Proxy
+from openclaw_web.gateway.front import Proxy
 from openclaw_web.local import ports
 from openclaw_web.metering import queries
 from openclaw_web.metering import service as metering

@@ -15,7 +15,8 @@ from sqlmodel import col, select
 from openclaw_web.core.database import session_scope
 from openclaw_web.core.settings import settings
 from openclaw_web.gateway.connection import DirectProtocol
-from openclaw_web.gateway.proxy import Proxy
+from openclaw_web.gateway.front import Proxy
+from openclaw_web.gateway.patience import Patience
 from openclaw_web.metering import line, queries, sharing
 from openclaw_web.metering import service as metering
 from openclaw_web.metering.models import TokenKind, UsageEvent, UsageEventMeta, UsageMonthly
@@ -76,6 +77,15 @@ async def proxy(database, redis, proxy_settings, way) -> AsyncIterator[Proxy]:
         await keep_connections(made, CONNECTIONS)
     yield made
     await made.stop()
+
+
+@pytest.fixture
+def impatient(proxy: Proxy) -> Patience:
+    """Let the proxy lose patience with its clients at each look."""
+    assert proxy._running is not None  # noqa: SLF001 - a test sets the scene
+    patience = proxy._running.patience  # noqa: SLF001
+    patience._seconds = -1.0  # noqa: SLF001
+    return patience
 
 
 async def keep_connections(proxy: Proxy, count: int) -> None:

@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 import pytest
 
 from openclaw_web.gateway.connection import MAX_BODY_BYTES, DirectProtocol
-from openclaw_web.gateway.patience import Patience
 from openclaw_web.metering import service as metering
 from tests.gateway.test_settling import settled
 from tests.gateway.upstream_server import DONE, USAGE_CHUNK, chunk, completion, stream, whole
@@ -180,25 +179,12 @@ async def test_who_leaves_in_the_middle_of_a_body_is_forgotten(call, upstream, p
     assert upstream.seen == []
 
 
-@pytest.fixture
-def impatient(monkeypatch):
-    """Let the proxy lose patience at each look."""
-    made = []
-
-    def impatient():
-        made.append(Patience(-1.0))
-        return made[-1]
-
-    monkeypatch.setattr("openclaw_web.gateway.proxy.Patience", impatient)
-    return made
-
-
 async def test_a_body_that_never_comes_is_refused(impatient, call, upstream):
     line = await call()
     line.say(line.head(), CHAT[:5])
-    while not impatient[-1]._waiting:  # noqa: ASYNC110
+    while not impatient._waiting:  # noqa: ASYNC110
         await asyncio.sleep(0.005)
-    impatient[-1].look()
+    impatient.look()
     line.say(CHAT[5:])  # too late
     status, headers, body = await line.answer()
     assert (status, headers["connection"]) == (408, "close")
@@ -227,9 +213,9 @@ async def test_who_takes_nothing_holds_the_provider_back_is_left_and_still_count
     line = await call()
     line.stop_reading()
     line.say(line.head(length=len(STREAMED)), STREAMED)
-    while not impatient[-1]._waiting:  # noqa: ASYNC110
+    while not impatient._waiting:  # noqa: ASYNC110
         await asyncio.sleep(0.005)
-    impatient[-1].look()
+    impatient.look()
     event, meta = await counted()
     assert (event.prompt_tokens, event.completion_tokens) == (100, 20)
     assert meta.outcome == "complete"
@@ -404,9 +390,9 @@ async def test_a_head_without_an_end_is_refused(call):
 async def test_a_head_that_never_ends_is_refused_after_a_while(impatient, call):
     line = await call()
     line.say(line.head()[:-2])
-    while not impatient[-1]._waiting:  # noqa: ASYNC110
+    while not impatient._waiting:  # noqa: ASYNC110
         await asyncio.sleep(0.005)
-    impatient[-1].look()
+    impatient.look()
     assert (await line.answer())[0] == 408
     assert await line.is_closed()
 

@@ -78,19 +78,6 @@ async def test_a_request_that_is_cancelled_otherwise_stays_cancelled(patience):
         await reading
 
 
-@pytest.fixture
-def impatient(monkeypatch):
-    """Let every proxy that starts from now on lose patience at its first look."""
-    made = []
-
-    def impatient():
-        made.append(Patience(-1.0))
-        return made[-1]
-
-    monkeypatch.setattr("openclaw_web.gateway.proxy.Patience", impatient)
-    return made
-
-
 WHOLE = stream(chunk("a"), chunk("b"), USAGE_CHUNK, DONE)
 
 
@@ -128,7 +115,7 @@ async def test_a_client_that_takes_nothing_is_left_and_still_counted(  # noqa: P
     }
     answering = asyncio.create_task(proxy(scope, receive, send))
     await stuck.wait()
-    impatient[-1].look()
+    impatient.look()
     async with asyncio.timeout(10):  # nobody else would end it
         await answering
     ((event, meta),) = await settled(holder, ledger)

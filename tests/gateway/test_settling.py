@@ -21,7 +21,7 @@ from openclaw_web.core.database import session_scope
 from openclaw_web.core.switches import read_switch
 from openclaw_web.gateway import settling
 from openclaw_web.gateway.credentials import Directory
-from openclaw_web.gateway.proxy import Proxy
+from openclaw_web.gateway.front import Proxy
 from openclaw_web.metering import spool
 from openclaw_web.metering.ledger import Event
 from openclaw_web.metering.meters import Meters
@@ -396,6 +396,21 @@ async def test_a_flush_that_breaks_off_goes_on_where_it_was(small_settler, book,
     await settler.flush()
     assert len({event.request_id for event in book.events}) == len(book.events) == 12
     assert meters.meter(event.customer_id, event.period_start).unwritten == 0
+
+
+async def test_many_events_do_not_wait_for_the_time_to_be_up(
+    monkeypatch, small_settler, book, new_event
+):
+    monkeypatch.setattr(settling, "MANY_PENDING", 2)
+    settler, _ = small_settler
+    book.leaves_after = 1_000
+    settler.settle(new_event())
+    await asyncio.sleep(0.02)
+    assert book.events == []
+    settler.settle(new_event())
+    async with asyncio.timeout(10):
+        while len(book.events) < 2:  # noqa: ASYNC110 - the flusher tells nobody
+            await asyncio.sleep(0.005)
 
 
 @pytest.mark.interpreted

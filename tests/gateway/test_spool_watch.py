@@ -6,7 +6,7 @@ from sqlmodel import select
 
 from openclaw_web.core.database import session_scope
 from openclaw_web.gateway import alerts
-from openclaw_web.gateway.proxy import Proxy
+from openclaw_web.gateway.front import Proxy
 from openclaw_web.jobs.models import Alert
 from openclaw_web.metering import replaying
 

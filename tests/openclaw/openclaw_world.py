@@ -27,7 +27,7 @@ from openclaw_web.core.database import session_scope
 from openclaw_web.core.settings import settings
 from openclaw_web.gateway import memory
 from openclaw_web.gateway.calls import Receive, Scope, Send
-from openclaw_web.gateway.proxy import Proxy
+from openclaw_web.gateway.front import Proxy
 from openclaw_web.integrations import cluster as adapter
 from openclaw_web.jobs.models import JobType
 from openclaw_web.local import box_images

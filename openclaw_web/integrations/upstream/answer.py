@@ -10,7 +10,7 @@ from openclaw_web.integrations.upstream.errors import UpstreamError
 MAX_WHOLE_BYTES = 64 * 1024 * 1024  # of an answer that is held until it is complete
 MAX_DISCARDED_BYTES: Final = 65_536  # more than this costs more than a new connection
 
-_NO_HEADERS: dict[bytes, bytes] = {}
+_NO_HEADERS: Final[dict[bytes, bytes]] = {}
 _PLAIN: Final = frozenset({b"", b"identity"})
 
 

@@ -7,6 +7,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Final
 from urllib.parse import urlsplit
 
 from openclaw_web.integrations.upstream import errors
@@ -16,9 +17,9 @@ from openclaw_web.integrations.upstream.errors import UnsafeHeaderError, Upstrea
 
 TICK_SECONDS = 0.5
 KEEP_ALIVE_SECONDS = 30.0  # less than what servers usually wait, so that we are the first to close
-MAX_AGE_SECONDS = 600.0  # then a provider's new addresses are found
-MAX_IDLE_CONNECTIONS = 128
-MAX_KNOWN_HEADERS = 512  # agents say the same of themselves, request after request
+MAX_AGE_SECONDS: Final = 600.0  # then a provider's new addresses are found
+MAX_IDLE_CONNECTIONS: Final = 128
+MAX_KNOWN_HEADERS: Final = 512  # agents say the same of themselves, request after request
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
