@@ -147,6 +147,8 @@ class DirectProtocol(HttpToolsProtocol):
         call, self._call = self._call, None
         if call is not None and not call.response_complete:
             call.lose()
+        # It knows us: while we knew it too, only a search for garbage would free the two of us.
+        self.cycle = cast("RequestResponseCycle", None)
 
     def resume_writing(self) -> None:
         super().resume_writing()

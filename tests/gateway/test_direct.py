@@ -4,12 +4,14 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 from urllib.parse import urlsplit
 
 import pytest
 
 from openclaw_web.gateway.connection import MAX_BODY_BYTES, DirectProtocol
+from openclaw_web.gateway.direct import DirectCall
 from openclaw_web.metering import service as metering
 from tests.gateway.test_settling import settled
 from tests.gateway.upstream_server import DONE, USAGE_CHUNK, chunk, completion, stream, whole
@@ -100,6 +102,28 @@ async def test_a_connection_is_used_again(call, upstream):
         assert headers["x-request-id"] == headers["request-id"]
         assert "date" in headers
     assert len(upstream.seen) == 3
+
+
+async def test_a_connection_that_has_ended_leaves_nothing_to_the_garbage_collector(call):
+    gc.collect()
+    gc.disable()
+    try:
+        before = kept()
+        line = await call()
+        for _ in range(2):
+            line.say(line.head(), CHAT)
+            await line.answer()
+        line.leave()
+        async with asyncio.timeout(5):
+            while kept() != before:  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+    finally:
+        gc.enable()
+
+
+def kept() -> int:
+    """Return how many connections of clients, and requests on them, are in memory."""
+    return sum(isinstance(one, DirectProtocol | DirectCall) for one in gc.get_objects())
 
 
 async def test_requests_that_are_sent_ahead_are_answered_in_turn(call, upstream):
