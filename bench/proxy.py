@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from bench import machine, metering, report
+from bench import counts, machine, metering, report
 from bench.asking import Result
 from bench.checks import Outcome
 from bench.customer import make_holder
@@ -37,9 +37,11 @@ def main() -> int:
         pin_all(opened, targets, Cores(chosen.proxy_core, chosen.rest_core))
         wanted = [one for one in scenarios(chosen.seconds) if chosen.only in one.name]
         tables = _run_rounds(opened, targets, wanted, chosen.rounds, outcome)
+        counts.wait_until_written(opened, holder.customer_id, at_least=0)
+        fresh = asyncio.run(make_holder(opened))  # whose events are counted in a moment
         for target in targets:
             if target.is_ours and target.server is not None:
-                metering.check(opened, holder, target.server, outcome, sabotage=chosen.sabotage)
+                metering.check(opened, fresh, target.server, outcome, sabotage=chosen.sabotage)
     path = outcome.write()
     markdown = path.with_suffix(".md")
     markdown.write_text(_document(tables, outcome), encoding="utf-8")
