@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from openclaw_web.core.clock import real_now
 from openclaw_web.gateway import looking, origin
-from openclaw_web.gateway.callers import BOX, Account, Caller, Ending, Holder
+from openclaw_web.gateway.callers import Account, Caller, Ending, Holder
 from openclaw_web.gateway.errors import UnavailableError, UnknownTokenError
 from openclaw_web.gateway.heads import Head
 from openclaw_web.gateway.looking import Look, Seen
@@ -122,7 +122,7 @@ class Directory:
             NotFromHereError: the token may not be used from there.
         """
         holder = self.known(head.shown_token())
-        if holder is not None and not (holder[0].kind is BOX and head.is_inside):
+        if holder is not None:
             origin.check_origin(holder[0], is_inside=head.is_inside)
         return holder
 

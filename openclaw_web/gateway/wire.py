@@ -76,7 +76,7 @@ def read_request(body: bytes, form: Form, model_for: Callable[[str], str]) -> Re
     if asked.model is None:
         raise BadRequestError("The field `model` is missing.")
     name = asked.model.removeprefix(PROVIDER_PREFIX)
-    if not _is_name(name):
+    if len(name) > MAX_MODEL_CHARACTERS or not _is_name(name):
         raise BadRequestError("The field `model` is not a model's name.")
     model = model_for(name)
     is_stream = asked.stream is True
@@ -98,7 +98,7 @@ def read_request(body: bytes, form: Form, model_for: Callable[[str], str]) -> Re
 
 @lru_cache(maxsize=MAX_KNOWN_NAMES)
 def _is_name(name: str) -> bool:
-    return len(name) <= MAX_MODEL_CHARACTERS and _MODEL.fullmatch(name) is not None
+    return _MODEL.fullmatch(name) is not None
 
 
 def with_model(body: bytes, model: str) -> bytes:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from openclaw_web.gateway import wire
 from openclaw_web.gateway.errors import BadRequestError, Form
 from openclaw_web.gateway.streams import StreamReader
 from openclaw_web.gateway.usage import Usage, read_usage
@@ -121,6 +122,17 @@ def test_other_stream_options_are_kept():
     body = b'{"model":"k2p5","stream":true,"stream_options":{"x":1},"n":1e400}'
     assert b'"stream_options":{"x":1,"include_usage":true}' in request(body).body
     assert b'"n":1e400' in request(body).body
+
+
+def test_what_is_no_model_name_is_refused_and_a_long_one_is_not_kept_in_memory():
+    before = wire._is_name.cache_info().currsize  # noqa: SLF001 - what stays is not seen otherwise
+    for number in range(300):
+        with pytest.raises(BadRequestError, match="not a model's name"):
+            request(json.dumps({"model": f"{number:0100d}x"}).encode())
+    assert wire._is_name.cache_info().currsize == before  # noqa: SLF001
+    for name in ("", "-k", "k 2", "k2\n"):
+        with pytest.raises(BadRequestError, match="not a model's name"):
+            request(json.dumps({"model": name}).encode())
 
 
 def test_the_last_of_two_models_is_the_one_that_is_checked_and_sent():
